@@ -1,0 +1,1 @@
+//! The HTTP contract: wire types, paths, error codes, OpenAPI. No handler.

@@ -1,0 +1,1 @@
+//! Objects and artifacts: a local directory or S3-compatible storage.

@@ -1,0 +1,1 @@
+//! A folder of declarations becomes validated closures with digests; hot reload.

@@ -1,0 +1,1 @@
+//! Typed HTTP and event-stream client over api.

@@ -1,0 +1,1 @@
+//! The one driver: performs effects, owns concurrency, leases, timers, recovery.

@@ -1,0 +1,1 @@
+//! PID 1 inside a sandbox: executes, streams, opens terminals, moves files, reaps.

@@ -1,0 +1,1 @@
+//! The local Linux provider and its launcher.

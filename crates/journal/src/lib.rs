@@ -1,0 +1,1 @@
+//! The append-only hash-linked log and its contents, with fencing; stores: memory and SQLite.

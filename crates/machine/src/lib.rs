@@ -1,0 +1,1 @@
+//! Pure: the run as a state machine over records. No IO, no clock, no randomness.

@@ -1,0 +1,1 @@
+//! One wire each: Responses and Chat Completions; transcripts; vendor JSON lives here and nowhere else.

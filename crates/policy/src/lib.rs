@@ -1,0 +1,1 @@
+//! Pure: Cedar in, verdict out; the only mint of a permit.

@@ -1,0 +1,1 @@
+//! HTTP handlers, authentication, event streams, docs.

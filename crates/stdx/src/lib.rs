@@ -1,0 +1,1 @@
+//! What std lacks: the clock, randomness, backoff. No domain word.

@@ -1,0 +1,1 @@
+//! The kinds of tools: built in, sql, command, http, function; execute(Permit).
