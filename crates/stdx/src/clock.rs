@@ -1,0 +1,80 @@
+//! The one place that reads time. Everything else takes a [`Clock`].
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Reads wall and monotonic time. Cloning is cheap; clones of a manual clock move together.
+#[derive(Clone, Debug)]
+pub struct Clock(Source);
+
+#[derive(Clone, Debug)]
+enum Source {
+    System { origin: Instant },
+    Manual(Arc<AtomicU64>),
+}
+
+impl Clock {
+    /// The machine's clocks.
+    #[expect(clippy::disallowed_methods, reason = "this is the one door to the machine's clock")]
+    pub fn system() -> Self {
+        Self(Source::System { origin: Instant::now() })
+    }
+
+    /// A clock that stands still at `at_ms` until [`Clock::advance`] moves it.
+    pub fn manual(at_ms: u64) -> Self {
+        Self(Source::Manual(Arc::new(AtomicU64::new(at_ms))))
+    }
+
+    /// Milliseconds since the Unix epoch.
+    #[expect(clippy::disallowed_methods, reason = "this is the one door to the machine's clock")]
+    pub fn wall_ms(&self) -> u64 {
+        match &self.0 {
+            Source::System { .. } => {
+                SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| whole_ms(since.as_millis()))
+            }
+            Source::Manual(at) => at.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Milliseconds that only grow, since this clock was made. Not comparable between processes.
+    pub fn monotonic_ms(&self) -> u64 {
+        match &self.0 {
+            Source::System { origin } => whole_ms(origin.elapsed().as_millis()),
+            Source::Manual(at) => at.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Time that only grows, since this clock was made, at the clock's full resolution.
+    pub fn monotonic(&self) -> Duration {
+        match &self.0 {
+            Source::System { origin } => origin.elapsed(),
+            Source::Manual(at) => Duration::from_millis(at.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// Moves a manual clock; the machine's clock is left alone.
+    pub fn advance(&self, by: Duration) {
+        if let Source::Manual(at) = &self.0 {
+            at.fetch_add(whole_ms(by.as_millis()), Ordering::Relaxed);
+        }
+    }
+}
+
+fn whole_ms(ms: u128) -> u64 {
+    u64::try_from(ms).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manual_clock_moves_only_when_told() {
+        let clock = Clock::manual(1_000);
+        let twin = clock.clone();
+        assert_eq!(clock.wall_ms(), 1_000);
+        twin.advance(Duration::from_millis(5));
+        assert_eq!((clock.wall_ms(), clock.monotonic_ms()), (1_005, 1_005));
+    }
+}
