@@ -1,6 +1,7 @@
 //! Nouns that two rooms share, as plain data: no IO, no clock, no randomness, no vendor's JSON.
 
 pub mod agent;
+pub mod call;
 pub mod content;
 pub mod contract;
 pub mod digest;
@@ -15,6 +16,7 @@ pub mod usage;
 pub mod verdict;
 
 pub use agent::{Agent, AgentSandbox, ModelDecl, Tool, ToolRun};
+pub use call::Call;
 pub use content::ContentRef;
 pub use contract::{Contract, Effect};
 pub use digest::Digest;

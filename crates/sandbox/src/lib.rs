@@ -1,1 +1,187 @@
-//! Manifest, spec, lease, exec, terminals, files: the provider contract and the guest's wire.
+//! What a sandbox is to the rest of the house: manifest, spec, lease, commands, terminals, files. Providers implement
+//! [`Provider`] and [`Sandbox`]; nothing here starts anything. Everything that comes back from a sandbox is hostile input.
+
+pub mod command;
+pub mod files;
+pub mod manifest;
+pub mod path;
+pub mod spec;
+
+pub use command::{Chunk, Command, Exit, Process, Stream};
+pub use files::{Change, FileKind, Stat};
+pub use manifest::{Entry, Manifest};
+pub use path::RelPath;
+pub use spec::{Bind, Limits, Spec, Walls, Workspace};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use domain::{Id, id};
+use std::sync::Arc;
+
+/// Makes sandboxes.
+#[async_trait]
+pub trait Provider: Send + Sync + std::fmt::Debug {
+    /// The name agents use: `local`.
+    fn name(&self) -> &'static str;
+
+    /// What this provider can give on this machine, without making a sandbox for anybody.
+    async fn probe(&self) -> Probe;
+
+    /// Makes a sandbox and waits until it can take commands.
+    async fn create(&self, spec: Spec) -> Result<Arc<dyn Sandbox>, Error>;
+
+    /// Whether the session's workspace is there from an earlier run.
+    async fn workspace_exists(&self, workspace: &Workspace) -> Result<bool, Error>;
+
+    /// Removes a workspace and all its files.
+    async fn workspace_remove(&self, workspace: &Workspace) -> Result<(), Error>;
+}
+
+/// What a provider can give.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    /// Whether a sandbox with every wall can be made.
+    pub ready: bool,
+    /// Each wall: its name and what was found.
+    pub walls: Vec<Finding>,
+}
+
+/// One line of a [`Probe`].
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// The wall, as named in [`Walls`].
+    pub wall: String,
+    /// Whether it stands.
+    pub holds: bool,
+    /// What was found: versions, limits, or the kernel's refusal.
+    pub detail: String,
+    /// The exact commands or settings that mend it, when it does not hold.
+    pub fix: Option<String>,
+}
+
+/// A live sandbox. Dropping the last handle closes it; [`Sandbox::close`] also waits until nothing of it is left.
+#[async_trait]
+pub trait Sandbox: Send + Sync + std::fmt::Debug {
+    /// Its id.
+    fn id(&self) -> Id<id::Sandbox>;
+
+    /// The walls it got.
+    fn walls(&self) -> &Walls;
+
+    /// Starts a command. It runs until it ends, is killed, or the sandbox closes; dropping the handle kills it.
+    async fn start(&self, command: Command) -> Result<Box<dyn Process>, Error>;
+
+    /// Reads up to `bytes_max` of a regular file from `offset`; never follows a link out of the workspace.
+    async fn read(&self, path: &RelPath, offset: u64, bytes_max: u64) -> Result<Bytes, Error>;
+
+    /// What stands at `path`, not following a link at its end.
+    async fn stat(&self, path: &RelPath) -> Result<Stat, Error>;
+
+    /// The entries of a directory, by name, at most `entries_max`.
+    async fn list(&self, path: &RelPath, entries_max: usize) -> Result<Vec<(String, Stat)>, Error>;
+
+    /// Applies all changes or none: each is staged beside its target first, then renamed into place; when one
+    /// fails, what was renamed is put back.
+    async fn apply(&self, changes: Vec<Change>) -> Result<(), Error>;
+
+    /// Every path that the workspace's layer holds with its state, at most `entries_max`; for showing what changed.
+    async fn changed(&self, entries_max: usize) -> Result<Vec<(RelPath, Stat)>, Error>;
+
+    /// Kills everything inside and waits until nothing of it is left but the workspace.
+    async fn close(&self);
+}
+
+/// What a provider or a sandbox says no with.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// A wall that the policy asks for does not stand.
+    #[error("the wall `{wall}` does not hold: {detail}{}", hint(.fix.as_deref()))]
+    Wall {
+        /// Which one.
+        wall: String,
+        /// What the kernel said.
+        detail: String,
+        /// What mends it.
+        fix: Option<String>,
+    },
+    /// The start failed at a stage.
+    #[error("the sandbox did not start: {stage}: {detail}")]
+    Start {
+        /// `claim`, `root`, `workspace`, `manifest`, `ready`.
+        stage: &'static str,
+        /// What happened.
+        detail: String,
+    },
+    /// A path that is absolute, climbs, or is no path.
+    #[error("bad path `{path}`: {reason}")]
+    Path {
+        /// As it was given.
+        path: String,
+        /// `absolute`, `escape_root`, `empty`, `too_long`, `nul`.
+        reason: &'static str,
+    },
+    /// An operation on a file failed.
+    #[error("{operation} `{path}`: {detail}")]
+    File {
+        /// `read`, `write`, `list` …
+        operation: &'static str,
+        /// The path inside.
+        path: String,
+        /// Whether there was simply nothing.
+        missing: bool,
+        /// What happened.
+        detail: String,
+    },
+    /// A command could not be started.
+    #[error("the command did not start: {detail}")]
+    Command {
+        /// What happened.
+        detail: String,
+    },
+    /// There is no such command any more.
+    #[error("no such process")]
+    NoProcess,
+    /// The workspace that should be there is gone.
+    #[error("the workspace of this session is gone; hint: start a new session, its files can't be brought back")]
+    WorkspaceLost,
+    /// The sandbox is gone.
+    #[error("the sandbox is gone: {detail}")]
+    Gone {
+        /// `closed`, `out_of_memory`, or what the provider saw.
+        detail: String,
+    },
+    /// The guest broke the protocol, or a limit of it.
+    #[error("the sandbox broke the protocol: {detail}")]
+    Protocol {
+        /// Which rule.
+        detail: String,
+    },
+    /// A limit on this side was reached.
+    #[error("limit reached: {limit}")]
+    Limit {
+        /// Its name, with its unit and value.
+        limit: String,
+    },
+}
+
+fn hint(fix: Option<&str>) -> String {
+    fix.map(|fix| format!("; hint: {fix}")).unwrap_or_default()
+}
+
+impl Error {
+    /// Stable code.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Wall { .. } => "sandbox_wall",
+            Self::Start { .. } => "sandbox_start",
+            Self::Path { .. } => "sandbox_path",
+            Self::File { .. } => "sandbox_file",
+            Self::Command { .. } => "sandbox_command",
+            Self::NoProcess => "sandbox_no_process",
+            Self::WorkspaceLost => "workspace_lost",
+            Self::Gone { .. } => "sandbox_gone",
+            Self::Protocol { .. } => "sandbox_protocol",
+            Self::Limit { .. } => "sandbox_limit",
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! What is asked of a provider, and what it got.
+
+use domain::{Id, id};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// A sandbox to make.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// Its id.
+    pub id: Id<id::Sandbox>,
+    /// Its workspace.
+    pub workspace: Workspace,
+    /// Environment of every command, besides PATH, HOME, LANG.
+    pub environment: Vec<(String, String)>,
+    /// Host files and directories shown read-only. Only what the operator wrote gets here.
+    pub binds: Vec<Bind>,
+    /// Its limits.
+    pub limits: Limits,
+    /// Walls it may do without; empty: every wall must stand.
+    pub walls_optional: Vec<String>,
+    /// The epoch of the lease it is made under.
+    pub epoch: u64,
+}
+
+/// Whose files are shown at `/workspace`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Workspace {
+    /// A session's: its layer outlives the sandbox.
+    Session {
+        /// The tenant.
+        tenant: String,
+        /// The session.
+        session: Id<id::Session>,
+        /// Whether it is made now; otherwise it must be there, or [`crate::Error::WorkspaceLost`].
+        fresh: bool,
+    },
+    /// Nobody's: gone with the sandbox.
+    Scratch,
+}
+
+/// A read-only view of a host path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bind {
+    /// Absolute host path.
+    pub host: PathBuf,
+    /// Absolute path inside.
+    pub inside: String,
+}
+
+/// A sandbox's limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Memory of all processes and in-memory files.
+    pub memory_bytes_max: u64,
+    /// Processes and threads.
+    pub processes_max: u64,
+    /// Processor time per second of wall time, in thousandths of one processor.
+    pub cpu_milli_max: u64,
+    /// What the workspace may hold.
+    pub workspace_bytes_max: u64,
+    /// Files and directories of the workspace.
+    pub workspace_inodes_max: u64,
+    /// What `/tmp` may hold; counts as memory too.
+    pub tmp_bytes_max: u64,
+    /// Open files of one process.
+    pub open_files_max: u64,
+    /// Commands alive at once.
+    pub commands_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory_bytes_max: 1 << 30,
+            processes_max: 256,
+            cpu_milli_max: 2_000,
+            workspace_bytes_max: 1 << 30,
+            workspace_inodes_max: 200_000,
+            tmp_bytes_max: 256 << 20,
+            open_files_max: 1_024,
+            commands_max: 64,
+        }
+    }
+}
+
+/// The walls a sandbox got. Names: `user_namespace`, `mount_namespace`, `pid_namespace`, `network_namespace`,
+/// `ipc_namespace`, `uts_namespace`, `cgroup_namespace`, `private_root`, `workspace_limit`, `capabilities`,
+/// `no_new_privileges`, `seccomp`, `landlock`, `memory_limit`, `process_limit`, `cpu_limit`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Walls {
+    /// Those that stand.
+    pub standing: Vec<String>,
+    /// Those that do not and that the spec did without.
+    pub missing: Vec<String>,
+}
