@@ -1,0 +1,340 @@
+//! A pack: policies that were parsed, checked against the schema and stand ready.
+
+use crate::split::statements;
+use crate::{Decision, Permit, Request};
+use cedar_policy::{
+    Authorizer, Context, Decision as Cedar, Entities, Entity, EntityId, EntityTypeName, EntityUid, Policy, PolicyId,
+    PolicySet, Request as CedarRequest, RestrictedExpression, Schema, ValidationMode, Validator,
+};
+use domain::contract::Approval;
+use domain::{Digest, Effect, Judgement, Verdict};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::str::FromStr;
+use std::time::Duration;
+
+const SCHEMA: &str = include_str!("../packs/schema.cedarschema");
+const DEV: &str = include_str!("../packs/dev.cedar");
+
+/// A file of policies.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Its name, relative to the project.
+    pub file: String,
+    /// Its text.
+    pub text: String,
+}
+
+/// Why a pack can't serve.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Not Cedar, or not about what the schema knows.
+    #[error("{file}:{line}: {detail}")]
+    Policy {
+        /// The file.
+        file: String,
+        /// The line the policy starts on.
+        line: usize,
+        /// What Cedar says.
+        detail: String,
+    },
+    /// Two policies of one id.
+    #[error("{file}:{line}: the id `{id}` is taken by {other}; hint: give each policy an @id of its own")]
+    Duplicate {
+        /// The file.
+        file: String,
+        /// The line the second starts on.
+        line: usize,
+        /// The id.
+        id: String,
+        /// Where the first stands.
+        other: String,
+    },
+    /// The schema built into this program is broken.
+    #[error("built-in policy schema: {detail}")]
+    Schema {
+        /// What Cedar says.
+        detail: String,
+    },
+}
+
+impl Error {
+    /// Stable code.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Policy { .. } => "policy_invalid",
+            Self::Duplicate { .. } => "policy_duplicate",
+            Self::Schema { .. } => "policy_schema",
+        }
+    }
+}
+
+/// A pack of policies that stands ready.
+#[derive(Debug)]
+pub struct Pack {
+    name: String,
+    policies: PolicySet,
+    /// Where each policy stands: `file:line id`.
+    places: HashMap<PolicyId, String>,
+    authorizer: Authorizer,
+    types: Types,
+}
+
+#[derive(Debug)]
+struct Types {
+    tenant: EntityTypeName,
+    principal: EntityTypeName,
+    agent: EntityTypeName,
+    tool: EntityTypeName,
+    actions: BTreeMap<Effect, EntityUid>,
+}
+
+impl Pack {
+    /// The built-in pack `dev`: declared reads and writes are allowed, external and destructive calls are not.
+    pub fn dev() -> Result<Self, Error> {
+        Self::new("dev", &[Source { file: "builtin/dev.cedar".into(), text: DEV.into() }])
+    }
+
+    /// A pack made of `sources`. Every policy must be valid against the schema, in Cedar's strict mode.
+    pub fn new(name: &str, sources: &[Source]) -> Result<Self, Error> {
+        let (schema, _) =
+            Schema::from_cedarschema_str(SCHEMA).map_err(|error| Error::Schema { detail: error.to_string() })?;
+        let mut policies = PolicySet::new();
+        let mut places = HashMap::new();
+        let mut digest = Vec::new();
+        for source in sources {
+            digest.extend_from_slice(Digest::of(source.text.as_bytes()).0.as_slice());
+            for (index, statement) in statements(&source.text).iter().enumerate() {
+                let wrong = |detail: String| Error::Policy { file: source.file.clone(), line: statement.line, detail };
+                let policy = Policy::parse(None, statement.text).map_err(|error| wrong(chain(&error)))?;
+                let id =
+                    policy.annotation("id").map_or_else(|| format!("{}#{}", source.file, index + 1), str::to_owned);
+                let place = format!("{}:{} {id}", source.file, statement.line);
+                let id = PolicyId::new(&id);
+                if let Some(other) = places.get(&id) {
+                    let (file, line) = (source.file.clone(), statement.line);
+                    return Err(Error::Duplicate { file, line, id: id.to_string(), other: String::clone(other) });
+                }
+                let mut alone = PolicySet::new();
+                let policy = policy.new_id(id.clone());
+                alone.add(policy.clone()).map_err(|error| wrong(error.to_string()))?;
+                let checked = Validator::new(schema.clone()).validate(&alone, ValidationMode::Strict);
+                if let Some(error) = checked.validation_errors().next() {
+                    return Err(wrong(error.to_string()));
+                }
+                policies.add(policy).map_err(|error| wrong(error.to_string()))?;
+                places.insert(id, place);
+            }
+        }
+        let name = format!("{name}@{}", &Digest::of(&digest).to_string()[..12]);
+        Ok(Self { name, policies, places, authorizer: Authorizer::new(), types: Types::new()? })
+    }
+
+    /// Name and short digest.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How many policies it holds.
+    pub fn policies(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Judges a call. `now` is a monotonic time; a permit expires [`crate::PERMIT_MS_MAX`] after it. Fails closed: what can't be
+    /// judged, and what an erring policy may have forbidden, is denied.
+    pub fn decide(&self, request: &Request<'_>, now: Duration) -> Decision {
+        let deny = |policies, reason: &str| {
+            Decision::Deny(Judgement {
+                verdict: Verdict::Deny,
+                policies,
+                reason: reason.into(),
+                pack: self.name.clone(),
+            })
+        };
+        let Some((question, entities)) = self.types.question(request) else {
+            return deny(vec![], "request_invalid");
+        };
+        let answer = self.authorizer.is_authorized(&question, &self.policies, &entities);
+        let mut reasons: Vec<String> =
+            answer.diagnostics().reason().filter_map(|id| self.places.get(id)).cloned().collect();
+        reasons.sort();
+        if answer.diagnostics().errors().next().is_some() {
+            // Cedar skips a policy that errs; were it a `forbid`, skipping it would open the door.
+            return deny(reasons, "policy_error");
+        }
+        match answer.decision() {
+            Cedar::Deny if reasons.is_empty() => deny(reasons, "default_deny"),
+            Cedar::Deny => deny(reasons, "forbidden"),
+            Cedar::Allow => match request.contract.approval {
+                // Nobody can approve yet, so what needs approval does not happen.
+                Approval::Always | Approval::Quorum(_) => deny(reasons, "approval_unavailable"),
+                Approval::Policy | Approval::Never => {
+                    let pack = self.name.clone();
+                    let judgement =
+                        Judgement { verdict: Verdict::Allow, policies: reasons, reason: "allowed".into(), pack };
+                    Decision::Allow(judgement, Permit::new(request.call.clone(), request.epoch, now))
+                }
+            },
+        }
+    }
+}
+
+impl Types {
+    fn new() -> Result<Self, Error> {
+        let name = |name| EntityTypeName::from_str(name).map_err(|error| Error::Schema { detail: error.to_string() });
+        let action = name("Action")?;
+        let actions = [Effect::Read, Effect::Write, Effect::External, Effect::Destructive]
+            .map(|effect| (effect, EntityUid::from_type_name_and_id(action.clone(), EntityId::new(effect.name()))));
+        Ok(Self {
+            tenant: name("Tenant")?,
+            principal: name("Principal")?,
+            agent: name("Agent")?,
+            tool: name("Tool")?,
+            actions: actions.into(),
+        })
+    }
+
+    fn question(&self, request: &Request<'_>) -> Option<(CedarRequest, Entities)> {
+        let uid = |kind: &EntityTypeName, id: &str| EntityUid::from_type_name_and_id(kind.clone(), EntityId::new(id));
+        let tenant = uid(&self.tenant, &request.call.tenant);
+        let principal = uid(&self.principal, &request.principal.to_string());
+        let agent = uid(&self.agent, request.agent);
+        let tool = uid(&self.tool, &request.call.tool);
+        let effect = request.contract.effect;
+        let parents = || HashSet::from([tenant.clone()]);
+        let attributes = HashMap::from([("effect".into(), RestrictedExpression::new_string(effect.name().into()))]);
+        let entities = Entities::from_entities(
+            [
+                Entity::new_no_attrs(principal.clone(), parents()),
+                Entity::new_no_attrs(agent.clone(), parents()),
+                Entity::new(tool.clone(), attributes, parents()).ok()?,
+            ],
+            None,
+        )
+        .ok()?;
+        let context = Context::from_pairs([
+            ("on_behalf_of".into(), RestrictedExpression::new_entity_uid(principal)),
+            ("turn".into(), RestrictedExpression::new_long(request.turn.into())),
+            ("tool_calls".into(), RestrictedExpression::new_long(request.tool_calls.into())),
+        ])
+        .ok()?;
+        let action = self.actions.get(&effect)?.clone();
+        Some((CedarRequest::new(agent, action, tool, context, None).ok()?, entities))
+    }
+}
+
+/// An error with what caused it, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::{Call, Contract, Id};
+
+    fn pack(text: &str) -> Result<Pack, Error> {
+        Pack::new("test", &[Source { file: "policies/a.cedar".into(), text: text.into() }])
+    }
+
+    fn decide(pack: &Pack, effect: Effect, approval: Approval) -> Decision {
+        let call = Call {
+            id: Id::from_bytes([1; 16]),
+            run: Id::from_bytes([2; 16]),
+            session: Id::from_bytes([3; 16]),
+            tenant: "default".into(),
+            tool: "pay".into(),
+            arguments: "{}".into(),
+            custom: false,
+        };
+        let contract = Contract { approval, ..Contract::of(effect) };
+        let principal = Id::from_name("default", "local");
+        let request =
+            Request { call: &call, agent: "maya", principal, contract: &contract, turn: 1, tool_calls: 0, epoch: 7 };
+        pack.decide(&request, Duration::from_secs(5))
+    }
+
+    fn check(text: &str, effect: Effect, expected: &str) {
+        let decision = decide(&pack(text).unwrap(), effect, Approval::Policy);
+        let Judgement { verdict, policies, reason, .. } = decision.judgement();
+        assert_eq!(format!("{verdict:?} {reason} {}", policies.join(", ")), expected, "{text}");
+    }
+
+    const OPEN: &str = "permit (principal, action, resource);";
+
+    #[test]
+    fn nothing_is_allowed_that_no_policy_permits() {
+        check("", Effect::Read, "Deny default_deny ");
+        check(OPEN, Effect::Destructive, "Allow allowed policies/a.cedar:1 policies/a.cedar#1");
+        check(
+            &format!("{OPEN}\n\n@id(\"no.pay\")\nforbid (principal, action, resource == Tool::\"pay\");"),
+            Effect::Read,
+            "Deny forbidden policies/a.cedar:3 no.pay",
+        );
+        check(
+            "@id(\"x\") permit (principal == Agent::\"maya\", action == Action::\"read\", resource) when { context.turn < 2 };",
+            Effect::Read,
+            "Allow allowed policies/a.cedar:1 x",
+        );
+    }
+
+    #[test]
+    fn a_policy_that_errs_denies() {
+        let overflow = format!(
+            "{OPEN} @id(\"boom\") forbid (principal, action, resource) when {{ context.turn + 9223372036854775807 > 0 }};"
+        );
+        check(&overflow, Effect::Read, "Deny policy_error policies/a.cedar:1 policies/a.cedar#1");
+    }
+
+    #[test]
+    fn the_dev_pack_keeps_effects_inside() {
+        let dev = Pack::dev().unwrap();
+        for (effect, allowed) in
+            [(Effect::Read, true), (Effect::Write, true), (Effect::External, false), (Effect::Destructive, false)]
+        {
+            let decision = decide(&dev, effect, Approval::Policy);
+            assert_eq!(matches!(decision, Decision::Allow(..)), allowed, "{effect:?}");
+        }
+        assert!(dev.name().starts_with("dev@"));
+    }
+
+    #[test]
+    fn what_needs_approval_does_not_happen_without() {
+        let decision = decide(&pack(OPEN).unwrap(), Effect::Read, Approval::Always);
+        assert_eq!(decision.judgement().reason, "approval_unavailable");
+    }
+
+    #[test]
+    fn a_permit_is_bound_to_call_lease_and_time() {
+        let Decision::Allow(_, permit) = decide(&pack(OPEN).unwrap(), Effect::Read, Approval::Policy) else {
+            panic!("denied");
+        };
+        assert_eq!((permit.epoch(), permit.call().tool.as_str()), (7, "pay"));
+        assert_eq!(permit.digest(), permit.call().digest());
+        assert!(permit.is_good_at(Duration::from_millis(6_000)));
+        assert!(!permit.is_good_at(Duration::from_millis(6_001)));
+    }
+
+    #[test]
+    fn wrong_policies_are_refused_with_file_and_line() {
+        for (text, line, part) in [
+            ("\npermit (principal action, resource);", 2, "unexpected token"),
+            ("// a\npermit (principal, action == Action::\"reed\", resource);", 2, "reed"),
+            ("permit (principal, action, resource) when { context.tern < 2 };", 1, "tern"),
+            ("permit (principal, action, resource)", 1, "unexpected end of input"),
+        ] {
+            let error = pack(text).unwrap_err();
+            let Error::Policy { line: at, detail, .. } = &error else { panic!("{error}") };
+            assert_eq!(*at, line, "{error}");
+            assert!(detail.contains(part), "{detail}");
+        }
+        let twice =
+            "@id(\"x\") permit (principal, action, resource);\n@id(\"x\") forbid (principal, action, resource);";
+        assert_eq!(pack(twice).unwrap_err().code(), "policy_duplicate");
+    }
+}
