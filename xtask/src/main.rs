@@ -1,2 +1,65 @@
-//! The project's own commands.
-fn main() {}
+//! `cargo xtask`: the project's own commands. Each command lives in its own module; nothing of the product lives here.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command for people: its output is its purpose, and no room of the product can depend on it"
+)]
+
+mod arrows;
+mod check;
+mod clock;
+mod console;
+mod context;
+mod deny;
+mod docs;
+mod examples;
+mod process;
+mod quick;
+mod report;
+mod rust_steps;
+mod scratch;
+mod self_test;
+mod setup;
+mod source;
+mod tidy;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "The project's own commands")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Everything that continuous integration runs, in order; the last line is `N passed, N failed`
+    Check(check::Arguments),
+    /// Hold the manifests to the table of rooms in ARCHITECTURE.md
+    Arrows,
+    /// Hold the files to the house's sizes and habits
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<bool> {
+    match command {
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Arrows => check::only("arrows"),
+        Command::Tidy => check::only("tidy"),
+    }
+}

@@ -1,0 +1,243 @@
+//! `format`, `clippy` and `tests`: what cargo itself can say. Which crates are looked at, the scope says.
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+
+use crate::context::{Context, Scope};
+use crate::process::{self, Captured};
+use crate::report::{Finding, Outcome};
+
+/// The one skip that continuous integration allows; `deny` tells it.
+pub(crate) const SKIP_ALLOWED: &str = "SKIPPED advisories:";
+const LOG_LINES_SHOWN: usize = 60;
+
+pub(crate) fn format(context: &Context) -> Result<Outcome> {
+    let captured = process::capture(&mut context.cargo(&["fmt", "--all", "--", "--check", "--files-with-diff"]))?;
+    if captured.status.success() {
+        return Ok(Outcome::default());
+    }
+    let files = captured.text.lines().filter_map(|line| line.strip_prefix(&format!("{}/", context.root.display())));
+    let mut findings: Vec<Finding> =
+        files.map(|file| Finding::new(file, "is not formatted; hint: `cargo fmt --all`")).collect();
+    if findings.is_empty() {
+        findings.push(Finding::new("cargo fmt", captured.tail(LOG_LINES_SHOWN)));
+    }
+    Ok(Outcome::of(findings))
+}
+
+/// What cargo is told to look at; none when nothing changed.
+fn selection(context: &Context, with_dependents: bool) -> Option<Vec<String>> {
+    let packages = match &context.scope {
+        Scope::Whole => return Some(vec!["--workspace".to_owned()]),
+        Scope::One(name) => BTreeSet::from([context.package_of(name)]),
+        Scope::Changed(changed) if with_dependents => changed.packages_and_dependents.clone(),
+        Scope::Changed(changed) => changed.packages.clone(),
+    };
+    (!packages.is_empty()).then(|| packages.into_iter().flat_map(|name| ["--package".to_owned(), name]).collect())
+}
+
+pub(crate) fn clippy(context: &Context) -> Result<Outcome> {
+    let Some(packages) = selection(context, true) else {
+        return Ok(Outcome::default().note("no crate has changed"));
+    };
+    let mut command = context.cargo(&["clippy"]);
+    command.args(&packages).args(["--all-targets", "--keep-going", "--", "-D", "warnings"]);
+    let captured = process::stream(&mut command, tell_progress)?;
+    if captured.status.success() {
+        return Ok(Outcome::default());
+    }
+    println!("{}", captured.text);
+    Ok(Outcome::of(compiler_findings(&captured)))
+}
+
+fn tell_progress(line: &str) {
+    if ["Compiling topside", "Checking topside", "Compiling xtask", "Checking xtask", "Running ", "Doc-tests "]
+        .iter()
+        .any(|start| line.trim_start().starts_with(start))
+    {
+        println!("   {}", line.trim());
+    }
+}
+
+/// Each error of the compiler as one finding: what, and the file and line that follow it.
+fn compiler_findings(captured: &Captured) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut message: Option<&str> = None;
+    for line in captured.text.lines() {
+        if line.starts_with("error: could not compile") || line.starts_with("error: aborting") {
+            message = None;
+        } else if line.starts_with("error") {
+            message = Some(line);
+        } else if let Some(place) = line.trim_start().strip_prefix("--> ")
+            && let Some(message) = message.take()
+        {
+            findings.push(Finding::new(place, message.trim_start_matches("error: ")));
+        }
+    }
+    if findings.is_empty() {
+        findings.push(Finding::new("cargo", captured.tail(LOG_LINES_SHOWN)));
+    }
+    findings.sort();
+    findings.dedup();
+    findings
+}
+
+pub(crate) fn tests(context: &Context) -> Result<Outcome> {
+    let Some(packages) = selection(context, false) else {
+        return Ok(Outcome::default().note("no crate has changed"));
+    };
+    let mut command = context.cargo(&["test"]);
+    // `--show-output`: what a passing test said is shown too, else a test could skip itself without anyone seeing it.
+    command.args(&packages).args(["--no-fail-fast", "--", "--show-output"]);
+    if context.strict {
+        command.env("CI", "true");
+    }
+    let captured = process::stream(&mut command, |line| {
+        tell_progress(line);
+        if line.starts_with("test ") && line.ends_with("FAILED") {
+            println!("   {line}");
+        }
+    })?;
+    let log = context.scratch("check")?.join("tests.log");
+    std::fs::write(&log, &captured.text)?;
+    let outcome = judge_tests(&captured.text, captured.status.success(), context.strict);
+    if !outcome.is_green() {
+        println!("{}", failures(&captured.text));
+    }
+    Ok(outcome.note(format!("all that the tests said: {}", log.display())))
+}
+
+/// Counts what libtest reports, and finds what failed or was skipped.
+fn judge_tests(text: &str, success: bool, strict: bool) -> Outcome {
+    let mut outcome = Outcome::default();
+    let mut ignored = 0;
+    for line in text.lines() {
+        if let Some(result) = line.strip_prefix("test result: ") {
+            outcome.passed += count(result, "passed");
+            outcome.failed += count(result, "failed");
+            ignored += count(result, "ignored");
+        } else if line.starts_with("SKIPPED ") && !line.starts_with(SKIP_ALLOWED) {
+            if strict {
+                outcome.findings.push(Finding::new("tests", format!("{line}; nothing may be skipped here")));
+            } else {
+                outcome.notes.push(line.to_owned());
+            }
+        } else if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED")) {
+            outcome.findings.push(Finding::new(name, "the test failed"));
+        }
+    }
+    if ignored > 0 {
+        outcome
+            .findings
+            .push(Finding::new("tests", format!("{ignored} tests are ignored; a test that never runs proves nothing")));
+    }
+    if outcome.passed + outcome.failed == 0 {
+        outcome
+            .findings
+            .push(Finding::new("tests", format!("no test was run\n{}", process::tail(text, LOG_LINES_SHOWN))));
+    }
+    if !success && outcome.is_green() {
+        outcome.findings.push(Finding::new("cargo test", process::tail(text, LOG_LINES_SHOWN)));
+    }
+    if !success {
+        let captured_errors = text.lines().filter(|line| line.starts_with("error: could not compile"));
+        outcome
+            .findings
+            .extend(captured_errors.map(|line| Finding::new("cargo test", line.trim_start_matches("error: "))));
+    }
+    outcome
+}
+
+fn count(result: &str, what: &str) -> usize {
+    let parts = result.split([';', '.']).map(str::trim);
+    parts.filter_map(|part| part.strip_suffix(what)).find_map(|number| number.trim().parse().ok()).unwrap_or(0)
+}
+
+/// What libtest and the compiler said about failures only.
+fn failures(text: &str) -> String {
+    let mut shown = Vec::new();
+    let mut failing = false;
+    for line in text.lines() {
+        if line == "failures:" || line.starts_with("error") {
+            failing = true;
+        } else if line == "successes:" || line.starts_with("test result:") || line.trim_start().starts_with("Running ")
+        {
+            failing = false;
+        }
+        if failing {
+            shown.push(line);
+        }
+    }
+    shown.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GREEN: &str = "running 2 tests\ntest a ... ok\ntest b ... ok\n\ntest result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s\n";
+
+    fn check(text: &str, success: bool, strict: bool, passed: usize, failed: usize, expected: &[&str]) {
+        let outcome = judge_tests(text, success, strict);
+        let told: Vec<String> = outcome.findings.iter().map(ToString::to_string).collect();
+        assert_eq!((outcome.passed, outcome.failed), (passed, failed), "{text}");
+        assert_eq!(told.len(), expected.len(), "{told:?}");
+        for (finding, part) in told.iter().zip(expected) {
+            assert!(finding.contains(part), "{finding}");
+        }
+    }
+
+    #[test]
+    fn tests_are_counted_over_all_crates() {
+        check(&GREEN.repeat(2), true, true, 4, 0, &[]);
+    }
+
+    #[test]
+    fn failures_are_named() {
+        let red = "test a::b ... FAILED\ntest result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0s\n";
+        check(red, false, false, 1, 1, &["a::b: the test failed"]);
+    }
+
+    #[test]
+    fn a_skip_is_told_and_refused_where_nothing_may_be_skipped() {
+        let skipped = format!("{GREEN}SKIPPED walls: no user namespaces\nSKIPPED advisories: no database\n");
+        check(&skipped, true, true, 2, 0, &["SKIPPED walls: no user namespaces"]);
+        check(&skipped, true, false, 2, 0, &[]);
+        assert_eq!(judge_tests(&skipped, true, false).notes, ["SKIPPED walls: no user namespaces"]);
+    }
+
+    #[test]
+    fn nothing_run_ignored_or_not_compiled_is_red() {
+        check("", true, true, 0, 0, &["no test was run"]);
+        check(&GREEN.replace("0 ignored", "3 ignored"), true, true, 2, 0, &["3 tests are ignored"]);
+        check(
+            &format!("{GREEN}error: could not compile `topside-net` (lib)\n"),
+            false,
+            true,
+            2,
+            0,
+            &["", "topside-net"],
+        );
+        check(GREEN, false, true, 2, 0, &["cargo test"]);
+    }
+
+    #[test]
+    fn the_compilers_errors_become_findings_with_their_place() {
+        let text = "error: used `unwrap()`\n  --> crates/net/src/lib.rs:7:9\n   |\nerror[E0308]: mismatched\n --> crates/net/src/a.rs:1:1\n\
+                    error: could not compile `topside-net`\n";
+        let status = std::process::Command::new("false").status().expect("false runs");
+        let findings = compiler_findings(&Captured { status, text: text.to_owned() });
+        let told: Vec<String> = findings.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            told,
+            ["crates/net/src/a.rs:1:1: error[E0308]: mismatched", "crates/net/src/lib.rs:7:9: used `unwrap()`"]
+        );
+    }
+
+    #[test]
+    fn only_failures_are_shown() {
+        let text = "successes:\n---- a stdout ----\nnoise\nfailures:\n---- b stdout ----\nwrong\ntest result: FAILED.\nnoise\n";
+        assert_eq!(failures(text), "failures:\n---- b stdout ----\nwrong");
+    }
+}
