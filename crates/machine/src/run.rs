@@ -1,0 +1,187 @@
+//! One run: its calls, its limits, how it stands.
+
+use crate::effect::{Answer, Effect};
+use domain::record::{AfterCrash, Save};
+use domain::{ContentRef, Cost, Digest, Failure, FailureClass, Id, Limits, RunStatus, Usage, id};
+use indexmap::IndexMap;
+
+/// A run that was submitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Its id.
+    pub id: Id<id::Run>,
+    /// The agent's name.
+    pub agent: String,
+    /// Digest of the agent's closure.
+    pub closure: Digest,
+    /// Who asked.
+    pub principal: Id<id::Principal>,
+    /// Its limits.
+    pub limits: Limits,
+    /// What to keep when it ends.
+    pub save: Save,
+    /// Digest of the caller's idempotency key.
+    pub idempotency: Option<Digest>,
+    /// Turns taken: replies recorded.
+    pub turn: u32,
+    /// Calls that were begun or refused, and those about to be.
+    pub tool_calls: u32,
+    /// Tokens so far.
+    pub usage: Usage,
+    /// Cost so far.
+    pub cost: Cost,
+    /// The calls of this turn, in the order the model made them.
+    pub calls: IndexMap<Id<id::Call>, CallState>,
+    /// How it stands.
+    pub phase: Phase,
+    /// Whether somebody asked for its end.
+    pub cancelled: bool,
+    /// Whether it had a sandbox.
+    pub used_sandbox: bool,
+    /// The items of the last reply, when it held no call.
+    pub reply: Option<ContentRef>,
+    /// Running time up to `last_ms`.
+    pub running_ms: u64,
+    /// When the last record of this run was written.
+    pub last_ms: u64,
+}
+
+/// How a run stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The model is to be asked.
+    Thinking,
+    /// Calls are judged and performed.
+    Acting,
+    /// The model answered without a call.
+    Answered,
+    /// The model wants more calls than the run may make.
+    Overdrawn,
+}
+
+/// How a call stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CallState {
+    /// To be judged. The number is the next attempt, from 1; the key that of an earlier attempt.
+    Asked { tool: Option<String>, attempt: u32, key: Option<String> },
+    /// Allowed, not begun.
+    Allowed { attempt: u32, key: Option<String> },
+    /// Denied, the model not told yet.
+    Denied,
+    /// About to be, or being performed.
+    Began { attempt: u32, key: Option<String>, after_crash: AfterCrash },
+    /// Its process died, the model not told yet.
+    Interrupted,
+    /// Its process died and nobody knows; not recorded yet.
+    Doubtful,
+    /// Recorded as in doubt: the run is parked.
+    InDoubt,
+    /// It ended.
+    Returned,
+}
+
+impl Run {
+    /// How the run stands, for people.
+    pub fn status(&self) -> RunStatus {
+        let parked = self.calls.values().any(|call| matches!(call, CallState::InDoubt));
+        if parked { RunStatus::NeedsResolution } else { RunStatus::Running }
+    }
+
+    /// Running time at `now_ms`: time parked, queued or with no process alive is not in it.
+    pub fn running_ms_at(&self, now_ms: u64) -> u64 {
+        match self.status() {
+            RunStatus::NeedsResolution => self.running_ms,
+            _ => self.running_ms.saturating_add(now_ms.saturating_sub(self.last_ms)),
+        }
+    }
+
+    /// What is wanted at `now_ms`.
+    pub(crate) fn wanted(&self, now_ms: u64) -> Vec<Effect> {
+        if let Some((status, failure)) = self.end(now_ms) {
+            let began = self.calls.iter().filter(|(_, state)| matches!(state, CallState::Began { .. }));
+            let aborts: Vec<_> = began.map(|(call, _)| Effect::Abort { call: *call }).collect();
+            return match aborts.is_empty() {
+                true => vec![Effect::Finish { run: self.id, status, failure }],
+                false => aborts,
+            };
+        }
+        match self.phase {
+            Phase::Thinking => vec![Effect::Ask { turn: self.turn + 1 }],
+            _ => self.calls.iter().filter_map(|(call, state)| state.wanted(*call)).collect(),
+        }
+    }
+
+    /// How the run ends, if it ends now.
+    fn end(&self, now_ms: u64) -> Option<(RunStatus, Option<Failure>)> {
+        if self.cancelled {
+            return Some((RunStatus::Cancelled, None));
+        }
+        if self.phase == Phase::Answered {
+            return Some((RunStatus::Completed, None));
+        }
+        if self.status() == RunStatus::NeedsResolution {
+            return None;
+        }
+        let over = |code: &str, what: String| {
+            let hint = "hint: raise it under `limits` of the agent";
+            Failure::new(FailureClass::Budget, code, format!("the run reached its limit of {what}; {hint}"))
+        };
+        let limits = &self.limits;
+        if self.running_ms_at(now_ms) >= limits.running_seconds.saturating_mul(1_000) {
+            let failure = over("limit_running_seconds", format!("{} running seconds", limits.running_seconds));
+            return Some((RunStatus::TimedOut, Some(failure)));
+        }
+        let failure = match self.phase {
+            Phase::Overdrawn => over("limit_tool_calls", format!("{} tool calls", limits.tool_calls)),
+            Phase::Thinking if self.turn >= limits.turns => over("limit_turns", format!("{} turns", limits.turns)),
+            Phase::Thinking if self.usage.total_tokens() >= limits.tokens => {
+                over("limit_tokens", format!("{} tokens", limits.tokens))
+            }
+            Phase::Thinking => match limits.cost_micro_usd {
+                Some(most) if self.cost.micro_usd() >= most => {
+                    over("limit_cost", format!("{most} millionths of a US dollar"))
+                }
+                Some(_) if matches!(self.cost, Cost::Unlisted { .. }) => Failure::new(
+                    FailureClass::Budget,
+                    "limit_cost_unknown",
+                    "the run has a limit on cost, but its model has no price; hint: list the model in prices.yaml",
+                ),
+                _ => return None,
+            },
+            Phase::Acting | Phase::Answered => return None,
+        };
+        Some((RunStatus::BudgetExhausted, Some(failure)))
+    }
+}
+
+impl CallState {
+    fn wanted(&self, call: Id<id::Call>) -> Option<Effect> {
+        Some(match self {
+            Self::Asked { tool: None, .. } => Effect::Answer { call, answer: Answer::UnknownTool },
+            Self::Asked { tool: Some(_), .. } => Effect::Judge { call },
+            Self::Allowed { attempt, key } => Effect::Begin { call, attempt: *attempt, key: key.clone() },
+            Self::Denied => Effect::Answer { call, answer: Answer::Denied },
+            Self::Began { .. } => Effect::Perform { call },
+            Self::Interrupted => Effect::Answer { call, answer: Answer::Interrupted },
+            Self::Doubtful => Effect::Doubt { call },
+            Self::InDoubt | Self::Returned => return None,
+        })
+    }
+
+    /// What becomes of the call when the process that drove it is gone.
+    pub(crate) fn after_crash(&mut self, tool: &mut Option<String>) {
+        let next = match self {
+            Self::Allowed { attempt, key } => {
+                // Its permit died with the process: it is judged again.
+                Self::Asked { tool: tool.take(), attempt: *attempt, key: key.take() }
+            }
+            Self::Began { attempt, key, after_crash } => match after_crash {
+                AfterCrash::Repeat => Self::Asked { tool: tool.take(), attempt: *attempt + 1, key: key.take() },
+                AfterCrash::Interrupted => Self::Interrupted,
+                AfterCrash::Resolve => Self::Doubtful,
+            },
+            _ => return,
+        };
+        *self = next;
+    }
+}
