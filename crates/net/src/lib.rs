@@ -1,1 +1,24 @@
 //! The only way out of the harness: canonical hosts, address classes, vetted dials, proxy and CA settings.
+//! What is said over a connection is the caller's; no other room opens a socket outward.
+
+pub mod address;
+mod client;
+mod error;
+pub mod host;
+mod lookup;
+mod request;
+mod response;
+mod settings;
+mod trust;
+
+pub use address::Class;
+pub use client::Client;
+pub use error::Error;
+pub use lookup::{Lookup, SystemLookup};
+pub use request::{Origin, Request, Timeouts};
+pub use response::Response;
+pub use settings::{Network, Settings};
+
+pub use bytes::Bytes;
+pub use http::{HeaderMap, HeaderName, HeaderValue, Method};
+pub use url::Url;
