@@ -1,1 +1,10 @@
-//! A folder of declarations becomes validated closures with digests; hot reload.
+//! A folder of declarations becomes validated closures with digests, and is read again when it changes. What a
+//! declaration means at run time is not known here: models, tools and sandboxes are opened by others.
+
+mod catalog;
+mod closure;
+mod problem;
+
+pub use catalog::{Catalog, Contents, NoAgent, Part, SandboxSettings, Settings, SwitchedOff};
+pub use closure::{BadClosure, CLOSURE_BYTES_MAX, Closure};
+pub use problem::{PROBLEMS_MAX, Problem, Problems, Rule};
