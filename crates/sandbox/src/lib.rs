@@ -6,6 +6,7 @@ pub mod files;
 pub mod manifest;
 pub mod path;
 pub mod spec;
+pub mod wire;
 
 pub use command::{Chunk, Command, Exit, Process, Stream};
 pub use files::{Change, FileKind, Stat};
