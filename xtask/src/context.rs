@@ -102,10 +102,13 @@ impl Context {
         git(&self.root, arguments)
     }
 
-    /// `cargo`, to be run at the root.
+    /// `cargo`, to be run at the root. Where nothing may be skipped, the lock file must say what the manifests say.
     pub(crate) fn cargo(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("cargo");
         command.current_dir(&self.root).args(arguments);
+        if self.strict && arguments.first().is_some_and(|first| ["build", "clippy", "test"].contains(first)) {
+            command.arg("--locked");
+        }
         command
     }
 

@@ -117,11 +117,11 @@ fn judge_tests(text: &str, success: bool, strict: bool) -> Outcome {
             outcome.passed += count(result, "passed");
             outcome.failed += count(result, "failed");
             ignored += count(result, "ignored");
-        } else if line.starts_with("SKIPPED ") && !line.starts_with(SKIP_ALLOWED) {
+        } else if let Some(skip) = skip(line) {
             if strict {
-                outcome.findings.push(Finding::new("tests", format!("{line}; nothing may be skipped here")));
+                outcome.findings.push(Finding::new("tests", format!("{skip}; nothing may be skipped here")));
             } else {
-                outcome.notes.push(line.to_owned());
+                outcome.notes.push(skip.to_owned());
             }
         } else if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED")) {
             outcome.findings.push(Finding::new(name, "the test failed"));
@@ -147,6 +147,13 @@ fn judge_tests(text: &str, success: bool, strict: bool) -> Outcome {
             .extend(captured_errors.map(|line| Finding::new("cargo test", line.trim_start_matches("error: "))));
     }
     outcome
+}
+
+/// What a line says was skipped. A child's words can land behind those of the test runner, on the same line.
+fn skip(line: &str) -> Option<&str> {
+    let at = line.find("SKIPPED ").filter(|at| *at == 0 || line[..*at].ends_with(' '))?;
+    let skip = &line[at..];
+    (skip.contains(": ") && !skip.starts_with(SKIP_ALLOWED)).then_some(skip)
 }
 
 fn count(result: &str, what: &str) -> usize {
@@ -204,6 +211,7 @@ mod tests {
         let skipped = format!("{GREEN}SKIPPED walls: no user namespaces\nSKIPPED advisories: no database\n");
         check(&skipped, true, true, 2, 0, &["SKIPPED walls: no user namespaces"]);
         check(&skipped, true, false, 2, 0, &[]);
+        check(&format!("test a ... SKIPPED b: c\n{GREEN}"), true, true, 2, 0, &["SKIPPED b: c"]);
         assert_eq!(judge_tests(&skipped, true, false).notes, ["SKIPPED walls: no user namespaces"]);
     }
 

@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
 use crate::context::Context;
+use crate::process;
 
 /// A script that is not done by then is stopped and has failed.
 const SCRIPT_SECONDS_MAX: u32 = 600;
@@ -26,10 +27,15 @@ shift
 exec topside "$@"
 "#;
 
+/// Gives a script a network of its own: only loopback, so that nothing can depend on the world outside, and every port
+/// is free. An ordinary user cannot make one and goes without.
+const OWN_NETWORK: [&str; 6] = ["unshare", "--net", "sh", "-c", "ip link set lo up && exec \"$@\"", "own-network"];
+
 /// The copy. It goes away when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     directory: TempDir,
+    own_network: bool,
 }
 
 /// What a script said and how it ended.
@@ -54,8 +60,9 @@ impl Scratch {
     }
 
     fn empty(binary: &Path) -> Result<Self> {
-        let scratch =
-            Self { directory: TempDir::with_prefix("topside-check-").context("cannot make a scratch folder")? };
+        let directory = TempDir::with_prefix("topside-check-").context("cannot make a scratch folder")?;
+        let tried = process::capture(Command::new(OWN_NETWORK[0]).args(&OWN_NETWORK[1..]).arg("true"));
+        let scratch = Self { directory, own_network: tried.is_ok_and(|tried| tried.status.success()) };
         for folder in ["tree", "home", "bin", "tmp"] {
             fs::create_dir(scratch.directory.path().join(folder))?;
         }
@@ -83,6 +90,7 @@ impl Scratch {
         let mut child = Command::new("timeout")
             .arg("--kill-after=5")
             .arg(SCRIPT_SECONDS_MAX.to_string())
+            .args(if self.own_network { &OWN_NETWORK[..] } else { &[] })
             .args(program)
             .current_dir(folder)
             .env_clear()
@@ -126,6 +134,15 @@ mod tests {
         assert_eq!(said.text, "run analyst\n");
         let said = scratch.run(&scratch.tree(), &["cargo", "build"]).expect("it runs");
         assert!(!said.success && said.text.contains("stood in for"), "{said:?}");
+    }
+
+    #[test]
+    fn a_script_has_a_network_of_its_own_where_one_can_be_made() {
+        let scratch = scratch();
+        let said = scratch.run(&scratch.tree(), &["sh", "-c", "ip -oneline link show lo; ip route"]).expect("it runs");
+        assert!(said.success && said.text.contains("LOOPBACK,UP"), "{said:?}");
+        // A way out would be a route, and a second line.
+        assert!(!scratch.own_network || said.text.lines().count() == 1, "{said:?}");
     }
 
     #[test]

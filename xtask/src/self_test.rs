@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::clock::Stopwatch;
 use crate::context::{Context, Scope, git};
@@ -26,12 +26,17 @@ pub(crate) fn run(wanted: Option<&str>, binary: Option<PathBuf>) -> Result<bool>
             CASES.iter().map(|case| case.name).collect::<Vec<_>>().join(", ")
         );
     }
-    let binary = if cases.iter().any(|case| case.runs_product) { Some(context.binary()?) } else { None };
+    // Built from the real tree: the breaks touch what is run with it, never its code. A build that fails fails its cases.
+    let binary = cases.iter().any(|case| case.runs_product).then(|| context.binary());
     let worktree = Worktree::of(&context)?;
     let mut tally = Tally::default();
     for case in cases {
         let stopwatch = Stopwatch::start();
-        let result = prove(case, &worktree, &context.target, binary.as_deref());
+        let result = match &binary {
+            Some(Err(error)) if case.runs_product => Err(anyhow!("there is no product to run: {error:#}")),
+            Some(Ok(binary)) => prove(case, &worktree, &context.target, Some(binary)),
+            Some(Err(_)) | None => prove(case, &worktree, &context.target, None),
+        };
         worktree.restore()?;
         match result {
             Ok(()) => {

@@ -75,7 +75,7 @@ pub(crate) fn run(context: &Context) -> Result<Outcome> {
     for (file, source) in &sources {
         found.extend(habits::source(file, source));
     }
-    found.extend(codes::check(&sources, &names));
+    found.extend(codes::check(&sources, &files));
     found.extend(links::check(&files, &names));
     let exemptions = Exemptions::read(context)?;
     let mut findings: Vec<Finding> = exemptions.apply(found).into_iter().map(Finding::from).collect();

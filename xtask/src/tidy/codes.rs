@@ -1,6 +1,6 @@
 //! Every public error code has its page under `docs/errors/`, and every page its code.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::{File, Found};
 use crate::source::{Source, line_at};
@@ -10,7 +10,7 @@ const PAGES: &str = "docs/errors/";
 const INDEX: &str = "docs/errors/README.md";
 
 /// A code is a string literal in the body of a function named `code`: each room's error has one.
-pub(super) fn check(sources: &[(&File, Source)], names: &BTreeSet<&str>) -> Vec<Found> {
+pub(super) fn check(sources: &[(&File, Source)], files: &[File]) -> Vec<Found> {
     let mut codes: BTreeMap<String, (String, usize)> = BTreeMap::new();
     let mut found = Vec::new();
     for (file, source) in sources.iter().filter(|(file, _)| is_product(&file.name)) {
@@ -24,14 +24,20 @@ pub(super) fn check(sources: &[(&File, Source)], names: &BTreeSet<&str>) -> Vec<
     }
     for (code, (file, line)) in &codes {
         let page = format!("{PAGES}{code}.md");
-        if !names.contains(page.as_str()) {
+        if !files.iter().any(|file| file.name == page) {
             found.push(Found::new("code-page", file, *line, format!("error code `{code}` has no page {page}")));
         }
     }
-    for page in names.iter().filter(|name| name.starts_with(PAGES) && name.ends_with(".md") && **name != INDEX) {
-        let code = page.trim_start_matches(PAGES).trim_end_matches(".md");
-        if !codes.contains_key(code) {
-            found.push(Found::new("code-page", page, 0, format!("no error has the code `{code}`")));
+    for page in files.iter().filter(|file| file.name.starts_with(PAGES) && file.extension() == "md") {
+        let code = page.name.trim_start_matches(PAGES).trim_end_matches(".md");
+        if page.name == INDEX {
+            for code in codes.keys().filter(|code| !page.text.contains(&format!("]({code}.md)"))) {
+                found.push(Found::new("code-page", INDEX, 0, format!("does not list `{code}`")));
+            }
+        } else if !codes.contains_key(code) {
+            found.push(Found::new("code-page", &page.name, 0, format!("no error has the code `{code}`")));
+        } else if page.text.lines().next() != Some(&format!("# {code}")) {
+            found.push(Found::new("code-page", &page.name, 1, format!("does not open with `# {code}`")));
         }
     }
     found
@@ -92,9 +98,11 @@ mod tests {
                           Self::Moved { .. } => \"moved\", // \"comment\"\n            Self::Gone => { \"gone\" }\n        }\n    }\n\
                           \n    fn other() -> &'static str { \"other\" }\n}\ntrait A { fn code(&self) -> u8; fn b() { \"c\" } }\n";
 
-    fn check_pages(name: &str, text: &str, pages: &[&str], expected: &[&str]) {
-        let file = File { name: name.to_owned(), text: text.to_owned() };
-        let found = check(&[(&file, Source::of(text))], &pages.iter().copied().collect());
+    fn check_pages(name: &str, text: &str, pages: &[(&str, &str)], expected: &[&str]) {
+        let file = |name: &str, text: &str| File { name: name.to_owned(), text: text.to_owned() };
+        let source = file(name, text);
+        let files: Vec<File> = pages.iter().map(|(page, text)| file(&format!("docs/errors/{page}.md"), text)).collect();
+        let found = check(&[(&source, Source::of(text))], &files);
         let told: Vec<String> = found.iter().map(|found| format!("{}:{}", found.line, found.message)).collect();
         assert_eq!(told, expected);
     }
@@ -102,11 +110,14 @@ mod tests {
     #[test]
     fn each_code_has_a_page_and_each_page_a_code() {
         let file = "crates/a/src/error.rs";
-        check_pages(file, ERRORS, &["docs/errors/moved.md", "docs/errors/gone.md", "docs/errors/README.md"], &[]);
+        let (moved, gone) = (("moved", "# moved\n"), ("gone", "# gone\n"));
+        check_pages(file, ERRORS, &[moved, gone, ("README", "[a](moved.md) [b](gone.md)\n")], &[]);
+        check_pages(file, ERRORS, &[moved, gone, ("README", "[a](moved.md)\n")], &["0:does not list `gone`"]);
+        check_pages(file, ERRORS, &[moved, ("gone", "# lost\n")], &["1:does not open with `# gone`"]);
         check_pages(
             file,
             ERRORS,
-            &["docs/errors/moved.md", "docs/errors/lost.md"],
+            &[moved, ("lost", "# lost\n")],
             &["7:error code `gone` has no page docs/errors/gone.md", "0:no error has the code `lost`"],
         );
         check_pages("crates/a/tests/a.rs", ERRORS, &[], &[]);
