@@ -1,1 +1,24 @@
-//! The kinds of tools: built in, sql, command, http, function; execute(Permit).
+//! The kinds of tools: built in, sql, command, http, function; and [`execute`], the only place where a call happens.
+//! Whether a call may happen is `policy`'s, when it happens and what is recorded of it is `engine`'s.
+
+mod bench;
+mod execute;
+mod functions;
+mod kinds;
+mod outcome;
+mod output;
+mod schema;
+mod terminals;
+mod toolbox;
+
+pub use bench::{Bench, Progress};
+pub use execute::execute;
+pub use functions::{Context, Functions, Reply};
+pub use outcome::Outcome;
+pub use output::WHOLE_BYTES_MAX;
+pub use schema::Rejection;
+pub use terminals::{TERMINALS_MAX, Terminals};
+pub use toolbox::{Error, Toolbox};
+
+/// Names that are taken by built-in tools, whether they are offered or not.
+pub const BUILT_IN: [&str; 5] = ["apply_patch", "exec_command", "read_output", "view_image", "write_stdin"];

@@ -1,0 +1,38 @@
+//! The only place where a call happens: takes the permit, holds the time limit, runs the kind.
+
+use crate::kinds::{self, Job, Kind};
+use crate::{Bench, Outcome, Toolbox};
+use domain::CallStatus;
+use policy::Permit;
+use std::time::Duration;
+
+/// Performs the call that `permit` allows. An expired permit, an unknown tool or arguments that do not fit are refused
+/// before anything happens. At the contract's time limit what runs is killed; dropping the future kills it too.
+pub async fn execute(permit: Permit, toolbox: &Toolbox, bench: &dyn Bench) -> Outcome {
+    if !permit.is_good_at(bench.clock().monotonic()) {
+        return Outcome::error("permit_expired", "The permission for this call expired before it began; nothing was done.");
+    }
+    let call = permit.call();
+    let read = toolbox.entry(&call.tool).ok_or_else(|| toolbox.unknown(&call.tool));
+    let (entry, arguments) = match read.and_then(|entry| Ok((entry, entry.read(call)?))) {
+        Ok(read) => read,
+        Err(rejection) => return Outcome::error(rejection.code, rejection.text).failed(CallStatus::Invalid, rejection.code),
+    };
+    let job = Job { call, contract: &entry.contract, epoch: permit.epoch(), arguments, bench };
+    let begun = bench.clock().monotonic();
+    let limit = Duration::from_millis(entry.contract.timeout_ms);
+    match tokio::time::timeout(limit, run(&entry.kind, &job)).await {
+        Ok(outcome) => outcome,
+        Err(_) => {
+            let seconds = bench.clock().monotonic().saturating_sub(begun).max(limit).as_secs_f64();
+            kinds::timed_out(&job, seconds)
+        }
+    }
+}
+
+async fn run(kind: &Kind, job: &Job<'_>) -> Outcome {
+    match kind {
+        Kind::ReadOutput => kinds::read_output::run(job).await,
+        Kind::Function(function) => Box::pin(kinds::function::run(function, job)).await,
+    }
+}

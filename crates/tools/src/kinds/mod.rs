@@ -1,0 +1,92 @@
+//! The kinds of tools, one file each, and which of them an agent is offered.
+
+pub(crate) mod function;
+pub(crate) mod read_output;
+
+use crate::{Bench, Outcome};
+use crate::functions::{Function, Functions};
+use crate::schema::Schema;
+use crate::toolbox::Error;
+use domain::agent::Capability;
+use domain::{Call, CallStatus, Contract, Effect, Tool, ToolRun, ToolSpec};
+use serde_json::{Map, Value};
+
+/// What a tool does when it is called.
+#[derive(Debug)]
+pub(crate) enum Kind {
+    ReadOutput,
+    Function(Function),
+}
+
+/// One call as its kind sees it.
+pub(crate) struct Job<'a> {
+    pub(crate) call: &'a Call,
+    pub(crate) contract: &'a Contract,
+    /// The epoch of the lease under which it is made.
+    pub(crate) epoch: u64,
+    /// Checked against the schema.
+    pub(crate) arguments: Map<String, Value>,
+    pub(crate) bench: &'a dyn Bench,
+}
+
+impl Job<'_> {
+    /// A string argument.
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        self.arguments.get(name).and_then(Value::as_str)
+    }
+
+    /// A whole, not negative number; JSON Schema also takes `5.0` for one.
+    pub(crate) fn number(&self, name: &str) -> Option<u64> {
+        let value = self.arguments.get(name)?;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates")]
+        value.as_u64().or_else(|| value.as_f64().map(|number| number as u64))
+    }
+
+    /// A switch.
+    pub(crate) fn flag(&self, name: &str) -> Option<bool> {
+        self.arguments.get(name).and_then(Value::as_bool)
+    }
+}
+
+impl Kind {
+    /// Whether what it runs and its schema fit together.
+    pub(crate) fn check(&self, _tool: &str, _schema: &Schema) -> Result<(), Error> {
+        match self {
+            Self::ReadOutput | Self::Function(_) => Ok(()),
+        }
+    }
+}
+
+fn spec(name: &str, description: &str, input_schema: &str) -> ToolSpec {
+    let (name, description, input_schema) = (name.to_owned(), description.to_owned(), input_schema.to_owned());
+    ToolSpec { name, description, input_schema, grammar: None }
+}
+
+/// The built-in tools that an agent gets. Whoever has a tool with long output also gets the means to read on in it.
+pub(crate) fn built_in(capabilities: &[Capability], declared: bool) -> Vec<(ToolSpec, Contract, Kind)> {
+    let mut tools = Vec::new();
+    let shell = capabilities.contains(&Capability::Shell);
+    if shell || declared {
+        tools.push((read_output::spec(), Contract::of(Effect::Read), Kind::ReadOutput));
+    }
+    tools
+}
+
+/// What is left to say when a call was killed at its time limit.
+pub(crate) fn timed_out(job: &Job<'_>, seconds: f64) -> Outcome {
+    let text = format!("`{}` timed out after {seconds:.3} seconds and was stopped.", job.call.tool);
+    Outcome::error("tool_timeout", text).failed(CallStatus::TimedOut, "tool_timeout")
+}
+
+/// What a declared tool runs.
+pub(crate) fn declared(tool: &Tool, functions: &Functions) -> Result<Kind, Error> {
+    match &tool.run {
+        ToolRun::Function => {
+            let missing = || Error::Function { tool: tool.name.clone() };
+            Ok(Kind::Function(functions.get(&tool.name).ok_or_else(missing)?.clone()))
+        }
+        ToolRun::Sql { .. } | ToolRun::Command { .. } | ToolRun::Http { .. } => {
+            Err(Error::Run { tool: tool.name.clone(), key: "kind", detail: "not served yet".into() })
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Bounded output: keeping head and tail of what a command writes, and cutting what a model is shown.
+
+use domain::{Id, id};
+use std::collections::VecDeque;
+
+/// What is kept of one call's output at most; beyond that, its middle is dropped, and the output says so.
+pub const WHOLE_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// The estimate that token counts go by.
+pub(crate) const BYTES_PER_TOKEN: u64 = 4;
+
+/// Collects output and keeps only its head and its tail once it grows too long.
+#[derive(Debug)]
+pub(crate) struct Capture {
+    head: Vec<u8>,
+    tail: VecDeque<u8>,
+    half_bytes_max: usize,
+    total_bytes: u64,
+}
+
+impl Capture {
+    /// Keeps `bytes_max` at most, half of it from each end.
+    pub(crate) fn new(bytes_max: u64) -> Self {
+        let half_bytes_max = usize::try_from(bytes_max / 2).unwrap_or(usize::MAX);
+        Self { head: Vec::new(), tail: VecDeque::new(), half_bytes_max, total_bytes: 0 }
+    }
+
+    /// Takes in the next piece.
+    pub(crate) fn push(&mut self, piece: &[u8]) {
+        self.total_bytes = self.total_bytes.saturating_add(length(piece));
+        let (first, rest) = piece.split_at(piece.len().min(self.half_bytes_max - self.head.len()));
+        self.head.extend_from_slice(first);
+        // Of a piece longer than the tail only its end could stay.
+        let rest = &rest[rest.len().saturating_sub(self.half_bytes_max)..];
+        self.tail.extend(rest);
+        let over = self.tail.len().saturating_sub(self.half_bytes_max);
+        self.tail.drain(..over);
+    }
+
+    /// Bytes that came, kept or not.
+    pub(crate) const fn total_bytes(&self) -> u64 {
+        self.total_bytes
+    }
+
+    /// Hands out what was kept, with a line in the gap that says what was dropped, and starts anew.
+    pub(crate) fn take(&mut self) -> Vec<u8> {
+        let kept = length(&self.head) + u64::try_from(self.tail.len()).unwrap_or(u64::MAX);
+        let dropped = self.total_bytes.saturating_sub(kept);
+        let mut whole = std::mem::take(&mut self.head);
+        if dropped > 0 {
+            whole.extend_from_slice(format!("\n[{dropped} bytes were not kept]\n").as_bytes());
+        }
+        let (front, back) = self.tail.as_slices();
+        whole.extend_from_slice(front);
+        whole.extend_from_slice(back);
+        self.tail = VecDeque::new();
+        self.total_bytes = 0;
+        whole
+    }
+
+    /// Keeps less from now on; what is already held beyond that is dropped from its middle.
+    pub(crate) fn shrink(&mut self, bytes_max: u64) {
+        let total = self.total_bytes;
+        let held: (Vec<u8>, VecDeque<u8>) = (std::mem::take(&mut self.head), std::mem::take(&mut self.tail));
+        *self = Self::new(bytes_max);
+        self.push(&held.0);
+        let (front, back) = held.1.as_slices();
+        self.push(front);
+        self.push(back);
+        self.total_bytes = total;
+    }
+}
+
+/// What a model is shown of an output.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Shown {
+    /// The text, never much longer than was asked.
+    pub(crate) text: String,
+    /// Whether something was left out.
+    pub(crate) cut: bool,
+    /// Tokens of the whole, by estimate.
+    pub(crate) tokens: u64,
+}
+
+/// The text of `whole` in at most `bytes_max` bytes: head and tail, cut between characters, and between them how much
+/// was left out and how to read it. What is no UTF-8 is replaced, NUL is dropped.
+pub(crate) fn show(whole: &[u8], bytes_max: u64, call: Id<id::Call>) -> Shown {
+    let tokens = length(whole).div_ceil(BYTES_PER_TOKEN);
+    if length(whole) <= bytes_max {
+        let text = clean(whole);
+        if length(text.as_bytes()) <= bytes_max {
+            return Shown { text, cut: false, tokens };
+        }
+    }
+    let lines = whole.split(|byte| *byte == b'\n').count() - usize::from(whole.last() == Some(&b'\n'));
+    let prefix = format!("Total output lines: {lines}\n\n");
+    let marker = |left: u64, offset: u64| {
+        let tokens = left.div_ceil(BYTES_PER_TOKEN);
+        format!(
+            "\n…{tokens} tokens truncated…\n[{left} bytes left out; read on with read_output {{\"output\":\"{call}\",\"offset\":{offset}}}]\n"
+        )
+    };
+    // The longest the marker can get is with the largest numbers.
+    let room = bytes_max.saturating_sub(length(prefix.as_bytes()) + length(marker(length(whole), length(whole)).as_bytes()));
+    let half = usize::try_from(room / 2).unwrap_or(usize::MAX);
+    let (head, head_end) = head(whole, half);
+    let (tail, tail_start) = tail(&whole[head_end..], half);
+    let marker = marker(length(&whole[head_end..head_end + tail_start]), length(&whole[..head_end]));
+    Shown { text: format!("{prefix}{head}{marker}{tail}"), cut: true, tokens }
+}
+
+/// Text of the first bytes, at most `bytes_max` long, and how many bytes it stands for.
+pub(crate) fn head(bytes: &[u8], bytes_max: usize) -> (String, usize) {
+    let window = &bytes[..bytes.len().min(bytes_max)];
+    let end = if window.len() < bytes.len() { boundary_before(bytes, window.len()) } else { window.len() };
+    let mut end = end;
+    loop {
+        let text = clean(&bytes[..end]);
+        if text.len() <= bytes_max {
+            return (text, end);
+        }
+        // Replaced bytes grow to three; give back as much as it is too long.
+        let less = end.saturating_sub((text.len() - bytes_max).div_ceil(3).max(1));
+        end = boundary_before(bytes, less);
+    }
+}
+
+/// Text of the last bytes, at most `bytes_max` long, and where it starts.
+fn tail(bytes: &[u8], bytes_max: usize) -> (String, usize) {
+    let mut start = boundary_after(bytes, bytes.len().saturating_sub(bytes_max));
+    loop {
+        let text = clean(&bytes[start..]);
+        if text.len() <= bytes_max {
+            return (text, start);
+        }
+        start = boundary_after(bytes, start + (text.len() - bytes_max).div_ceil(3).max(1));
+    }
+}
+
+/// The nearest place at or before `at` that is not inside a character.
+fn boundary_before(bytes: &[u8], at: usize) -> usize {
+    (at.saturating_sub(3)..=at).rev().find(|place| !is_inside(bytes, *place)).unwrap_or(at)
+}
+
+/// The nearest place at or after `at` that is not inside a character.
+fn boundary_after(bytes: &[u8], at: usize) -> usize {
+    let at = at.min(bytes.len());
+    (at..=(at + 3).min(bytes.len())).find(|place| !is_inside(bytes, *place)).unwrap_or(at)
+}
+
+fn is_inside(bytes: &[u8], at: usize) -> bool {
+    bytes.get(at).is_some_and(|byte| byte & 0xC0 == 0x80)
+}
+
+/// As text: what is no UTF-8 is replaced, NUL is dropped, escape sequences stay.
+pub(crate) fn clean(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    if text.contains('\0') { text.replace('\0', "") } else { text.into_owned() }
+}
+
+/// At most `bytes_max` of `text`, cut between characters; says so with an ellipsis.
+pub(crate) fn brief(text: &str, bytes_max: usize) -> String {
+    if text.len() <= bytes_max {
+        return text.to_owned();
+    }
+    let (head, _) = head(text.as_bytes(), bytes_max);
+    format!("{head}…")
+}
+
+fn length(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+}
