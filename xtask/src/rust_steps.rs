@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 
 use crate::context::{Context, Scope};
-use crate::process::{self, Captured};
+use crate::process;
 use crate::report::{Finding, Outcome};
 
 /// The one skip that continuous integration allows; `deny` tells it.
@@ -48,7 +48,7 @@ pub(crate) fn clippy(context: &Context) -> Result<Outcome> {
         return Ok(Outcome::default());
     }
     println!("{}", captured.text);
-    Ok(Outcome::of(compiler_findings(&captured)))
+    Ok(Outcome::of(compiler_findings(&captured.text)))
 }
 
 fn tell_progress(line: &str) {
@@ -61,10 +61,10 @@ fn tell_progress(line: &str) {
 }
 
 /// Each error of the compiler as one finding: what, and the file and line that follow it.
-fn compiler_findings(captured: &Captured) -> Vec<Finding> {
+fn compiler_findings(text: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut message: Option<&str> = None;
-    for line in captured.text.lines() {
+    for line in text.lines() {
         if line.starts_with("error: could not compile") || line.starts_with("error: aborting") {
             message = None;
         } else if line.starts_with("error") {
@@ -76,7 +76,7 @@ fn compiler_findings(captured: &Captured) -> Vec<Finding> {
         }
     }
     if findings.is_empty() {
-        findings.push(Finding::new("cargo", captured.tail(LOG_LINES_SHOWN)));
+        findings.push(Finding::new("cargo", process::tail(text, LOG_LINES_SHOWN)));
     }
     findings.sort();
     findings.dedup();
@@ -132,19 +132,13 @@ fn judge_tests(text: &str, success: bool, strict: bool) -> Outcome {
             .findings
             .push(Finding::new("tests", format!("{ignored} tests are ignored; a test that never runs proves nothing")));
     }
-    if outcome.passed + outcome.failed == 0 {
-        outcome
-            .findings
-            .push(Finding::new("tests", format!("no test was run\n{}", process::tail(text, LOG_LINES_SHOWN))));
-    }
-    if !success && outcome.is_green() {
+    if text.contains("error: could not compile") {
+        outcome.findings.extend(compiler_findings(text));
+    } else if outcome.passed + outcome.failed == 0 {
+        let message = format!("no test was run\n{}", process::tail(text, LOG_LINES_SHOWN));
+        outcome.findings.push(Finding::new("tests", message));
+    } else if !success && outcome.is_green() {
         outcome.findings.push(Finding::new("cargo test", process::tail(text, LOG_LINES_SHOWN)));
-    }
-    if !success {
-        let captured_errors = text.lines().filter(|line| line.starts_with("error: could not compile"));
-        outcome
-            .findings
-            .extend(captured_errors.map(|line| Finding::new("cargo test", line.trim_start_matches("error: "))));
     }
     outcome
 }
@@ -161,16 +155,18 @@ fn count(result: &str, what: &str) -> usize {
     parts.filter_map(|part| part.strip_suffix(what)).find_map(|number| number.trim().parse().ok()).unwrap_or(0)
 }
 
-/// What libtest and the compiler said about failures only.
+/// What libtest and the compiler said about failures only; what passing tests said stays in the log.
 fn failures(text: &str) -> String {
     let mut shown = Vec::new();
-    let mut failing = false;
+    let (mut failing, mut passing) = (false, false);
     for line in text.lines() {
-        if line == "failures:" || line.starts_with("error") {
-            failing = true;
-        } else if line == "successes:" || line.starts_with("test result:") || line.trim_start().starts_with("Running ")
-        {
-            failing = false;
+        match line {
+            "failures:" => (failing, passing) = (true, false),
+            "successes:" => (failing, passing) = (false, true),
+            line if line.starts_with("test result:") => (failing, passing) = (false, false),
+            line if line.trim_start().starts_with("Running ") => failing = false,
+            line if line.starts_with("error") && !passing => failing = true,
+            _ => {}
         }
         if failing {
             shown.push(line);
@@ -218,15 +214,12 @@ mod tests {
     #[test]
     fn nothing_run_ignored_or_not_compiled_is_red() {
         check("", true, true, 0, 0, &["no test was run"]);
+        check("error: no such package\n", false, true, 0, 0, &["no test was run\nerror: no such package"]);
         check(&GREEN.replace("0 ignored", "3 ignored"), true, true, 2, 0, &["3 tests are ignored"]);
-        check(
-            &format!("{GREEN}error: could not compile `topside-net` (lib)\n"),
-            false,
-            true,
-            2,
-            0,
-            &["", "topside-net"],
-        );
+        let broken =
+            "error[E0308]: mismatched\n --> crates/net/src/a.rs:1:1\nerror: could not compile `topside-net` (lib)\n";
+        let expected = ["crates/net/src/a.rs:1:1: error[E0308]: mismatched"];
+        check(&format!("{GREEN}{broken}"), false, true, 2, 0, &expected);
         check(GREEN, false, true, 2, 0, &["cargo test"]);
     }
 
@@ -234,8 +227,7 @@ mod tests {
     fn the_compilers_errors_become_findings_with_their_place() {
         let text = "error: used `unwrap()`\n  --> crates/net/src/lib.rs:7:9\n   |\nerror[E0308]: mismatched\n --> crates/net/src/a.rs:1:1\n\
                     error: could not compile `topside-net`\n";
-        let status = std::process::Command::new("false").status().expect("false runs");
-        let findings = compiler_findings(&Captured { status, text: text.to_owned() });
+        let findings = compiler_findings(text);
         let told: Vec<String> = findings.iter().map(ToString::to_string).collect();
         assert_eq!(
             told,
@@ -245,7 +237,7 @@ mod tests {
 
     #[test]
     fn only_failures_are_shown() {
-        let text = "successes:\n---- a stdout ----\nnoise\nfailures:\n---- b stdout ----\nwrong\ntest result: FAILED.\nnoise\n";
+        let text = "successes:\n---- a stdout ----\nerror: noise\nfailures:\n---- b stdout ----\nwrong\ntest result: FAILED.\nnoise\n";
         assert_eq!(failures(text), "failures:\n---- b stdout ----\nwrong");
     }
 }
