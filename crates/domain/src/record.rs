@@ -140,6 +140,13 @@ pub fn decode(bytes: &[u8]) -> Result<Record, Error> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EncodedEvent(Vec<u8>);
 
+impl EncodedEvent {
+    /// Its length in bytes.
+    pub fn size_bytes(&self) -> usize {
+        self.0.len()
+    }
+}
+
 macro_rules! events {
     ($($(#[$doc:meta])* $name:ident = $kind:literal,)*) => {
         /// What happened.

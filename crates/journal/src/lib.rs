@@ -1,1 +1,26 @@
-//! The append-only hash-linked log and its contents, with fencing; stores: memory and SQLite.
+//! The append-only, hash-linked log of every session and its sealed contents, with fencing. Stores: memory and SQLite.
+//!
+//! What deliberately does not live here: what a record means (that is `machine`), who may append (that is `engine` and
+//! `policy`), where keys are kept (that is `vault`, behind [`Wrap`]) and where large objects are kept (that is `blob`,
+//! behind [`Objects`]). Records are only added: there is no call that changes or drops one.
+
+pub mod append;
+pub mod contents;
+mod error;
+mod heads;
+pub mod hints;
+pub mod index;
+mod journal;
+mod link;
+mod memory;
+pub mod query;
+mod sqlite;
+mod store;
+
+pub use append::{Append, Appended, Existing, Fence, Idempotency, PreparedDraft, SessionKey, Written};
+pub use contents::{Content, INLINE_BYTES_MAX, MemoryObjects, Objects, PlainWrap, SealedItem, Sealer, Wrap};
+pub use error::Error;
+pub use hints::{Hint, Hints};
+pub use index::{ArtifactRow, Change, DueRow, RunRow, SessionRow};
+pub use journal::{Config, ContentsMode, Health, Journal, Limits, Parts};
+pub use query::{Head, Page, RunFilter, StoredRecord, Verified};

@@ -1,0 +1,224 @@
+//! Index rows: what a record changes in the tables that lists and recovery read. [`of`] is pure and needs nothing but the
+//! record, so the tables can be rebuilt from the log.
+
+use domain::content::ContentRef;
+use domain::{Cost, Event, Id, RunStatus, Usage, id};
+use std::sync::Arc;
+
+/// One change to the index, applied in the record's own transaction.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// A run was asked for.
+    Submitted {
+        /// The run.
+        run: Id<id::Run>,
+        /// Its agent's name.
+        agent: String,
+        /// Who asked.
+        principal: Id<id::Principal>,
+        /// When.
+        at_ms: u64,
+    },
+    /// A run that has not ended stands differently.
+    Status {
+        /// The run.
+        run: Id<id::Run>,
+        /// How it stands; [`RunStatus::Queued`] is never stored, see [`RunRow::status`].
+        status: RunStatus,
+        /// Since when.
+        at_ms: u64,
+    },
+    /// A run ended.
+    Finished(Box<Finish>),
+    /// A file was kept.
+    Artifact(Box<ArtifactChange>),
+    /// A run is to be woken.
+    Due {
+        /// The run.
+        run: Id<id::Run>,
+        /// What for; one timer of a kind per run.
+        kind: String,
+        /// When, in milliseconds since the Unix epoch.
+        at_ms: u64,
+    },
+    /// It is no longer to be woken.
+    NotDue {
+        /// The run.
+        run: Id<id::Run>,
+        /// What for.
+        kind: String,
+    },
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finish {
+    /// The run.
+    pub run: Id<id::Run>,
+    /// How it ended.
+    pub status: RunStatus,
+    /// When.
+    pub at_ms: u64,
+    /// Turns taken.
+    pub turns: u32,
+    /// Calls made.
+    pub tool_calls: u32,
+    /// Tokens used.
+    pub usage: Usage,
+    /// What they cost.
+    pub cost: Cost,
+    /// Whether a sandbox was used.
+    pub used_sandbox: bool,
+}
+
+/// A file that was kept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ArtifactChange {
+    /// The artifact.
+    pub artifact: Id<id::Artifact>,
+    /// Its run.
+    pub run: Id<id::Run>,
+    /// Its file name.
+    pub name: ContentRef,
+    /// Its media type.
+    pub media: String,
+    /// Its length.
+    pub bytes: u64,
+    /// Its place among the objects.
+    pub object: String,
+    /// When it was kept.
+    pub at_ms: u64,
+}
+
+/// What a record changes in the index.
+pub fn of(at_ms: u64, principal: Id<id::Principal>, event: &Event) -> Vec<Change> {
+    match event {
+        Event::Submitted(body) => {
+            vec![Change::Submitted { run: body.run, agent: body.agent.clone(), principal, at_ms }]
+        }
+        Event::Resumed(body) => vec![Change::Status { run: body.run, status: RunStatus::Running, at_ms }],
+        Event::InDoubt(body) => vec![Change::Status { run: body.run, status: RunStatus::NeedsResolution, at_ms }],
+        Event::Finished(body) => vec![Change::Finished(Box::new(Finish {
+            run: body.run,
+            status: body.status,
+            at_ms,
+            turns: body.turns,
+            tool_calls: body.tool_calls,
+            usage: body.usage,
+            cost: body.cost,
+            used_sandbox: body.used_sandbox,
+        }))],
+        Event::ArtifactSaved(body) => vec![Change::Artifact(Box::new(ArtifactChange {
+            artifact: body.artifact,
+            run: body.run,
+            name: body.name.clone(),
+            media: body.media.clone(),
+            bytes: body.bytes,
+            object: body.object.clone(),
+            at_ms,
+        }))],
+        Event::CancelRequested(_)
+        | Event::SandboxOpened(_)
+        | Event::SandboxClosed(_)
+        | Event::Replied(_)
+        | Event::Judged(_)
+        | Event::Began(_)
+        | Event::Returned(_) => Vec::new(),
+    }
+}
+
+/// A run, as lists show it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunRow {
+    /// The tenant.
+    pub tenant: Arc<str>,
+    /// The run.
+    pub run: Id<id::Run>,
+    /// Its session.
+    pub session: Id<id::Session>,
+    /// Its agent's name.
+    pub agent: String,
+    /// Who asked for it.
+    pub principal: Id<id::Principal>,
+    /// How it stands. [`RunStatus::Queued`] is worked out when the row is read: an earlier run of its session has not ended.
+    pub status: RunStatus,
+    /// When it was asked for.
+    pub created_ms: u64,
+    /// When this row last changed.
+    pub updated_ms: u64,
+    /// When it ended.
+    pub finished_ms: Option<u64>,
+    /// Position of its `submitted`.
+    pub submitted_position: u64,
+    /// Position of its `finished`.
+    pub finished_position: Option<u64>,
+    /// Turns taken, once it ended.
+    pub turns: u32,
+    /// Calls made, once it ended.
+    pub tool_calls: u32,
+    /// Tokens used, once it ended.
+    pub usage: Usage,
+    /// What they cost, once it ended.
+    pub cost: Cost,
+    /// Whether a sandbox was used, once it ended.
+    pub used_sandbox: bool,
+}
+
+/// A session, as lists show it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionRow {
+    /// The tenant.
+    pub tenant: Arc<str>,
+    /// The session.
+    pub session: Id<id::Session>,
+    /// When its first run was asked for.
+    pub created_ms: u64,
+    /// When its last run was asked for.
+    pub updated_ms: u64,
+    /// Runs asked for.
+    pub runs: u64,
+    /// The last one.
+    pub last_run: Id<id::Run>,
+    /// That one's agent.
+    pub agent: String,
+    /// Who asked for the first.
+    pub principal: Id<id::Principal>,
+    /// The next position of its log.
+    pub next_position: u64,
+}
+
+/// A kept file, as lists show it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArtifactRow {
+    /// The artifact.
+    pub artifact: Id<id::Artifact>,
+    /// Its run.
+    pub run: Id<id::Run>,
+    /// Its session.
+    pub session: Id<id::Session>,
+    /// Position of its record.
+    pub position: u64,
+    /// Its file name.
+    pub name: ContentRef,
+    /// Its media type.
+    pub media: String,
+    /// Its length.
+    pub bytes: u64,
+    /// Its place among the objects.
+    pub object: String,
+    /// When it was kept.
+    pub created_ms: u64,
+}
+
+/// A timer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DueRow {
+    /// The session to wake.
+    pub key: crate::SessionKey,
+    /// The run.
+    pub run: Id<id::Run>,
+    /// What for.
+    pub kind: String,
+    /// When, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
+}

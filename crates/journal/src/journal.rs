@@ -1,0 +1,418 @@
+//! The handle: checks what comes in, puts large contents away first, asks the store, checks what comes out.
+
+use crate::contents::{self, Content, DataKey, DataKeys, Objects, Sealer, Wrap};
+use crate::hints::{Hints, Registry};
+use crate::query::{Head, PAGE_ROWS_MAX, Page, RunFilter, SessionCursor, StoredRecord, Unfinished, Verified};
+use crate::store::Store;
+use crate::{Append, Appended, ArtifactRow, DueRow, Error, RunRow, SessionKey, SessionRow, link, memory, sqlite};
+use domain::{ContentRef, Id, id};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use stdx::{Clock, Random};
+use zeroize::Zeroize;
+
+/// Bits of an epoch that count claims within one life of the process; the bits above are the boot number.
+const CLAIM_BITS: u32 = 36;
+
+/// Whether contents are sealed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ContentsMode {
+    /// Sealed under data keys that a tenant's key wraps.
+    #[default]
+    Sealed,
+    /// As they are, for those who want to read them with SQL (`contents: plain`).
+    Plain,
+}
+
+/// The limits of a journal.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Entries waiting for the writer.
+    pub queue_entries_max: usize,
+    /// Bytes waiting for the writer.
+    pub queue_bytes_max: usize,
+    /// Entries in one commit.
+    pub group_entries_max: usize,
+    /// Bytes after which a commit takes no further entry.
+    pub group_bytes_max: usize,
+    /// Heads that the writer remembers.
+    pub heads_max: usize,
+    /// Unwrapped data keys that are remembered.
+    pub data_keys_max: usize,
+    /// Reads at one time, each with a connection of its own.
+    pub readers_max: usize,
+    /// Hints that wait for a slow subscriber before it is told that it lags.
+    pub hints_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            queue_entries_max: 4_096,
+            queue_bytes_max: 64 << 20,
+            group_entries_max: 256,
+            group_bytes_max: 4 << 20,
+            heads_max: 8_192,
+            data_keys_max: 4_096,
+            readers_max: 4,
+            hints_max: 64,
+        }
+    }
+}
+
+/// How a journal is kept.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Config {
+    /// Whether contents are sealed.
+    pub contents: ContentsMode,
+    /// Its limits.
+    pub limits: Limits,
+}
+
+/// What a journal needs of the world.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// Tells when an idempotency key is over.
+    pub clock: Clock,
+    /// Makes keys and ids.
+    pub random: Random,
+    /// Keeps the tenants' keys.
+    pub wrap: Arc<dyn Wrap>,
+    /// Keeps large contents.
+    pub objects: Arc<dyn Objects>,
+}
+
+/// How the journal does.
+#[derive(Clone, Debug, Default)]
+pub struct Health {
+    /// What went wrong with the last commit; `None` when it went well.
+    pub error: Option<Error>,
+    /// Entries waiting for the writer.
+    pub queued_entries: usize,
+    /// Number of the last commit.
+    pub commit_id: u64,
+}
+
+/// The log of every session. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub struct Journal {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    store: Box<dyn Store>,
+    hints: Arc<Registry>,
+    data_keys: Arc<DataKeys>,
+    claims: AtomicU64,
+    contents: ContentsMode,
+    parts: Parts,
+}
+
+impl Journal {
+    /// Opens the journal of a data directory and takes its lock; makes both when they are not there. Blocks for some
+    /// milliseconds; looks at no session.
+    pub fn open(directory: &Path, parts: Parts, config: Config) -> Result<Self, Error> {
+        let hints = Registry::new(config.limits.hints_max);
+        let data_keys = Arc::new(DataKeys::new(config.limits.data_keys_max));
+        let store =
+            sqlite::Sqlite::open(directory, parts.clock.clone(), config.limits, hints.clone(), data_keys.clone())?;
+        Ok(Self::over(Box::new(store), hints, data_keys, parts, config.contents))
+    }
+
+    /// A journal that is gone with the process.
+    pub fn memory(parts: Parts, config: Config) -> Self {
+        let hints = Registry::new(config.limits.hints_max);
+        let data_keys = Arc::new(DataKeys::new(config.limits.data_keys_max));
+        let store = memory::Memory::new(parts.clock.clone(), hints.clone(), data_keys.clone());
+        Self::over(Box::new(store), hints, data_keys, parts, config.contents)
+    }
+
+    fn over(
+        store: Box<dyn Store>,
+        hints: Arc<Registry>,
+        data_keys: Arc<DataKeys>,
+        parts: Parts,
+        contents: ContentsMode,
+    ) -> Self {
+        let claims = AtomicU64::new(store.boot() << CLAIM_BITS);
+        Self { inner: Arc::new(Inner { store, hints, data_keys, claims, contents, parts }) }
+    }
+
+    /// Ends the journal: what is queued is written, subscriptions end, the lock is given back.
+    pub async fn close(&self) -> Result<(), Error> {
+        let closed = self.inner.store.close().await;
+        self.inner.hints.close();
+        closed
+    }
+
+    /// How it does; for readiness.
+    pub fn health(&self) -> Health {
+        self.inner.store.health()
+    }
+
+    /// How often this journal was opened, this time included.
+    pub fn boot(&self) -> u64 {
+        self.inner.store.boot()
+    }
+
+    /// Claims a session for a driver: an epoch above all that were ever given for it. Nothing is written: one process
+    /// owns the data directory, so the boot number, which is durable before anything else, and a counter within this
+    /// life order every claim. The epoch becomes the session's with the driver's first append, and fences every driver
+    /// before it from then on.
+    #[expect(clippy::unused_async, reason = "stores that are shared by processes must ask the database")]
+    pub async fn claim(&self, _key: &SessionKey) -> Result<u64, Error> {
+        Ok(self.inner.claims.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// The one write. Large contents are durable among the objects before the entry is looked at; an entry that is then
+    /// refused leaves objects behind that no record points to.
+    pub async fn append(&self, mut entry: Append) -> Result<Appended, Error> {
+        entry.check()?;
+        for item in &mut entry.contents {
+            if let Some(object) = item.object.take() {
+                let key = contents::object_key(&entry.key, item.id);
+                self.inner.parts.objects.put(&key, object).await.map_err(objects)?;
+            }
+        }
+        let data_key = entry.contents.first().map(|item| item.key.clone());
+        let appended = self.inner.store.append(entry).await;
+        if let (Err(Error::DataKeyChanged), Some(key)) = (&appended, data_key) {
+            self.inner.data_keys.forget(&key);
+        }
+        appended
+    }
+
+    /// What seals the contents of a session. The session's data key is made with its first append.
+    pub async fn sealer(&self, key: &SessionKey) -> Result<Sealer, Error> {
+        let Inner { contents, parts, .. } = &*self.inner;
+        let key = self.data_key(key).await?;
+        Ok(Sealer { key, mode: *contents, random: parts.random.clone() })
+    }
+
+    /// Opens an item; checks it against its record.
+    pub async fn content(&self, key: &SessionKey, content: &ContentRef) -> Result<Content, Error> {
+        let inner = &*self.inner;
+        let Some(stored) = inner.store.content(key, content.id).await? else {
+            return Ok(Content::Erased);
+        };
+        let Some(data_key) = self.opening_key(key).await? else {
+            return Ok(Content::Erased);
+        };
+        if !stored.form.has_object() {
+            return contents::open(&data_key, content, stored);
+        }
+        let object = inner.parts.objects.get(&contents::object_key(key, content.id)).await.map_err(objects)?;
+        match object {
+            Some(object) => contents::open_object(&data_key, content, stored, object),
+            // An erasure that came between the row and the object, or damage.
+            None if inner.store.content(key, content.id).await?.is_none() => Ok(Content::Erased),
+            None => Err(Error::corrupt(format_args!("the object of content {} is missing", content.id))),
+        }
+    }
+
+    /// Destroys an item: its row and with it its key, then its object. The records stay and still verify.
+    pub async fn erase_item(&self, key: &SessionKey, item: Id<id::Content>) -> Result<(), Error> {
+        let inner = &*self.inner;
+        if inner.store.erase_item(key, item).await?.is_some_and(|stored| stored.form.has_object()) {
+            inner.parts.objects.delete(&contents::object_key(key, item)).await.map_err(objects)?;
+        }
+        Ok(())
+    }
+
+    /// Destroys every content of a session and its data key. The records stay and still verify.
+    pub async fn erase_session(&self, key: &SessionKey) -> Result<(), Error> {
+        let inner = &*self.inner;
+        for item in inner.store.erase_session(key).await? {
+            inner.parts.objects.delete(&contents::object_key(key, item)).await.map_err(objects)?;
+        }
+        Ok(())
+    }
+
+    /// Where a log stands.
+    pub async fn head(&self, key: &SessionKey) -> Result<Head, Error> {
+        self.inner.store.head(key).await
+    }
+
+    /// Records of a session from a position on, in order; at most `rows_max` and [`PAGE_BYTES_MAX`](crate::query::PAGE_BYTES_MAX). Empty at the end.
+    pub async fn records(&self, key: &SessionKey, from: u64, rows_max: usize) -> Result<Vec<StoredRecord>, Error> {
+        let rows = self.inner.store.records(key, from, rows_max.min(PAGE_ROWS_MAX)).await?;
+        rows.iter().try_for_each(link::check)?;
+        Ok(rows)
+    }
+
+    /// Records of a run from a position on. Other inputs of its session that came meanwhile are left out; `next` is the
+    /// position to go on from, `None` once the run's end was read.
+    pub async fn run_records(
+        &self,
+        run: &RunRow,
+        from: u64,
+        rows_max: usize,
+    ) -> Result<Page<StoredRecord, u64>, Error> {
+        let key = SessionKey::new(run.tenant.clone(), run.session);
+        let from = from.max(run.submitted_position);
+        let mut rows = self.records(&key, from, rows_max).await?;
+        let mut next = rows.last().map_or(from, |last| last.position + 1);
+        let mut ended = false;
+        if let Some(finished) = run.finished_position {
+            ended = next > finished;
+            next = next.min(finished + 1);
+            rows.retain(|row| row.position <= finished);
+        }
+        let mut foreign = Vec::new();
+        for (at, row) in rows.iter().enumerate() {
+            if row.decode()?.event.run() != run.run {
+                foreign.push(at);
+            }
+        }
+        for at in foreign.into_iter().rev() {
+            rows.remove(at);
+        }
+        Ok(Page { rows, next: (!ended).then_some(next) })
+    }
+
+    /// A run.
+    pub async fn run(&self, tenant: &Arc<str>, run: Id<id::Run>) -> Result<Option<RunRow>, Error> {
+        self.inner.store.run(tenant, run).await
+    }
+
+    /// Runs, newest first, older than `before`.
+    pub async fn runs(
+        &self,
+        tenant: &Arc<str>,
+        filter: RunFilter,
+        before: Option<Id<id::Run>>,
+        rows_max: usize,
+    ) -> Result<Page<RunRow, Id<id::Run>>, Error> {
+        self.inner.store.runs(tenant, filter, before, rows_max.clamp(1, PAGE_ROWS_MAX)).await
+    }
+
+    /// A session.
+    pub async fn session(&self, key: &SessionKey) -> Result<Option<SessionRow>, Error> {
+        self.inner.store.session(key).await
+    }
+
+    /// Sessions, newest first, older than `before`.
+    pub async fn sessions(
+        &self,
+        tenant: &Arc<str>,
+        before: Option<SessionCursor>,
+        rows_max: usize,
+    ) -> Result<Page<SessionRow, SessionCursor>, Error> {
+        self.inner.store.sessions(tenant, before, rows_max.clamp(1, PAGE_ROWS_MAX)).await
+    }
+
+    /// Runs that have not ended, oldest first, of every tenant: what to take up at the start.
+    pub async fn unfinished(&self, rows_max: usize) -> Result<Vec<Unfinished>, Error> {
+        self.inner.store.unfinished(rows_max).await
+    }
+
+    /// Files that a run left, in the order they were kept.
+    pub async fn artifacts(&self, tenant: &Arc<str>, run: Id<id::Run>) -> Result<Vec<ArtifactRow>, Error> {
+        self.inner.store.artifacts(tenant, run, PAGE_ROWS_MAX).await
+    }
+
+    /// A file that a run left.
+    pub async fn artifact(&self, tenant: &Arc<str>, artifact: Id<id::Artifact>) -> Result<Option<ArtifactRow>, Error> {
+        self.inner.store.artifact(tenant, artifact).await
+    }
+
+    /// Timers that are due at `until_ms`, earliest first, of every tenant.
+    pub async fn due(&self, until_ms: u64, rows_max: usize) -> Result<Vec<DueRow>, Error> {
+        self.inner.store.due(until_ms, rows_max.min(PAGE_ROWS_MAX)).await
+    }
+
+    /// Recomputes a session's chain from the stored bytes and compares its end with the head.
+    pub async fn verify(&self, key: &SessionKey) -> Result<Verified, Error> {
+        // The head first: records that are appended meanwhile are then beyond it, not missing.
+        let head = self.head(key).await?;
+        let mut walk = link::Walk::new(key.clone());
+        while walk.position() < head.position {
+            let from = walk.position();
+            let page = self.inner.store.records(key, from, PAGE_ROWS_MAX).await?;
+            if page.is_empty() {
+                break;
+            }
+            for record in page.iter().take_while(|record| record.position < head.position) {
+                if let Err(broken) = walk.step(record) {
+                    return Ok(broken);
+                }
+            }
+            if walk.position() == from {
+                break;
+            }
+        }
+        Ok(walk.end(&head))
+    }
+
+    /// Hints of one session; `None` once closed. Subscribe first, then read up to the head: nothing is missed.
+    pub fn subscribe(&self, key: &SessionKey) -> Option<Hints> {
+        self.inner.hints.subscribe(key)
+    }
+
+    /// Hints of every session; `None` once closed.
+    pub fn subscribe_all(&self) -> Option<Hints> {
+        self.inner.hints.subscribe_all()
+    }
+
+    async fn data_key(&self, session: &SessionKey) -> Result<Arc<DataKey>, Error> {
+        let Inner { data_keys, parts, .. } = &*self.inner;
+        loop {
+            let generation = match data_keys.get(session) {
+                Ok(key) => return Ok(key),
+                Err(generation) => generation,
+            };
+            if let Some(key) = self.stored_data_key(session).await? {
+                if let Some(key) = data_keys.settle(key, generation) {
+                    return Ok(key);
+                }
+                continue;
+            }
+            let mut plain: [u8; 32] = parts.random.bytes();
+            let wrapped = parts.wrap.wrap(&session.tenant, session.session.as_bytes(), &plain);
+            let key = wrapped.map(|wrapped| DataKey::new(session.clone(), &plain, wrapped, false));
+            plain.zeroize();
+            let key = key.map_err(key_error)?.ok_or_else(|| key_error("the cipher refused it"))?;
+            if let Some(key) = data_keys.settle(key, generation) {
+                return Ok(key);
+            }
+        }
+    }
+
+    /// The key that a session's items open with; `None` when it was destroyed.
+    async fn opening_key(&self, session: &SessionKey) -> Result<Option<Arc<DataKey>>, Error> {
+        loop {
+            let generation = match self.inner.data_keys.get(session) {
+                Ok(key) => return Ok(Some(key)),
+                Err(generation) => generation,
+            };
+            let Some(key) = self.stored_data_key(session).await? else {
+                return Ok(None);
+            };
+            if let Some(key) = self.inner.data_keys.settle(key, generation) {
+                return Ok(Some(key));
+            }
+        }
+    }
+
+    /// The data key that the database has, if any.
+    async fn stored_data_key(&self, session: &SessionKey) -> Result<Option<DataKey>, Error> {
+        let Inner { store, parts, .. } = &*self.inner;
+        let Some(wrapped) = store.data_key(session).await? else {
+            return Ok(None);
+        };
+        let mut plain = parts.wrap.unwrap(&session.tenant, session.session.as_bytes(), &wrapped).map_err(key_error)?;
+        let key = DataKey::new(session.clone(), &plain, wrapped, true);
+        plain.zeroize();
+        Ok(Some(key.ok_or_else(|| key_error("the cipher refused it"))?))
+    }
+}
+
+fn key_error(reason: impl Into<Arc<str>>) -> Error {
+    Error::Key { reason: reason.into() }
+}
+
+fn objects(reason: String) -> Error {
+    Error::Objects { reason: reason.into() }
+}

@@ -1,0 +1,108 @@
+//! Gives drafts their place: position, previous hash, hash, exact bytes. Pure; every store links by this.
+
+use crate::append::{Fence, PreparedDraft, SessionKey};
+use crate::query::{Head, StoredRecord, Verified};
+use crate::{Error, Written};
+use domain::record;
+use std::sync::Arc;
+
+/// Whether an entry may be appended at this head. Says nothing of idempotency.
+pub(crate) fn admit(fence: &Fence, head: &Head) -> Result<(), Error> {
+    match fence {
+        Fence::Input(_) => Ok(()),
+        Fence::Effect { epoch, .. } if *epoch < head.epoch => Err(Error::Fenced { epoch: head.epoch }),
+        Fence::Effect { expect, .. } if *expect != head.position => Err(Error::Moved { position: head.position }),
+        Fence::Effect { .. } => Ok(()),
+    }
+}
+
+/// Links drafts to a head and moves it.
+pub(crate) fn link(
+    key: &SessionKey,
+    fence: &Fence,
+    drafts: &[PreparedDraft],
+    head: &mut Head,
+    commit_id: u64,
+) -> (Vec<StoredRecord>, Written) {
+    let first_position = head.position;
+    let mut records = Vec::with_capacity(drafts.len());
+    for draft in drafts {
+        let place = record::Head {
+            tenant: key.tenant.to_string(),
+            session: key.session,
+            position: head.position,
+            previous: head.hash,
+            at_ms: draft.at_ms,
+            principal: draft.principal,
+        };
+        let bytes: Arc<[u8]> = record::encode(&place, &draft.event).into();
+        head.hash = record::hash(&bytes);
+        records.push(StoredRecord { position: head.position, hash: head.hash, bytes, commit_id });
+        head.position += 1;
+    }
+    if let Fence::Effect { epoch, .. } = fence {
+        head.epoch = *epoch;
+    }
+    let last_position = head.position.saturating_sub(1);
+    (records, Written { first_position, last_position, head_hash: head.hash, commit_id })
+}
+
+/// Checks the hash of a record that was read.
+pub(crate) fn check(record: &StoredRecord) -> Result<(), Error> {
+    if record::hash(&record.bytes) == record.hash {
+        return Ok(());
+    }
+    Err(Error::corrupt(format_args!("the bytes of record {} do not have its hash", record.position)))
+}
+
+/// Walks a chain from its first record.
+#[derive(Debug)]
+pub(crate) struct Walk {
+    key: SessionKey,
+    at: Head,
+}
+
+impl Walk {
+    pub(crate) const fn new(key: SessionKey) -> Self {
+        Self { key, at: Head::EMPTY }
+    }
+
+    /// Takes the next record; `Err` says what does not fit.
+    pub(crate) fn step(&mut self, found: &StoredRecord) -> Result<(), Verified> {
+        let position = self.at.position;
+        let broken = |reason: String| Err(Verified::Broken { position, reason });
+        if found.position != position {
+            return broken(format!("missing; the next one stored is {}", found.position));
+        }
+        if record::hash(&found.bytes) != found.hash {
+            return broken("its bytes do not have its hash".to_owned());
+        }
+        let head = match record::decode(&found.bytes) {
+            Ok(record) => record.head,
+            Err(error) => return broken(error.to_string()),
+        };
+        if (head.tenant.as_str(), head.session, head.position) != (&*self.key.tenant, self.key.session, position) {
+            return broken("its bytes name another place".to_owned());
+        }
+        if head.previous != self.at.hash {
+            return broken("it does not link to the record before".to_owned());
+        }
+        self.at.position += 1;
+        self.at.hash = found.hash;
+        Ok(())
+    }
+
+    /// The position that the next record must have.
+    pub(crate) const fn position(&self) -> u64 {
+        self.at.position
+    }
+
+    /// Compares the end of the chain with the stored head.
+    pub(crate) fn end(self, head: &Head) -> Verified {
+        if (self.at.position, self.at.hash) == (head.position, head.hash) {
+            return Verified::Intact { records: self.at.position, head_hash: self.at.hash };
+        }
+        let position = self.at.position.min(head.position);
+        Verified::Broken { position, reason: format!("the log ends here, its head says {}", head.position) }
+    }
+}

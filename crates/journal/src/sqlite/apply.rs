@@ -1,0 +1,264 @@
+//! One entry in the writer's transaction: conditions first, then rows. Nothing is written for an entry that is refused,
+//! so it needs no savepoint.
+
+use crate::append::{Fence, Idempotency};
+use crate::heads::Heads;
+use crate::index::{ArtifactChange, Change, Finish};
+use crate::query::StoredRecord;
+use crate::sqlite::read;
+use crate::{Append, Appended, Error, Existing, SealedItem, SessionKey, link};
+use domain::{Cost, Digest, Id, id};
+use rusqlite::{Connection, OptionalExtension, params};
+
+/// What came of an entry. An error of the database itself is no outcome: it ends the whole group.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Written(Appended, Vec<StoredRecord>),
+    Existing(Appended),
+    Refused(Error),
+}
+
+/// Applies an entry; moves its head in the cache.
+pub(crate) fn apply(
+    connection: &Connection,
+    heads: &mut Heads,
+    entry: &Append,
+    commit_id: u64,
+    now_ms: u64,
+) -> Result<Outcome, Error> {
+    let Append { key, fence, drafts, contents } = entry;
+    let mut head = match heads.get(key) {
+        Some(head) => head,
+        None => read::head(connection, key)?,
+    };
+    if let Err(refused) = link::admit(fence, &head) {
+        heads.put(key, head);
+        return Ok(Outcome::Refused(refused));
+    }
+    if let Fence::Input(Some(asked)) = fence {
+        match taken(connection, key, asked, now_ms)? {
+            None => {}
+            Some((body, existing)) if body == asked.body => {
+                return Ok(Outcome::Existing(Appended::Existing(existing)));
+            }
+            Some((_, existing)) => {
+                return Ok(Outcome::Refused(Error::IdempotencyConflict { run: existing.run }));
+            }
+        }
+    }
+    if let Some(item) = contents.first()
+        && !keep_data_key(connection, key, item)?
+    {
+        return Ok(Outcome::Refused(Error::DataKeyChanged));
+    }
+    let (records, written) = link::link(key, fence, drafts, &mut head, commit_id);
+    if let Fence::Input(Some(asked)) = fence {
+        remember(connection, key, asked, written.first_position)?;
+    }
+    insert(connection, key, contents, &records)?;
+    for (draft, record) in drafts.iter().zip(&records) {
+        for change in &draft.changes {
+            index(connection, key, record.position, change)?;
+        }
+    }
+    let mut moved = connection.prepare_cached(
+        "INSERT INTO heads(tenant, session, position, hash, epoch) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT DO UPDATE SET position = ?3, hash = ?4, epoch = ?5",
+    )?;
+    moved.execute(params![&*key.tenant, key.session.as_bytes(), head.position, head.hash.0, head.epoch])?;
+    heads.put(key, head);
+    Ok(Outcome::Written(Appended::Written(written), records))
+}
+
+fn taken(
+    connection: &Connection,
+    key: &SessionKey,
+    asked: &Idempotency,
+    now_ms: u64,
+) -> Result<Option<(Digest, Existing)>, Error> {
+    let mut found = connection.prepare_cached(
+        "SELECT body, session, run, position FROM idempotency WHERE tenant = ?1 AND key = ?2 AND expires_ms > ?3",
+    )?;
+    let taken = found.query_row(params![&*key.tenant, asked.key.0, now_ms], |row| {
+        let session = Id::from_bytes(row.get(1)?);
+        let run = Id::from_bytes(row.get(2)?);
+        Ok((Digest(row.get(0)?), Existing { session, run, position: row.get(3)? }))
+    });
+    Ok(taken.optional()?)
+}
+
+fn remember(connection: &Connection, key: &SessionKey, asked: &Idempotency, position: u64) -> Result<(), Error> {
+    let Idempotency { key: digest, body, run, expires_at_ms } = asked;
+    let mut insert = connection.prepare_cached(
+        "INSERT OR REPLACE INTO idempotency(tenant, key, body, session, run, position, expires_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?;
+    let expires_ms = i64::try_from(*expires_at_ms).unwrap_or(i64::MAX);
+    let (session, run) = (key.session.as_bytes(), run.as_bytes());
+    insert.execute(params![&*key.tenant, digest.0, body.0, session, run, position, expires_ms])?;
+    Ok(())
+}
+
+/// Stores the session's data key with its first contents. `false`: the session has another one, or none any more, and
+/// what was sealed under this one could never be opened.
+fn keep_data_key(connection: &Connection, key: &SessionKey, item: &SealedItem) -> Result<bool, Error> {
+    if item.key.is_destroyed() {
+        return Ok(false);
+    }
+    if item.key.is_stored() {
+        return Ok(true);
+    }
+    if let Some(there) = read::data_key(connection, key)? {
+        return Ok(there == item.key.wrapped);
+    }
+    let mut insert =
+        connection.prepare_cached("INSERT INTO data_keys(tenant, session, wrapped) VALUES (?1, ?2, ?3)")?;
+    insert.execute(params![&*key.tenant, key.session.as_bytes(), item.key.wrapped])?;
+    Ok(true)
+}
+
+fn insert(
+    connection: &Connection,
+    key: &SessionKey,
+    contents: &[SealedItem],
+    records: &[StoredRecord],
+) -> Result<(), Error> {
+    let (tenant, session) = (&*key.tenant, key.session.as_bytes());
+    if !contents.is_empty() {
+        let mut insert = connection.prepare_cached(
+            "INSERT INTO contents(tenant, session, id, form, item_key, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?;
+        for item in contents {
+            let stored = &item.stored;
+            let (id, form) = (item.id.as_bytes(), stored.form.number());
+            insert.execute(params![tenant, session, id, form, stored.item_key, stored.body])?;
+        }
+    }
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO records(tenant, session, position, hash, bytes, commit_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?;
+    for record in records {
+        let StoredRecord { position, hash, bytes, commit_id } = record;
+        insert.execute(params![tenant, session, position, hash.0, &**bytes, commit_id])?;
+    }
+    Ok(())
+}
+
+fn index(connection: &Connection, key: &SessionKey, position: u64, change: &Change) -> Result<(), Error> {
+    let (tenant, session) = (&*key.tenant, key.session.as_bytes());
+    match change {
+        Change::Submitted { run, agent, principal, at_ms } => {
+            let (run, principal) = (run.as_bytes(), principal.as_bytes());
+            connection
+                .prepare_cached(
+                    "INSERT INTO runs(tenant, run, session, agent, principal, status, created_ms, updated_ms,
+                     submitted_position) VALUES (?1, ?2, ?3, ?4, ?5, 'running', ?6, ?6, ?7)",
+                )?
+                .execute(params![tenant, run, session, agent, principal, at_ms, position])?;
+            connection
+                .prepare_cached(
+                    "INSERT INTO sessions(tenant, session, created_ms, updated_ms, runs, last_run, agent, principal)
+                     VALUES (?1, ?2, ?3, ?3, 1, ?4, ?5, ?6)
+                     ON CONFLICT DO UPDATE SET updated_ms = ?3, runs = runs + 1, last_run = ?4, agent = ?5",
+                )?
+                .execute(params![tenant, session, at_ms, run, agent, principal])?;
+        }
+        Change::Status { run, status, at_ms } => {
+            connection
+                .prepare_cached("UPDATE runs SET status = ?3, updated_ms = ?4 WHERE tenant = ?1 AND run = ?2")?
+                .execute(params![tenant, run.as_bytes(), status.name(), at_ms])?;
+        }
+        Change::Finished(finish) => finished(connection, tenant, position, finish)?,
+        Change::Artifact(kept) => artifact(connection, key, position, kept)?,
+        Change::Due { run, kind, at_ms } => {
+            let at_ms = i64::try_from(*at_ms).unwrap_or(i64::MAX);
+            connection
+                .prepare_cached(
+                    "INSERT INTO due(tenant, session, run, kind, at_ms) VALUES (?1, ?2, ?3, ?4, ?5)
+                     ON CONFLICT DO UPDATE SET at_ms = ?5",
+                )?
+                .execute(params![tenant, session, run.as_bytes(), kind, at_ms])?;
+        }
+        Change::NotDue { run, kind } => {
+            connection
+                .prepare_cached("DELETE FROM due WHERE tenant = ?1 AND session = ?2 AND run = ?3 AND kind = ?4")?
+                .execute(params![tenant, session, run.as_bytes(), kind])?;
+        }
+    }
+    Ok(())
+}
+
+fn finished(connection: &Connection, tenant: &str, position: u64, finish: &Finish) -> Result<(), Error> {
+    let Finish { run, status, at_ms, turns, tool_calls, usage, cost, used_sandbox } = finish;
+    let listed = matches!(cost, Cost::Priced { .. });
+    connection
+        .prepare_cached(
+            "UPDATE runs SET status = ?3, updated_ms = ?4, finished_ms = ?4, finished_position = ?5, turns = ?6,
+             tool_calls = ?7, model_calls = ?8, input_tokens = ?9, cached_tokens = ?10, output_tokens = ?11,
+             reasoning_tokens = ?12, cost_micro_usd = ?13, cost_listed = ?14, used_sandbox = ?15
+             WHERE tenant = ?1 AND run = ?2",
+        )?
+        .execute(params![
+            tenant,
+            run.as_bytes(),
+            status.name(),
+            at_ms,
+            position,
+            turns,
+            tool_calls,
+            clamp(usage.model_calls),
+            clamp(usage.input_tokens),
+            clamp(usage.cached_tokens),
+            clamp(usage.output_tokens),
+            clamp(usage.reasoning_tokens),
+            clamp(cost.micro_usd()),
+            listed,
+            used_sandbox
+        ])?;
+    Ok(())
+}
+
+fn artifact(connection: &Connection, key: &SessionKey, position: u64, kept: &ArtifactChange) -> Result<(), Error> {
+    let ArtifactChange { artifact, run, name, media, bytes, object, at_ms } = kept;
+    let name = serde_json::to_string(name).map_err(Error::io)?;
+    let ids: [&[u8; 16]; 3] = [artifact.as_bytes(), run.as_bytes(), key.session.as_bytes()];
+    connection
+        .prepare_cached(
+            "INSERT INTO artifacts(tenant, artifact, run, session, position, name, media, bytes, object, created_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        )?
+        .execute(params![&*key.tenant, ids[0], ids[1], ids[2], position, name, media, clamp(*bytes), object, at_ms])?;
+    Ok(())
+}
+
+/// SQLite's integers have 63 bits for us.
+fn clamp(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Takes an item out; gives what it was.
+pub(crate) fn erase_item(
+    connection: &Connection,
+    key: &SessionKey,
+    item: Id<id::Content>,
+) -> Result<Option<crate::contents::Stored>, Error> {
+    let stored = read::content(connection, key, item)?;
+    let mut delete =
+        connection.prepare_cached("DELETE FROM contents WHERE tenant = ?1 AND session = ?2 AND id = ?3")?;
+    delete.execute(params![&*key.tenant, key.session.as_bytes(), item.as_bytes()])?;
+    Ok(stored)
+}
+
+/// Takes all contents of a session and its data key out; gives the items that had an object.
+pub(crate) fn erase_session(connection: &Connection, key: &SessionKey) -> Result<Vec<Id<id::Content>>, Error> {
+    let (tenant, session) = (&*key.tenant, key.session.as_bytes());
+    let mut large =
+        connection.prepare_cached("SELECT id FROM contents WHERE tenant = ?1 AND session = ?2 AND form IN (1, 3)")?;
+    let objects = large.query_map(params![tenant, session], |row| Ok(Id::from_bytes(row.get(0)?)))?;
+    let objects = objects.collect::<Result<_, _>>()?;
+    for delete in ["contents", "data_keys"] {
+        let sql = format!("DELETE FROM {delete} WHERE tenant = ?1 AND session = ?2");
+        connection.execute(&sql, params![tenant, session])?;
+    }
+    Ok(objects)
+}

@@ -1,0 +1,51 @@
+//! The data directory: its lock, its modes, its database file.
+
+use crate::Error;
+use rustix::fs::{FlockOperation, flock};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions, set_permissions};
+use std::io::{ErrorKind, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// A held lock on a data directory; given back when it is dropped or the process dies.
+#[derive(Debug)]
+pub(crate) struct Lock(#[expect(dead_code, reason = "held, not used")] File);
+
+/// Makes the directory (0700) when it is not there and takes its lock.
+pub(crate) fn lock(directory: &Path) -> Result<Lock, Error> {
+    let named = |error: std::io::Error| Error::io(format_args!("{}: {error}", directory.display()));
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(named)?;
+    set_permissions(directory, Permissions::from_mode(0o700)).map_err(named)?;
+    let mut file = open(&directory.join("lock"))?;
+    if let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        if error != rustix::io::Errno::WOULDBLOCK {
+            return Err(Error::io(format_args!("{}/lock: {error}", directory.display())));
+        }
+        let mut holder = String::new();
+        // Whoever holds it may not have written its number yet; 0 says so.
+        let _ = file.take(32).read_to_string(&mut holder);
+        let directory = directory.display().to_string().into();
+        return Err(Error::Locked { directory, pid: holder.trim().parse().unwrap_or(0) });
+    }
+    let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
+    written.map_err(named)?;
+    Ok(Lock(file))
+}
+
+/// The database file, made (0600) when it is not there, and its name durable.
+pub(crate) fn database_file(directory: &Path) -> Result<PathBuf, Error> {
+    let path = directory.join("journal.db");
+    let missing = path.metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound);
+    let file = open(&path)?;
+    file.set_permissions(Permissions::from_mode(0o600)).map_err(Error::io)?;
+    if missing {
+        File::open(directory).and_then(|directory| directory.sync_all()).map_err(Error::io)?;
+    }
+    Ok(path)
+}
+
+fn open(path: &Path) -> Result<File, Error> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options.open(path).map_err(|error| Error::io(format_args!("{}: {error}", path.display())))
+}

@@ -1,0 +1,49 @@
+//! What a store does. One contract suite (`tests/contract.rs`) runs over all of them.
+
+use crate::contents::Stored;
+use crate::query::{Head, Page, RunFilter, SessionCursor, StoredRecord, Unfinished};
+use crate::{Append, Appended, ArtifactRow, DueRow, Error, Health, RunRow, SessionKey, SessionRow};
+use async_trait::async_trait;
+use domain::{Id, id};
+use std::fmt;
+use std::sync::Arc;
+
+/// Keeps logs, contents and index. Entries reach it checked and with their objects already durable.
+#[async_trait]
+pub(crate) trait Store: Send + Sync + fmt::Debug {
+    /// How often the journal was opened, this time included.
+    fn boot(&self) -> u64;
+    fn health(&self) -> Health;
+    /// Ends the writer after what is queued; then nothing is taken any more.
+    async fn close(&self) -> Result<(), Error>;
+
+    async fn append(&self, entry: Append) -> Result<Appended, Error>;
+    async fn erase_item(&self, key: &SessionKey, item: Id<id::Content>) -> Result<Option<Stored>, Error>;
+    /// The items that had an object.
+    async fn erase_session(&self, key: &SessionKey) -> Result<Vec<Id<id::Content>>, Error>;
+
+    async fn head(&self, key: &SessionKey) -> Result<Head, Error>;
+    async fn records(&self, key: &SessionKey, from: u64, rows_max: usize) -> Result<Vec<StoredRecord>, Error>;
+    async fn content(&self, key: &SessionKey, item: Id<id::Content>) -> Result<Option<Stored>, Error>;
+    async fn data_key(&self, key: &SessionKey) -> Result<Option<Vec<u8>>, Error>;
+
+    async fn run(&self, tenant: &Arc<str>, run: Id<id::Run>) -> Result<Option<RunRow>, Error>;
+    async fn runs(
+        &self,
+        tenant: &Arc<str>,
+        filter: RunFilter,
+        before: Option<Id<id::Run>>,
+        rows_max: usize,
+    ) -> Result<Page<RunRow, Id<id::Run>>, Error>;
+    async fn session(&self, key: &SessionKey) -> Result<Option<SessionRow>, Error>;
+    async fn sessions(
+        &self,
+        tenant: &Arc<str>,
+        before: Option<SessionCursor>,
+        rows_max: usize,
+    ) -> Result<Page<SessionRow, SessionCursor>, Error>;
+    async fn unfinished(&self, rows_max: usize) -> Result<Vec<Unfinished>, Error>;
+    async fn artifacts(&self, tenant: &Arc<str>, run: Id<id::Run>, rows_max: usize) -> Result<Vec<ArtifactRow>, Error>;
+    async fn artifact(&self, tenant: &Arc<str>, artifact: Id<id::Artifact>) -> Result<Option<ArtifactRow>, Error>;
+    async fn due(&self, until_ms: u64, rows_max: usize) -> Result<Vec<DueRow>, Error>;
+}
