@@ -1,1 +1,58 @@
-//! PID 1 inside a sandbox: executes, streams, opens terminals, moves files, reaps.
+//! PID 1 inside a sandbox: executes, streams, opens terminals, moves files, reaps. It never starts a sandbox and raises no
+//! wall: whoever forks it has done so. It is single-threaded, allocates only bounded buffers, and trusts neither the
+//! programs it runs nor, beyond the wire's bounds, the other side of its socket.
+//!
+//! Program and PID 1 run as the same user. What protects PID 1 from the programs is the kernel: signals to PID 1 from inside
+//! its namespace are ignored, and it is not dumpable, so neither its memory nor its descriptors can be reached.
+
+mod apply;
+mod command;
+mod files;
+pub mod mirror;
+mod serve;
+mod spawn;
+pub mod sys;
+
+use std::os::fd::OwnedFd;
+
+/// Where the workspace stands inside.
+pub const WORKSPACE: &str = "/workspace";
+/// The user that everything inside runs as.
+pub const USER_ID: u32 = 1_000;
+/// That user's name.
+pub const USER_NAME: &str = "agent";
+/// Where programs are looked up.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What PID 1 needs to know.
+#[derive(Debug)]
+pub struct Config {
+    /// The stream to the provider.
+    pub socket: OwnedFd,
+    /// Environment of every command, besides PATH, HOME, LANG, USER and LOGNAME.
+    pub environment: Vec<(String, String)>,
+    /// Commands alive at once.
+    pub commands_max: usize,
+    /// The epoch of the lease the sandbox was made under.
+    pub epoch: u64,
+    /// Where the workspace is kept when it lives in memory.
+    pub layer: Option<Layer>,
+}
+
+/// A directory that a workspace in memory is saved to after each command and at the end.
+#[derive(Debug)]
+pub struct Layer {
+    /// The directory, open; nothing else inside can reach it.
+    pub directory: OwnedFd,
+    /// What may be saved at most.
+    pub budget: mirror::Budget,
+}
+
+/// Serves until the other side closes its end or breaks the wire's rules; then kills everything else inside, saves the
+/// layer, and returns the exit code of PID 1.
+pub fn run(config: Config) -> i32 {
+    match serve::Serve::new(config) {
+        Ok(mut serve) => serve.run(),
+        Err(_) => 1,
+    }
+}

@@ -1,0 +1,211 @@
+//! All changes or none: each written file is staged beside its target, then all are renamed into place; when one fails, what
+//! was renamed goes back. A crash in between leaves old or new files, never half of one.
+
+use crate::files::{Failure, open, told};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
+use rustix::io::Errno;
+use sandbox::RelPath;
+use sandbox::wire::{CHANGES_BYTES_MAX, ChangeHead};
+use std::fs::File;
+use std::io::{Read, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+
+/// A change that is ready to be made with renames alone.
+struct Staged {
+    path: RelPath,
+    parent: OwnedFd,
+    target: String,
+    /// The new content before the rename, the old content after it.
+    beside: String,
+    kind: Kind,
+    done: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Swaps with what stands there.
+    Replace,
+    /// Puts a file where none stands.
+    Create,
+    /// Takes a file away.
+    Remove,
+}
+
+#[derive(Default)]
+struct Plan {
+    staged: Vec<Staged>,
+    /// Directories that were made, parents first: the directory they stand in and their name.
+    made: Vec<(OwnedFd, String)>,
+}
+
+/// Reads the changes from standard input and makes them.
+pub(crate) fn apply() -> Result<(), Failure> {
+    let mut input = std::io::stdin().lock();
+    let heads = heads(&mut input)?;
+    let mut plan = Plan::default();
+    let outcome = plan.stage(&heads, &mut input).and_then(|()| plan.commit());
+    match outcome {
+        Ok(()) => plan.forget_old(),
+        Err(_) => plan.undo(),
+    }
+    outcome
+}
+
+fn heads(input: &mut impl Read) -> Result<Vec<ChangeHead>, Failure> {
+    let broken = |detail: &str| Failure::new("apply", &RelPath::root(), detail);
+    let mut length = [0; 4];
+    input.read_exact(&mut length).map_err(|error| broken(&error.to_string()))?;
+    let length = u32::from_le_bytes(length) as usize;
+    if length > CHANGES_BYTES_MAX {
+        return Err(broken(&format!("the list of changes is too long; changes_bytes_max = {CHANGES_BYTES_MAX}")));
+    }
+    let mut text = vec![0; length];
+    input.read_exact(&mut text).map_err(|error| broken(&error.to_string()))?;
+    serde_json::from_slice(&text).map_err(|error| broken(&error.to_string()))
+}
+
+impl Plan {
+    fn stage(&mut self, heads: &[ChangeHead], input: &mut impl Read) -> Result<(), Failure> {
+        for (number, head) in heads.iter().enumerate() {
+            match head {
+                ChangeHead::MakeDir { path } => drop(self.directory(path, "mkdir")?),
+                ChangeHead::Write { path, bytes, mode } => self.stage_write(number, path, *bytes, *mode, input)?,
+                ChangeHead::Remove { path } => self.stage_remove(number, path)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn stage_write(
+        &mut self,
+        number: usize,
+        path: &RelPath,
+        bytes: u64,
+        mode: Option<u32>,
+        input: &mut impl Read,
+    ) -> Result<(), Failure> {
+        let told = told("write", path);
+        let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return Err(told(Errno::ISDIR)) };
+        let parent = self.directory(&above, "write")?;
+        let (kind, old_mode) = match rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory => return Err(told(Errno::ISDIR)),
+                FileType::RegularFile => (Kind::Replace, Some(stat.st_mode & 0o777)),
+                _ => (Kind::Replace, None),
+            },
+            Err(Errno::NOENT) => (Kind::Create, None),
+            Err(error) => return Err(told(error)),
+        };
+        let beside = beside(number);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&parent, &beside, flags, Mode::from_raw_mode(0o600)).map_err(&told)?;
+        // From here on the staged file is the plan's to remove.
+        self.staged.push(Staged { path: path.clone(), parent, target: name.to_owned(), beside, kind, done: false });
+        let mut file = File::from(file);
+        let copied = std::io::copy(&mut input.take(bytes), &mut file).and_then(|copied| file.flush().map(|()| copied));
+        let copied = copied.map_err(|error| told(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
+        if copied != bytes {
+            return Err(Failure::new("write", path, "its content was cut"));
+        }
+        let mode = mode.map(|mode| mode & 0o777).or(old_mode).unwrap_or(0o644);
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(&told)
+    }
+
+    fn stage_remove(&mut self, number: usize, path: &RelPath) -> Result<(), Failure> {
+        let told = told("remove", path);
+        let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return Err(told(Errno::ISDIR)) };
+        let parent = open(&above, OFlags::RDONLY | OFlags::DIRECTORY).map_err(&told)?;
+        let stat = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW).map_err(&told)?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            return Err(told(Errno::ISDIR));
+        }
+        let (target, beside) = (name.to_owned(), beside(number));
+        self.staged.push(Staged { path: path.clone(), parent, target, beside, kind: Kind::Remove, done: false });
+        Ok(())
+    }
+
+    /// Opens a directory, making it and its parents where they are missing.
+    fn directory(&mut self, path: &RelPath, operation: &'static str) -> Result<OwnedFd, Failure> {
+        let told = told(operation, path);
+        match open(path, OFlags::RDONLY | OFlags::DIRECTORY) {
+            Err(Errno::NOENT) => {}
+            opened => return opened.map_err(told),
+        }
+        let mut current = open(&RelPath::root(), OFlags::RDONLY | OFlags::DIRECTORY).map_err(&told)?;
+        let mut walked = RelPath::root();
+        for name in path.components() {
+            walked = walked.join(name).map_err(|error| Failure::new(operation, path, &error.to_string()))?;
+            match rustix::fs::mkdirat(&current, name, Mode::from_raw_mode(0o755)) {
+                Ok(()) => self.made.push((copy(&current).map_err(&told)?, name.to_owned())),
+                Err(Errno::EXIST) => {}
+                Err(error) => return Err(told(error)),
+            }
+            // From the top again, so that links inside are followed as everywhere, and only inside.
+            current = open(&walked, OFlags::RDONLY | OFlags::DIRECTORY).map_err(&told)?;
+        }
+        Ok(current)
+    }
+
+    fn commit(&mut self) -> Result<(), Failure> {
+        for staged in &mut self.staged {
+            staged.make().map_err(told("write", &staged.path))?;
+            staged.done = true;
+        }
+        Ok(())
+    }
+
+    /// Puts everything back, the last change first.
+    fn undo(&mut self) {
+        for staged in self.staged.iter().rev() {
+            staged.take_back();
+        }
+        for (parent, name) in self.made.iter().rev() {
+            let _ = rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR);
+        }
+    }
+
+    /// After the commit: what was replaced or removed goes.
+    fn forget_old(&self) {
+        for staged in self.staged.iter().filter(|staged| staged.kind != Kind::Create) {
+            let _ = rustix::fs::unlinkat(&staged.parent, &staged.beside, AtFlags::empty());
+        }
+    }
+}
+
+impl Staged {
+    fn rename(&self, from: &str, to: &str, flags: RenameFlags) -> Result<(), Errno> {
+        rustix::fs::renameat_with(&self.parent, from, &self.parent, to, flags)
+    }
+
+    fn make(&self) -> Result<(), Errno> {
+        match self.kind {
+            Kind::Replace => self.rename(&self.beside, &self.target, RenameFlags::EXCHANGE),
+            Kind::Create => self.rename(&self.beside, &self.target, RenameFlags::NOREPLACE),
+            Kind::Remove => self.rename(&self.target, &self.beside, RenameFlags::NOREPLACE),
+        }
+    }
+
+    fn take_back(&self) {
+        if self.done {
+            let _ = match self.kind {
+                Kind::Replace => self.rename(&self.beside, &self.target, RenameFlags::EXCHANGE),
+                Kind::Create => self.rename(&self.target, &self.beside, RenameFlags::NOREPLACE),
+                Kind::Remove => self.rename(&self.beside, &self.target, RenameFlags::NOREPLACE),
+            };
+        }
+        if self.kind != Kind::Remove {
+            let _ = rustix::fs::unlinkat(&self.parent, &self.beside, AtFlags::empty());
+        }
+    }
+}
+
+fn copy(fd: &OwnedFd) -> Result<OwnedFd, Errno> {
+    rustix::fs::openat2(fd.as_fd(), ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::BENEATH)
+}
+
+/// A name beside the target that nobody uses by chance; staging refuses to reuse one that stands there.
+fn beside(number: usize) -> String {
+    let process = std::process::id();
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    format!(".topside-{process}-{}-{number}", now.tv_nsec)
+}

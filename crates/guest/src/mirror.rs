@@ -1,0 +1,193 @@
+//! Makes one directory like another, copying only what differs: how a workspace in memory is saved to its layer and loaded
+//! from it. Directories, regular files with their holes and hard links, and links; nothing else is kept. Bounded in bytes
+//! and entries, whatever stands in the source.
+
+use crate::files::{DEPTH_MAX, Name, names, open_directory};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, SeekFrom, Timespec, Timestamps};
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+/// What a mirror may hold at most.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    /// Bytes of all files, holes not counted.
+    pub bytes_max: u64,
+    /// Files and directories.
+    pub entries_max: u64,
+}
+
+/// Saves the workspace into `layer`.
+pub fn save(layer: BorrowedFd<'_>, budget: Budget) -> Result<(), Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let workspace = rustix::fs::open(crate::WORKSPACE, flags, Mode::empty())?;
+    mirror(workspace.as_fd(), layer, budget)
+}
+
+/// Makes `target` like `source`.
+pub fn mirror(source: BorrowedFd<'_>, target: BorrowedFd<'_>, budget: Budget) -> Result<(), Errno> {
+    let mut run = Mirror { root: target, budget, linked: HashMap::new() };
+    run.directory(source, target, &mut Vec::new())
+}
+
+struct Mirror<'a> {
+    root: BorrowedFd<'a>,
+    budget: Budget,
+    /// The first path in the target of each file with several names.
+    linked: HashMap<(u64, u64), Vec<u8>>,
+}
+
+impl Mirror<'_> {
+    fn directory(&mut self, source: BorrowedFd<'_>, target: BorrowedFd<'_>, path: &mut Vec<Name>) -> Result<(), Errno> {
+        if path.len() >= DEPTH_MAX {
+            return Err(Errno::NAMETOOLONG);
+        }
+        let wanted = names(source)?;
+        for name in names(target)? {
+            if wanted.binary_search(&name).is_err() {
+                remove(target, &name, 0)?;
+            }
+        }
+        for name in wanted {
+            // What went away meanwhile is simply not there.
+            let Ok(stat) = rustix::fs::statat(source, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW) else { continue };
+            self.budget.entries_max = self.budget.entries_max.checked_sub(1).ok_or(Errno::NOSPC)?;
+            path.push(name);
+            let done = self.entry(source, target, &stat, path);
+            path.pop();
+            match done {
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+                done => done?,
+            }
+        }
+        Ok(())
+    }
+
+    fn entry(
+        &mut self,
+        source: BorrowedFd<'_>,
+        target: BorrowedFd<'_>,
+        stat: &rustix::fs::Stat,
+        path: &mut Vec<Name>,
+    ) -> Result<(), Errno> {
+        let Some(name) = path.last().cloned() else { return Ok(()) };
+        let there = rustix::fs::statat(target, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW).ok();
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if there.is_some_and(|there| FileType::from_raw_mode(there.st_mode) != kind) {
+            remove(target, &name, 0)?;
+        }
+        match kind {
+            FileType::Directory => {
+                match rustix::fs::mkdirat(target, name.as_c_str(), Mode::from_raw_mode(0o700)) {
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(error) => return Err(error),
+                }
+                let (below, copy) = (open_directory(source, &name)?, open_directory(target, &name)?);
+                self.directory(below.as_fd(), copy.as_fd(), path)?;
+                rustix::fs::fchmod(&copy, Mode::from_raw_mode((stat.st_mode & 0o777) | 0o700))
+            }
+            FileType::RegularFile => self.file(source, target, stat, there.as_ref(), path),
+            FileType::Symlink => {
+                let to = rustix::fs::readlinkat(source, name.as_c_str(), Vec::new())?;
+                let same = rustix::fs::readlinkat(target, name.as_c_str(), Vec::new()).is_ok_and(|there| there == to);
+                if same {
+                    return Ok(());
+                }
+                let _ = rustix::fs::unlinkat(target, name.as_c_str(), AtFlags::empty());
+                rustix::fs::symlinkat(to, target, name.as_c_str())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn file(
+        &mut self,
+        source: BorrowedFd<'_>,
+        target: BorrowedFd<'_>,
+        stat: &rustix::fs::Stat,
+        there: Option<&rustix::fs::Stat>,
+        path: &[Name],
+    ) -> Result<(), Errno> {
+        let Some(name) = path.last() else { return Ok(()) };
+        if stat.st_nlink > 1 {
+            let joined = path.iter().map(|name| name.as_bytes()).collect::<Vec<_>>().join(&b'/');
+            if let Some(first) = self.linked.get(&(stat.st_dev, stat.st_ino)) {
+                let _ = rustix::fs::unlinkat(target, name.as_c_str(), AtFlags::empty());
+                return rustix::fs::linkat(self.root, first.as_slice(), target, name.as_c_str(), AtFlags::empty());
+            }
+            self.linked.insert((stat.st_dev, stat.st_ino), joined);
+        }
+        let blocks = u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
+        self.budget.bytes_max = self.budget.bytes_max.checked_sub(blocks).ok_or(Errno::NOSPC)?;
+        let same = there.is_some_and(|there| {
+            let key = |stat: &rustix::fs::Stat| (stat.st_size, stat.st_mtime, stat.st_mtime_nsec, stat.st_mode & 0o777);
+            FileType::from_raw_mode(there.st_mode) == FileType::RegularFile && key(there) == key(stat)
+        });
+        if same { Ok(()) } else { copy(source, target, name, stat) }
+    }
+}
+
+/// Copies a regular file with its holes, replacing what stands there in one step.
+fn copy(source: BorrowedFd<'_>, target: BorrowedFd<'_>, name: &Name, stat: &rustix::fs::Stat) -> Result<(), Errno> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let from = rustix::fs::openat(source, name.as_c_str(), flags, Mode::empty())?;
+    let temporary = c".topside-mirror";
+    let _ = rustix::fs::unlinkat(target, temporary, AtFlags::empty());
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let to = rustix::fs::openat(target, temporary, flags, Mode::from_raw_mode(0o600))?;
+    let copied = copy_data(&from, &to, stat);
+    let placed = copied.and_then(|()| rustix::fs::renameat(target, temporary, target, name.as_c_str()));
+    if placed.is_err() {
+        let _ = rustix::fs::unlinkat(target, temporary, AtFlags::empty());
+    }
+    placed
+}
+
+fn copy_data(from: &OwnedFd, to: &OwnedFd, stat: &rustix::fs::Stat) -> Result<(), Errno> {
+    let size = u64::try_from(stat.st_size).unwrap_or(0);
+    rustix::fs::ftruncate(to, size)?;
+    let (mut at, mut buffer) = (0, vec![0; 128 << 10]);
+    // A file that grows meanwhile is copied up to the size seen first, so a growing one ends too.
+    while at < size {
+        let data = match rustix::fs::seek(from, SeekFrom::Data(at)) {
+            Ok(data) => data.min(size),
+            Err(Errno::NXIO) => break,
+            Err(error) => return Err(error),
+        };
+        let hole = rustix::fs::seek(from, SeekFrom::Hole(data))?.min(size);
+        at = data;
+        while at < hole {
+            let room = usize::try_from(hole - at).unwrap_or(usize::MAX).min(buffer.len());
+            let length = rustix::io::pread(from, &mut buffer[..room], at)?;
+            if length == 0 {
+                break;
+            }
+            let mut written = 0;
+            while written < length {
+                written += rustix::io::pwrite(to, &buffer[written..length], at + written as u64)?;
+            }
+            at += length as u64;
+        }
+        if at < hole {
+            break;
+        }
+    }
+    let mode = Mode::from_raw_mode(stat.st_mode & 0o777);
+    rustix::fs::fchmod(to, mode)?;
+    let modified = Timespec { tv_sec: stat.st_mtime, tv_nsec: i64::try_from(stat.st_mtime_nsec).unwrap_or(0) };
+    rustix::fs::futimens(to, &Timestamps { last_access: modified, last_modification: modified })
+}
+
+/// Removes whatever stands at a name, with all below it.
+fn remove(parent: BorrowedFd<'_>, name: &Name, depth: usize) -> Result<(), Errno> {
+    match rustix::fs::unlinkat(parent, name.as_c_str(), AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::ISDIR | Errno::PERM) if depth < DEPTH_MAX => {}
+        Err(error) => return Err(error),
+    }
+    let directory = open_directory(parent, name)?;
+    for below in names(&directory)? {
+        remove(directory.as_fd(), &below, depth + 1)?;
+    }
+    rustix::fs::unlinkat(parent, name.as_c_str(), AtFlags::REMOVEDIR)
+}

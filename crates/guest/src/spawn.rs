@@ -1,0 +1,203 @@
+//! Starts a program or a file operation in a child of PID 1: pipes or a terminal, a session of its own, nothing inherited.
+
+use crate::command::{Command, Source};
+use crate::sys::{self, Forked};
+use crate::{Config, files};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::pty::OpenptFlags;
+use rustix::termios::Winsize;
+use sandbox::wire::{self, Kind, Work};
+use std::collections::VecDeque;
+use std::ffi::CString;
+use std::os::fd::{AsFd as _, OwnedFd};
+
+/// Bytes of arguments and environment at most (the kernel's own bound for one string is 128 KiB).
+const ARGUMENT_BYTES_MAX: usize = 192 << 10;
+
+/// What a child executes.
+struct Program {
+    argv: Vec<CString>,
+    environment: Vec<CString>,
+    /// Where the program may be found, in order.
+    candidates: Vec<CString>,
+    workdir: CString,
+}
+
+/// The child's ends, and ours.
+struct Ends {
+    child: [OwnedFd; 3],
+    sources: Vec<Source>,
+    input: Option<OwnedFd>,
+    terminal: Option<OwnedFd>,
+}
+
+/// Starts `work`. `Err` says why not, in words for the asker.
+pub(crate) fn start(config: &Config, work: Work) -> Result<Command, String> {
+    match work {
+        Work::Program { argv, workdir, environment, terminal, stdin } => {
+            let program = program(config, &argv, workdir.as_str(), &environment, terminal)?;
+            let ends = if terminal { terminal_ends() } else { pipe_ends(stdin) };
+            let ends = ends.map_err(|error| format!("no descriptors: {error}"))?;
+            start_program(&program, ends)
+        }
+        work => {
+            let writes = matches!(work, Work::Apply);
+            let ends = pipe_ends(true).map_err(|error| format!("no descriptors: {error}"))?;
+            start_operation(work, ends, writes)
+        }
+    }
+}
+
+fn program(
+    config: &Config,
+    argv: &[String],
+    workdir: &str,
+    environment: &[(String, String)],
+    terminal: bool,
+) -> Result<Program, String> {
+    let name = argv.first().filter(|name| !name.is_empty()).ok_or("no program is named")?;
+    let mut variables: Vec<(&str, &str)> = vec![
+        ("PATH", crate::PATH),
+        ("HOME", crate::WORKSPACE),
+        ("LANG", "C.UTF-8"),
+        ("USER", crate::USER_NAME),
+        ("LOGNAME", crate::USER_NAME),
+    ];
+    if terminal {
+        variables.push(("TERM", "xterm-256color"));
+    }
+    for (key, value) in config.environment.iter().chain(environment) {
+        variables.retain(|(known, _)| known != key);
+        variables.push((key, value));
+    }
+    let path = variables.iter().find(|(key, _)| *key == "PATH").map_or(crate::PATH, |(_, value)| value);
+    let candidates: Vec<String> = if name.contains('/') {
+        vec![name.clone()]
+    } else {
+        path.split(':').filter(|directory| !directory.is_empty()).map(|directory| format!("{directory}/{name}")).collect()
+    };
+    let strings = |texts: Vec<String>| -> Result<Vec<CString>, String> {
+        texts.into_iter().map(|text| CString::new(text).map_err(|_| "a zero byte in an argument".to_owned())).collect()
+    };
+    let variables: Vec<String> = variables.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let bytes: usize = argv.iter().chain(&variables).map(|text| text.len() + 1).sum();
+    if bytes > ARGUMENT_BYTES_MAX {
+        return Err(format!("arguments and environment have {bytes} bytes; argument_bytes_max = {ARGUMENT_BYTES_MAX}"));
+    }
+    Ok(Program {
+        argv: strings(argv.to_vec())?,
+        environment: strings(variables)?,
+        candidates: strings(candidates)?,
+        workdir: strings(vec![format!("{}/{workdir}", crate::WORKSPACE)])?.remove(0),
+    })
+}
+
+fn pipe_ends(stdin: bool) -> Result<Ends, Errno> {
+    let (out, child_out) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (err, child_err) = pipe_with(PipeFlags::CLOEXEC)?;
+    for fd in [&out, &err] {
+        rustix::io::ioctl_fionbio(fd, true)?;
+    }
+    let (child_in, input) = if stdin {
+        let (child_in, input) = pipe_with(PipeFlags::CLOEXEC)?;
+        rustix::io::ioctl_fionbio(&input, true)?;
+        (child_in, Some(input))
+    } else {
+        (rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?, None)
+    };
+    let sources = vec![Source::new(out, Kind::Stdout), Source::new(err, Kind::Stderr)];
+    Ok(Ends { child: [child_in, child_out, child_err], sources, input, terminal: None })
+}
+
+fn terminal_ends() -> Result<Ends, Errno> {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let master = rustix::pty::openpt(flags)?;
+    rustix::pty::unlockpt(&master)?;
+    rustix::termios::tcsetwinsize(&master, Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 })?;
+    rustix::io::ioctl_fionbio(&master, true)?;
+    let peer = sys::terminal_peer(master.as_fd())?;
+    let copy = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 3);
+    let child = [copy(&peer)?, copy(&peer)?, peer];
+    let sources = vec![Source::new(copy(&master)?, Kind::Stdout)];
+    Ok(Ends { child, sources, input: Some(copy(&master)?), terminal: Some(master) })
+}
+
+fn start_program(program: &Program, ends: Ends) -> Result<Command, String> {
+    let terminal = ends.terminal.is_some();
+    let (errors, child_errors) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| format!("no descriptors: {error}"))?;
+    match sys::fork() {
+        Ok(Forked::Child) => {
+            let failure = execute(program, &ends.child, terminal);
+            let _ = rustix::io::write(&child_errors, failure.as_bytes());
+            sys::exit_now(127)
+        }
+        Ok(Forked::Parent(pid)) => {
+            let _ = rustix::io::ioctl_fionbio(&errors, true);
+            Ok(command(pid, ends, Some(errors), true))
+        }
+        Err(error) => Err(fork_failure(error)),
+    }
+}
+
+fn start_operation(work: Work, ends: Ends, writes: bool) -> Result<Command, String> {
+    match sys::fork() {
+        Ok(Forked::Child) => {
+            let _ = rustix::process::setsid();
+            sys::run_alone(ends.child, || files::perform(work))
+        }
+        Ok(Forked::Parent(pid)) => Ok(command(pid, ends, None, writes)),
+        Err(error) => Err(fork_failure(error)),
+    }
+}
+
+fn fork_failure(error: Errno) -> String {
+    if error == Errno::AGAIN { "the process limit of the sandbox is reached".to_owned() } else { format!("fork: {error}") }
+}
+
+fn command(pid: rustix::process::Pid, ends: Ends, start_errors: Option<OwnedFd>, writes: bool) -> Command {
+    Command {
+        pid,
+        start_errors,
+        sources: ends.sources,
+        input: ends.input,
+        input_queue: VecDeque::new(),
+        input_ended: false,
+        terminal: ends.terminal,
+        credit: wire::WINDOW_BYTES,
+        exit: None,
+        ended_ms: None,
+        writes,
+    }
+}
+
+/// In the child: becomes the program. Returns only on failure, with its words.
+fn execute(program: &Program, ends: &[OwnedFd; 3], terminal: bool) -> String {
+    let prepared = || -> Result<(), Errno> {
+        rustix::process::setsid()?;
+        if terminal {
+            sys::take_terminal(ends[0].as_fd())?;
+        }
+        for (fd, number) in ends.iter().zip(0..) {
+            sys::install(fd.as_fd(), number)?;
+        }
+        sys::close_on_exec_from(3)
+    };
+    if let Err(error) = prepared() {
+        return format!("preparing the process: {error}");
+    }
+    if let Err(error) = rustix::process::chdir(program.workdir.as_c_str()) {
+        return format!("workdir `{}`: {error}", program.workdir.to_string_lossy());
+    }
+    sys::reset_signals();
+    let mut found = Errno::NOENT;
+    for candidate in &program.candidates {
+        match sys::execute(candidate, &program.argv, &program.environment) {
+            Errno::NOENT | Errno::NOTDIR => {}
+            error => found = error,
+        }
+    }
+    let name = program.argv.first().map(|name| name.to_string_lossy()).unwrap_or_default();
+    if found == Errno::NOENT { format!("`{name}`: no such program") } else { format!("`{name}`: {found}") }
+}

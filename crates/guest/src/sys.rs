@@ -1,0 +1,161 @@
+//! The system calls that no safe wrapper offers, each in the smallest form needed. No decision is made here.
+#![expect(unsafe_code, reason = "forking, executing and signal descriptors have no safe wrapper")]
+
+use rustix::io::Errno;
+use rustix::process::Pid;
+use std::ffi::{CStr, CString, c_char, c_int};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+
+fn last() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
+fn check(result: c_int) -> Result<c_int, Errno> {
+    if result < 0 { Err(last()) } else { Ok(result) }
+}
+
+/// Where a fork came out.
+#[derive(Debug)]
+pub enum Forked {
+    /// In the child.
+    Child,
+    /// In the parent, with the child's id.
+    Parent(Pid),
+}
+
+/// Forks. The process must have one thread only: the child may then use the allocator and locks as usual.
+pub fn fork() -> Result<Forked, Errno> {
+    // SAFETY: the callers are single-threaded processes (PID 1, the launcher), so no lock is held by a thread that the
+    // child does not have.
+    let pid = check(unsafe { libc::fork() })?;
+    Ok(Pid::from_raw(pid).map_or(Forked::Child, Forked::Parent))
+}
+
+/// Ends the process at once: no destructors, no buffers flushed, as a forked child must.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: `_exit` takes any code and does not return.
+    unsafe { libc::_exit(code) }
+}
+
+/// Replaces the program; returns only on failure.
+pub fn execute(program: &CStr, argv: &[CString], environment: &[CString]) -> Errno {
+    let pointers = |strings: &[CString]| -> Vec<*const c_char> {
+        strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
+    };
+    let (argv, environment) = (pointers(argv), pointers(environment));
+    // SAFETY: both lists end with a null pointer and point to strings that outlive the call.
+    unsafe { libc::execve(program.as_ptr(), argv.as_ptr(), environment.as_ptr()) };
+    last()
+}
+
+/// Blocks `SIGCHLD` and gives a descriptor that is readable when one waits; ignores `SIGPIPE`.
+pub fn child_signals() -> Result<OwnedFd, Errno> {
+    // SAFETY: the set is initialised by `sigemptyset` before it is used; the returned descriptor is owned by nobody else.
+    unsafe {
+        let mut set = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGCHLD);
+        check(libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()))?;
+        libc::signal(libc::SIGPIPE, libc::SIG_IGN);
+        let fd = check(libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK))?;
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
+/// Gives every signal its default disposition and blocks none, as a program expects at its start.
+pub fn reset_signals() {
+    // SAFETY: setting default dispositions and an empty mask has no precondition; refusals for KILL and STOP are ignored.
+    unsafe {
+        for signal in 1..=64 {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+        let mut set = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigemptyset(&raw mut set);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
+    }
+}
+
+/// Ignores the signals that a terminal or a service manager sends to a whole group.
+pub fn ignore_group_signals() {
+    // SAFETY: ignoring a signal has no precondition.
+    unsafe {
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGPIPE, libc::SIGTSTP] {
+            libc::signal(signal, libc::SIG_IGN);
+        }
+    }
+}
+
+/// Makes `fd` the descriptor `number`, kept over an exec.
+pub fn install(fd: BorrowedFd<'_>, number: c_int) -> Result<(), Errno> {
+    if fd.as_raw_fd() == number {
+        // SAFETY: `number` is the borrowed, open descriptor; this clears its close-on-exec flag.
+        return check(unsafe { libc::fcntl(number, libc::F_SETFD, 0) }).map(drop);
+    }
+    // SAFETY: `dup2` onto a number of 0, 1 or 2 replaces what stands there, which no owner in this process relies on.
+    check(unsafe { libc::dup2(fd.as_raw_fd(), number) }).map(drop)
+}
+
+/// Marks every descriptor from `first` on to be closed by an exec.
+pub fn close_on_exec_from(first: u32) -> Result<(), Errno> {
+    // SAFETY: only flags change; no descriptor is closed under its owner.
+    check(unsafe { libc::close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC as c_int) }).map(drop)
+}
+
+/// Closes every descriptor but the given ones.
+///
+/// # Safety
+/// No owner of a closed descriptor may use or drop it afterwards.
+pub unsafe fn close_all_but(kept: &[c_int]) -> Result<(), Errno> {
+    let mut kept: Vec<u32> = kept.iter().filter_map(|fd| u32::try_from(*fd).ok()).collect();
+    kept.sort_unstable();
+    let mut first = 0;
+    for fd in kept {
+        if fd > first {
+            // SAFETY: the caller vouches that nobody uses these descriptors again.
+            check(unsafe { libc::close_range(first, fd - 1, 0) })?;
+        }
+        first = fd + 1;
+    }
+    // SAFETY: as above.
+    check(unsafe { libc::close_range(first, u32::MAX, 0) }).map(drop)
+}
+
+/// Makes the terminal on `fd` the controlling terminal of this session.
+pub fn take_terminal(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: TIOCSCTTY takes an integer argument; 0 never steals a terminal.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSCTTY, 0) }).map(drop)
+}
+
+/// Opens the other end of a pseudo-terminal through its master, whatever is mounted where.
+pub fn terminal_peer(master: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    // SAFETY: TIOCGPTPEER takes open flags and returns a new descriptor that nobody else owns.
+    unsafe { Ok(OwnedFd::from_raw_fd(check(libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags))?)) }
+}
+
+/// Kills every process of this PID namespace but the caller, which must be its PID 1.
+pub fn kill_all() {
+    // SAFETY: as PID 1 of a namespace, -1 reaches only processes of that namespace.
+    unsafe { libc::kill(-1, libc::SIGKILL) };
+}
+
+/// Kills one process, or a process group when `pid` is negative.
+pub fn kill(pid: i32) {
+    // SAFETY: sending a signal has no memory effect; a process that is gone is not an error here.
+    unsafe { libc::kill(pid, libc::SIGKILL) };
+}
+
+/// In a forked child: keeps only `ends` as 0, 1, 2, performs `work`, which may own no descriptor, and ends with its code.
+pub fn run_alone(ends: [OwnedFd; 3], work: impl FnOnce() -> i32) -> ! {
+    for (fd, number) in ends.iter().zip(0..) {
+        if install(fd.as_fd(), number).is_err() {
+            exit_now(125);
+        }
+    }
+    std::mem::forget(ends);
+    // SAFETY: this child never returns to the owners of what is closed here: it ends by `_exit`, without destructors.
+    if unsafe { close_all_but(&[0, 1, 2]) }.is_err() {
+        exit_now(125);
+    }
+    exit_now(work())
+}
