@@ -77,6 +77,17 @@ impl Response {
         Ok(whole.freeze())
     }
 
+    /// The beginning of the body, as far as it came: for error answers, whose end matters less than their being bounded.
+    pub async fn beginning(mut self, bytes_max: usize) -> Bytes {
+        let mut read = BytesMut::new();
+        while read.len() < bytes_max
+            && let Ok(Some(piece)) = self.chunk().await
+        {
+            read.extend_from_slice(&piece[..piece.len().min(bytes_max - read.len())]);
+        }
+        read.freeze()
+    }
+
     /// Reads what little may be left, so that the connection goes back to the pool instead of being closed.
     pub async fn finish(mut self) {
         let by = Instant::now() + Duration::from_millis(DRAIN_MS_MAX);
