@@ -9,6 +9,7 @@ use cargo_metadata::{Metadata, MetadataCommand, Package};
 
 use crate::process;
 use crate::quick::Changed;
+use crate::rust_steps::compiler_findings;
 
 /// How much of the tree a check looks at.
 #[derive(Debug)]
@@ -120,7 +121,8 @@ impl Context {
         }
         let built = process::capture(&mut self.cargo(&["build", "--package", "topside", "--bin", "topside"]))?;
         if !built.status.success() {
-            bail!("`cargo build --package topside` failed\n{}", built.tail(40));
+            let errors: Vec<String> = compiler_findings(&built.text).iter().map(ToString::to_string).collect();
+            bail!("`cargo build --package topside` failed\n{}", errors.join("\n"));
         }
         Ok(self.target.join("debug").join("topside"))
     }

@@ -61,7 +61,7 @@ fn tell_progress(line: &str) {
 }
 
 /// Each error of the compiler as one finding: what, and the file and line that follow it.
-fn compiler_findings(text: &str) -> Vec<Finding> {
+pub(crate) fn compiler_findings(text: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut message: Option<&str> = None;
     for line in text.lines() {

@@ -27,15 +27,22 @@ pub(crate) fn run(wanted: Option<&str>, binary: Option<PathBuf>) -> Result<bool>
         );
     }
     // Built from the real tree: the breaks touch what is run with it, never its code. A build that fails fails its cases.
-    let binary = cases.iter().any(|case| case.runs_product).then(|| context.binary());
+    let binary = match cases.iter().any(|case| case.runs_product).then(|| context.binary()) {
+        None => None,
+        Some(Ok(binary)) => Some(binary),
+        Some(Err(error)) => {
+            println!("{} {error:#}", red("   ✗"));
+            None
+        }
+    };
     let worktree = Worktree::of(&context)?;
     let mut tally = Tally::default();
     for case in cases {
         let stopwatch = Stopwatch::start();
-        let result = match &binary {
-            Some(Err(error)) if case.runs_product => Err(anyhow!("there is no product to run: {error:#}")),
-            Some(Ok(binary)) => prove(case, &worktree, &context.target, Some(binary)),
-            Some(Err(_)) | None => prove(case, &worktree, &context.target, None),
+        let result = if case.runs_product && binary.is_none() {
+            Err(anyhow!("there is no product to run"))
+        } else {
+            prove(case, &worktree, &context.target, binary.as_deref())
         };
         worktree.restore()?;
         match result {
