@@ -1,1 +1,12 @@
-//! Typed HTTP and event-stream client over api.
+//! A typed client of the service: requests, answers, event streams that resume by themselves.
+//! What deliberately does not live here: the contract (`api`), the way out (`net`), anything of the engine.
+
+mod client;
+mod error;
+mod events;
+mod sse;
+mod transport;
+
+pub use client::{Client, PostOptions, Wait};
+pub use error::Error;
+pub use events::{Events, Follow};
