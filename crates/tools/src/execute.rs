@@ -25,13 +25,17 @@ pub async fn execute(permit: Permit, toolbox: &Toolbox, bench: &dyn Bench) -> Ou
         Ok(outcome) => outcome,
         Err(_) => {
             let seconds = bench.clock().monotonic().saturating_sub(begun).max(limit).as_secs_f64();
-            kinds::timed_out(&job, seconds)
+            kinds::timed_out(&entry.kind, &job, seconds)
         }
     }
 }
 
 async fn run(kind: &Kind, job: &Job<'_>) -> Outcome {
     match kind {
+        Kind::ExecCommand => Box::pin(kinds::exec::exec(job)).await,
+        Kind::WriteStdin => Box::pin(kinds::exec::write(job)).await,
+        Kind::ApplyPatch => Box::pin(kinds::apply_patch::run(job)).await,
+        Kind::ViewImage => Box::pin(kinds::view_image::run(job)).await,
         Kind::ReadOutput => kinds::read_output::run(job).await,
         Kind::Function(function) => Box::pin(kinds::function::run(function, job)).await,
     }

@@ -7,6 +7,7 @@ mod functions;
 mod kinds;
 mod outcome;
 mod output;
+mod patch;
 mod schema;
 mod terminals;
 mod toolbox;

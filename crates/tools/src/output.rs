@@ -57,17 +57,6 @@ impl Capture {
         whole
     }
 
-    /// Keeps less from now on; what is already held beyond that is dropped from its middle.
-    pub(crate) fn shrink(&mut self, bytes_max: u64) {
-        let total = self.total_bytes;
-        let held: (Vec<u8>, VecDeque<u8>) = (std::mem::take(&mut self.head), std::mem::take(&mut self.tail));
-        *self = Self::new(bytes_max);
-        self.push(&held.0);
-        let (front, back) = held.1.as_slices();
-        self.push(front);
-        self.push(back);
-        self.total_bytes = total;
-    }
 }
 
 /// What a model is shown of an output.

@@ -1,15 +1,354 @@
-//! The live processes of one session's sandbox: started by one call, read and written by later ones.
+//! The live processes of one session's sandbox: started by one call, read and written by later ones. A task per process
+//! reads what it writes, so that it never blocks on an unread pipe; what is held of it is bounded.
+
+use crate::bench::{Bench, Progress};
+use crate::output::{Capture, WHOLE_BYTES_MAX};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use sandbox::{Chunk, Exit, Process, Stream};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+use stdx::Random;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// Live processes of a session at most; a further one takes the place of the one that was idle longest.
 pub const TERMINALS_MAX: usize = 64;
+/// Of those, so many of the last used are never taken away.
+const PROTECTED: usize = 8;
+/// Output of one process kept at most while nobody waits for it.
+const IDLE_BYTES_MAX: u64 = 256 * 1024;
+/// Live output on its way to a watcher at most; older pieces are dropped first.
+const LIVE_BYTES_MAX: usize = 64 * 1024;
+/// A write to a process that does not read is given up after this long.
+const WRITE_MS_MAX: u64 = 2_000;
+/// Bytes written at once, so that reading goes on in between.
+const WRITE_BYTES_MAX: usize = 4_096;
 
-/// The live processes of one session's sandbox. They survive turns and runs; closing the sandbox ends them.
+/// The live processes of one session's sandbox. They survive turns and runs; closing the sandbox ends them, and so does
+/// dropping this.
 #[derive(Debug, Default)]
-pub struct Terminals {}
+pub struct Terminals {
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    slots: HashMap<u32, Slot>,
+    /// Counts uses, to know which slot was used last.
+    uses: u64,
+}
+
+#[derive(Debug)]
+struct Slot {
+    terminal: Arc<Terminal>,
+    used: u64,
+}
 
 impl Terminals {
     /// None yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// How many are held, those that ended and were not asked for since included.
+    pub fn count(&self) -> usize {
+        self.held.lock().slots.len()
+    }
+
+    /// Kills all and waits until their readers have ended.
+    pub async fn close(&self) {
+        let slots: Vec<_> = self.held.lock().slots.drain().collect();
+        for (_, slot) in slots {
+            slot.terminal.reader.abort();
+            let task = slot.terminal.task.lock().take();
+            if let Some(task) = task {
+                // It was aborted, so the only news is that.
+                let _ = task.await;
+            }
+        }
+    }
+
+    /// Makes sure that one more fits: those that ended go first, then the one idle longest.
+    pub(crate) fn make_room(&self) {
+        let mut held = self.held.lock();
+        while held.slots.len() >= TERMINALS_MAX {
+            let mut order: Vec<(bool, u64, u32)> =
+                held.slots.iter().map(|(id, slot)| (!slot.terminal.has_ended(), slot.used, *id)).collect();
+            order.sort_by_key(|(_, used, _)| *used);
+            order.truncate(order.len().saturating_sub(PROTECTED));
+            let Some((_, _, id)) = order.into_iter().min() else { return };
+            held.slots.remove(&id);
+        }
+    }
+
+    /// Keeps a process that outlived its call, under a number the model can name.
+    pub(crate) fn keep(&self, terminal: Terminal, random: &Random) -> u32 {
+        let mut held = self.held.lock();
+        let id = loop {
+            let id = 1_000 + u32::try_from(random.below(99_000)).unwrap_or_default();
+            if !held.slots.contains_key(&id) {
+                break id;
+            }
+        };
+        held.uses += 1;
+        let used = held.uses;
+        held.slots.insert(id, Slot { terminal: Arc::new(terminal), used });
+        id
+    }
+
+    /// The process of this number.
+    pub(crate) fn get(&self, id: u64) -> Option<Arc<Terminal>> {
+        let mut held = self.held.lock();
+        held.uses += 1;
+        let used = held.uses;
+        let slot = held.slots.get_mut(&u32::try_from(id).ok()?)?;
+        slot.used = used;
+        Some(Arc::clone(&slot.terminal))
+    }
+
+    /// Forgets a process whose end was told.
+    pub(crate) fn forget(&self, id: u64) {
+        if let Ok(id) = u32::try_from(id) {
+            self.held.lock().slots.remove(&id);
+        }
+    }
+}
+
+/// One live process. Dropping it kills the process.
+#[derive(Debug)]
+pub(crate) struct Terminal {
+    shared: Arc<Shared>,
+    input: mpsc::Sender<Input>,
+    reader: Abort,
+    task: Mutex<Option<JoinHandle<()>>>,
+    /// One watcher at a time.
+    turn: tokio::sync::Mutex<()>,
+    /// Whether it has a terminal, and so takes input.
+    pub(crate) tty: bool,
+}
+
+/// Ends the reader, which drops the process, which kills it.
+#[derive(Debug)]
+struct Abort(tokio::task::AbortHandle);
+
+impl Abort {
+    fn abort(&self) {
+        self.0.abort();
+    }
+}
+
+impl Drop for Abort {
+    fn drop(&mut self) {
+        self.abort();
+    }
+}
+
+#[derive(Debug)]
+enum Input {
+    Write(Bytes, oneshot::Sender<Result<(), Unread>>),
+    Kill,
+}
+
+/// Why input did not arrive.
+#[derive(Clone, Debug)]
+pub(crate) enum Unread {
+    /// The process does not read.
+    Stuck,
+    /// It ended.
+    Ended,
+    /// The sandbox said no.
+    Sandbox(sandbox::Error),
+}
+
+/// How a process ended.
+#[derive(Clone, Debug)]
+pub(crate) enum End {
+    Exit(Exit),
+    Lost(sandbox::Error),
+}
+
+/// What a process gave while it was watched and before.
+#[derive(Debug)]
+pub(crate) struct Report {
+    /// Standard output, then standard error.
+    pub(crate) output: Vec<u8>,
+    /// Bytes of output that came, kept or not.
+    pub(crate) total_bytes: u64,
+    /// How it ended, if it did.
+    pub(crate) end: Option<End>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    captures: Captures,
+    live: VecDeque<Progress>,
+    live_bytes: usize,
+    watched: bool,
+    end: Option<End>,
+}
+
+#[derive(Debug)]
+struct Captures {
+    stdout: Capture,
+    stderr: Capture,
+}
+
+impl Captures {
+    /// Three quarters are kept for standard output.
+    fn new(bytes_max: u64) -> Self {
+        Self { stdout: Capture::new(bytes_max / 4 * 3), stderr: Capture::new(bytes_max / 4) }
+    }
+
+    fn of(&mut self, stream: Stream) -> &mut Capture {
+        match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        }
+    }
+}
+
+impl Terminal {
+    /// Takes over a process that just started.
+    pub(crate) fn new(process: Box<dyn Process>, tty: bool) -> Self {
+        let state = State {
+            captures: Captures::new(IDLE_BYTES_MAX),
+            live: VecDeque::new(),
+            live_bytes: 0,
+            watched: false,
+            end: None,
+        };
+        let shared = Arc::new(Shared { state: Mutex::new(state), changed: Notify::new() });
+        let (input, inputs) = mpsc::channel(1);
+        let task = tokio::spawn(read(process, Arc::clone(&shared), inputs));
+        let reader = Abort(task.abort_handle());
+        Self { shared, input, reader, task: Mutex::new(Some(task)), turn: tokio::sync::Mutex::default(), tty }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.shared.state.lock().end.is_some()
+    }
+
+    /// Passes live output on until the process ends or `until` comes, and gives all that came since it was last watched.
+    pub(crate) async fn watch(&self, bench: &dyn Bench, until: Instant) -> Report {
+        let _turn = self.turn.lock().await;
+        let mut before = {
+            let mut state = self.shared.state.lock();
+            state.watched = true;
+            std::mem::replace(&mut state.captures, Captures::new(WHOLE_BYTES_MAX - IDLE_BYTES_MAX))
+        };
+        loop {
+            let (live, ended) = {
+                let mut state = self.shared.state.lock();
+                state.live_bytes = 0;
+                (std::mem::take(&mut state.live), state.end.is_some())
+            };
+            live.into_iter().for_each(|piece| bench.progress(piece));
+            if ended || timeout_at(until, self.shared.changed.notified()).await.is_err() {
+                break;
+            }
+        }
+        let (mut since, end) = {
+            let mut state = self.shared.state.lock();
+            state.watched = false;
+            let since = std::mem::replace(&mut state.captures, Captures::new(IDLE_BYTES_MAX));
+            (since, state.end.clone())
+        };
+        let total_bytes = [&before.stdout, &before.stderr, &since.stdout, &since.stderr]
+            .iter()
+            .fold(0, |sum: u64, capture| sum.saturating_add(capture.total_bytes()));
+        let mut output = before.stdout.take();
+        append(&mut output, since.stdout.take());
+        let mut errors = before.stderr.take();
+        append(&mut errors, since.stderr.take());
+        if !output.is_empty() && !errors.is_empty() && !output.ends_with(b"\n") {
+            output.push(b'\n');
+        }
+        append(&mut output, errors);
+        Report { output, total_bytes, end }
+    }
+
+    /// Writes to the process; gives up when it does not read.
+    pub(crate) async fn write(&self, bytes: Bytes) -> Result<(), Unread> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let piece = rest.split_to(rest.len().min(WRITE_BYTES_MAX));
+            let (done, written) = oneshot::channel();
+            self.input.send(Input::Write(piece, done)).await.map_err(|_| Unread::Ended)?;
+            written.await.map_err(|_| Unread::Ended)??;
+        }
+        Ok(())
+    }
+
+    /// Asks for the end of the process; [`Terminal::watch`] tells of it.
+    pub(crate) async fn kill(&self) {
+        // A reader that is gone has nothing left to kill.
+        let _ = self.input.send(Input::Kill).await;
+    }
+}
+
+/// Moves without copying where there is nothing yet.
+fn append(whole: &mut Vec<u8>, piece: Vec<u8>) {
+    if whole.is_empty() {
+        *whole = piece;
+    } else {
+        whole.extend_from_slice(&piece);
+    }
+}
+
+impl Shared {
+    fn push(&self, stream: Stream, bytes: Bytes) {
+        let mut state = self.state.lock();
+        state.captures.of(stream).push(&bytes);
+        if state.watched {
+            state.live_bytes += bytes.len();
+            state.live.push_back(Progress { stream, bytes });
+            while state.live_bytes > LIVE_BYTES_MAX && state.live.len() > 1 {
+                let oldest = state.live.pop_front().map_or(0, |piece| piece.bytes.len());
+                state.live_bytes -= oldest;
+            }
+        }
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    fn end(&self, end: End) {
+        self.state.lock().end = Some(end);
+        self.changed.notify_one();
+    }
+}
+
+/// Owns the process until it ends: reads its output, writes its input.
+async fn read(mut process: Box<dyn Process>, shared: Arc<Shared>, mut inputs: mpsc::Receiver<Input>) {
+    loop {
+        tokio::select! {
+            chunk = process.next() => match chunk {
+                Ok(Chunk::Output(stream, bytes)) => shared.push(stream, bytes),
+                Ok(Chunk::Exit(exit)) => return shared.end(End::Exit(exit)),
+                Err(error) => return shared.end(End::Lost(error)),
+            },
+            Some(input) = inputs.recv() => match input {
+                Input::Write(bytes, done) => {
+                    let written = timeout(Duration::from_millis(WRITE_MS_MAX), process.write(bytes)).await;
+                    // Who no longer waits for the answer does not need it.
+                    let _ = done.send(match written {
+                        Ok(written) => written.map_err(Unread::Sandbox),
+                        Err(_) => Err(Unread::Stuck),
+                    });
+                }
+                Input::Kill => match process.kill().await {
+                    Ok(exit) => return shared.end(End::Exit(exit)),
+                    Err(error) => return shared.end(End::Lost(error)),
+                },
+            },
+        }
     }
 }

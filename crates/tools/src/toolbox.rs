@@ -173,6 +173,8 @@ impl Entry {
     /// The arguments of a call, checked.
     pub(crate) fn read(&self, call: &Call) -> Result<Map<String, Value>, Rejection> {
         match &self.kind {
+            // A patch comes as free text, as a string argument, or as a list of operations.
+            Kind::ApplyPatch => kinds::apply_patch::read(call, &self.schema),
             _ if call.custom => {
                 let text = format!("`{}` takes a JSON object, not free text.", self.name);
                 Err(Rejection::new("arguments_invalid", text))

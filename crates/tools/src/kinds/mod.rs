@@ -1,7 +1,11 @@
 //! The kinds of tools, one file each, and which of them an agent is offered.
 
+pub(crate) mod apply_patch;
+pub(crate) mod exec;
+mod files;
 pub(crate) mod function;
 pub(crate) mod read_output;
+pub(crate) mod view_image;
 
 use crate::{Bench, Outcome};
 use crate::functions::{Function, Functions};
@@ -14,6 +18,10 @@ use serde_json::{Map, Value};
 /// What a tool does when it is called.
 #[derive(Debug)]
 pub(crate) enum Kind {
+    ExecCommand,
+    WriteStdin,
+    ApplyPatch,
+    ViewImage,
     ReadOutput,
     Function(Function),
 }
@@ -52,7 +60,7 @@ impl Kind {
     /// Whether what it runs and its schema fit together.
     pub(crate) fn check(&self, _tool: &str, _schema: &Schema) -> Result<(), Error> {
         match self {
-            Self::ReadOutput | Self::Function(_) => Ok(()),
+            _ => Ok(()),
         }
     }
 }
@@ -64,17 +72,30 @@ fn spec(name: &str, description: &str, input_schema: &str) -> ToolSpec {
 
 /// The built-in tools that an agent gets. Whoever has a tool with long output also gets the means to read on in it.
 pub(crate) fn built_in(capabilities: &[Capability], declared: bool) -> Vec<(ToolSpec, Contract, Kind)> {
-    let mut tools = Vec::new();
+    let write = || Contract::of(Effect::Write);
+    let read = || Contract::of(Effect::Read);
     let shell = capabilities.contains(&Capability::Shell);
+    let mut tools = Vec::new();
+    if shell {
+        tools.push((exec::exec_spec(), write(), Kind::ExecCommand));
+        tools.push((exec::write_spec(), write(), Kind::WriteStdin));
+    }
+    if capabilities.contains(&Capability::Filesystem) {
+        tools.push((apply_patch::spec(), write(), Kind::ApplyPatch));
+        tools.push((view_image::spec(), read(), Kind::ViewImage));
+    }
     if shell || declared {
-        tools.push((read_output::spec(), Contract::of(Effect::Read), Kind::ReadOutput));
+        tools.push((read_output::spec(), read(), Kind::ReadOutput));
     }
     tools
 }
 
 /// What is left to say when a call was killed at its time limit.
-pub(crate) fn timed_out(job: &Job<'_>, seconds: f64) -> Outcome {
-    let text = format!("`{}` timed out after {seconds:.3} seconds and was stopped.", job.call.tool);
+pub(crate) fn timed_out(kind: &Kind, job: &Job<'_>, seconds: f64) -> Outcome {
+    let text = match kind {
+        Kind::ExecCommand | Kind::WriteStdin => format!("Command timed out after {seconds:.3} seconds."),
+        _ => format!("`{}` timed out after {seconds:.3} seconds and was stopped.", job.call.tool),
+    };
     Outcome::error("tool_timeout", text).failed(CallStatus::TimedOut, "tool_timeout")
 }
 
