@@ -95,7 +95,8 @@ pub(crate) fn tests(context: &Context) -> Result<Outcome> {
     }
     let captured = process::stream(&mut command, |line| {
         tell_progress(line);
-        if line.starts_with("test ") && line.ends_with("FAILED") {
+        // A test that hangs is named by libtest after a minute; without that line nobody would know which one it is.
+        if line.starts_with("test ") && (line.ends_with("FAILED") || line.ends_with("seconds")) {
             println!("   {line}");
         }
     })?;

@@ -20,11 +20,15 @@ const ONLY: &[Only] = &[
     Only { library: "getrandom", rooms: &["stdx"], reason: "randomness enters by constructor" },
     Only {
         library: "hyper",
-        rooms: &["client", "server"],
-        reason: "only the two ends of the service speak HTTP over a given stream",
+        rooms: &["client", "net", "server"],
+        reason: "only the two ends of the service and the door speak HTTP themselves",
     },
-    Only { library: "hyper-util", rooms: &["client", "server"], reason: "as `hyper`" },
-    Only { library: "jsonschema", rooms: &["tools"], reason: "arguments are checked where they are used" },
+    Only { library: "hyper-util", rooms: &["client", "net", "server"], reason: "as `hyper`" },
+    Only {
+        library: "jsonschema",
+        rooms: &["catalog", "tools"],
+        reason: "a schema is checked where it is declared, arguments where they are used",
+    },
     Only { library: "landlock", rooms: &["jail"], reason: "the walls are built in one place" },
     Only { library: "libc", rooms: &["guest", "jail"], reason: "the kernel is spoken to where the walls are" },
     Only { library: "object_store", rooms: &["blob"], reason: "only `blob` knows where objects lie" },
@@ -36,7 +40,11 @@ const ONLY: &[Only] = &[
     },
     Only { library: "rustix", rooms: &["guest", "jail"], reason: "the kernel is spoken to where the walls are" },
     Only { library: "rustls", rooms: &["net"], reason: "only `net` opens a socket outward" },
-    Only { library: "saphyr", rooms: &["catalog"], reason: "only `catalog` reads declarations" },
+    Only {
+        library: "saphyr",
+        rooms: &["catalog", "model"],
+        reason: "people write declarations and transcripts; everything else is JSON",
+    },
     Only { library: "seccompiler", rooms: &["jail"], reason: "the walls are built in one place" },
     Only { library: "tracing-subscriber", rooms: &["topside"], reason: "only the binary decides where logs go" },
 ];
