@@ -1,13 +1,13 @@
 //! What a project declares, read and linked. How it is read, `load` knows.
 
-use crate::Closure;
 use crate::problem::nearest;
+use crate::{Closure, Problems};
 use domain::Digest;
 use domain::usage::Price;
 use indexmap::IndexMap;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A project that was read and found right.
@@ -160,6 +160,13 @@ fn names(known: &[String]) -> String {
 }
 
 impl Catalog {
+    /// Reads the project in `root`. `environment` gives the variables of `${env.NAME}`; an empty one counts as not set.
+    /// Everything that is wrong is told at once; a variable that is not set switches off what needs it and is no problem,
+    /// except in files that hold for the whole project.
+    pub fn load(root: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Self, Problems> {
+        crate::load::load(root, environment).result
+    }
+
     /// The agent of that name, or the default.
     pub fn agent(&self, name: Option<&str>) -> Result<Arc<Closure>, NoAgent> {
         let known = || self.agents.keys().cloned().collect::<Vec<_>>();

@@ -87,8 +87,7 @@ impl Closure {
         tools: Vec<Tool>,
         manifest: Option<Manifest>,
     ) -> Result<Self, BadClosure> {
-        let written =
-            Written { form: FORM, agent: &agent, model: &model, tools: &tools, manifest: manifest.as_ref() };
+        let written = Written { form: FORM, agent: &agent, model: &model, tools: &tools, manifest: manifest.as_ref() };
         let bytes =
             serde_json::to_vec(&written).map_err(|error| BadClosure::Unreadable { detail: error.to_string() })?;
         if bytes.len() > CLOSURE_BYTES_MAX {

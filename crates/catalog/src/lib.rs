@@ -1,10 +1,25 @@
 //! A folder of declarations becomes validated closures with digests, and is read again when it changes. What a
 //! declaration means at run time is not known here: models, tools and sandboxes are opened by others.
 
+mod agents;
 mod catalog;
 mod closure;
+mod folder;
+mod front;
+mod kinds;
+mod link;
+mod load;
+mod manifests;
+mod models;
 mod problem;
+mod project;
+mod query;
+mod shape;
+mod tools;
+mod urls;
+mod yaml;
 
 pub use catalog::{Catalog, Contents, NoAgent, Part, SandboxSettings, Settings, SwitchedOff};
 pub use closure::{BadClosure, CLOSURE_BYTES_MAX, Closure};
+pub use kinds::Kind;
 pub use problem::{PROBLEMS_MAX, Problem, Problems, Rule};

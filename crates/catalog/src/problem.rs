@@ -100,6 +100,10 @@ impl Problems {
         (!list.is_empty()).then_some(Self { list, more })
     }
 
+    pub(crate) fn one(problem: Problem) -> Self {
+        Self { list: vec![problem], more: 0 }
+    }
+
     /// The problems, at most [`PROBLEMS_MAX`].
     pub fn list(&self) -> &[Problem] {
         &self.list
