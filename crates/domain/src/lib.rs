@@ -1,4 +1,5 @@
 //! Nouns that two rooms share, as plain data: no IO, no clock, no randomness, no vendor's JSON.
+#![warn(missing_docs)]
 
 pub mod agent;
 pub mod call;

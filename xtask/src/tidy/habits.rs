@@ -13,6 +13,9 @@ const MACHINE_PATHS: [&str; 3] = [concat!("/ho", "me/"), concat!("/ro", "ot/"), 
 const ROOMS_OF_PATHS: [&str; 3] = ["crates/jail/", "crates/guest/", "crates/sandbox/"];
 /// The only rooms with `unsafe`.
 const ROOMS_OF_UNSAFE: [&str; 2] = ["crates/jail/", "crates/guest/"];
+/// Rooms that others build on: each public item says what it means, and the compiler holds them to it.
+const DOCUMENTED: [&str; 4] =
+    ["crates/api/src/lib.rs", "crates/domain/src/lib.rs", "crates/sandbox/src/lib.rs", "crates/topside/src/lib.rs"];
 /// What people write by hand, line by line.
 const WRITTEN: [&str; 8] = ["rs", "md", "toml", "yaml", "yml", "sh", "cedar", "txt"];
 
@@ -64,6 +67,9 @@ pub(super) fn source(file: &File, source: &Source) -> Vec<Found> {
     if !file.text.starts_with("//!") {
         add("opening", 1, "does not open with a `//!` line that says what lives here".to_owned());
     }
+    if DOCUMENTED.contains(&file.name.as_str()) && !source.code.contains("(missing_docs)") {
+        add("documented", 1, "does not have `#![warn(missing_docs)]`; others build on this room".to_owned());
+    }
     for marker in MARKERS {
         for line in lines_with_word(&source.comments, marker) {
             add("unfinished", line, format!("says `{marker}`; hint: do it, or write an issue"));
@@ -104,6 +110,13 @@ mod tests {
         check("crates/a/src/lib.rs", "//! What lives here.\nfn a() {}\n", &[]);
         check("crates/a/src/lib.rs", "fn a() {}\n", &["opening"]);
         check("examples/a/lib.rs", "fn a() {}\n", &[]);
+    }
+
+    #[test]
+    fn a_room_that_others_build_on_documents_itself() {
+        check("crates/api/src/lib.rs", "//! x\n#![warn(missing_docs)]\n", &[]);
+        check("crates/api/src/lib.rs", "//! missing_docs (missing_docs)\n", &["documented"]);
+        check("crates/api/src/other.rs", "//! x\n", &[]);
     }
 
     #[test]
