@@ -1,1 +1,26 @@
-//! The one driver: performs effects, owns concurrency, leases, timers, recovery.
+//! The one driver: takes inputs, performs what `machine` wants, records what came of it, takes runs up again after a crash.
+//! It owns concurrency, leases and timers. What deliberately does not live here: what a record means (`machine`), whether a
+//! call may happen (`policy`), how a tool is done (`tools`), HTTP (`server`).
+
+mod ask;
+mod bench;
+mod dispatch;
+mod driver;
+mod engine;
+mod error;
+mod facts;
+mod finish;
+mod fold;
+mod live;
+mod perform;
+mod prompt;
+mod ready;
+mod settle;
+mod submit;
+mod view;
+
+pub use engine::{Engine, Environment, Health, Limits, Parts};
+pub use error::Error;
+pub use live::{Live, LiveKind, Watch};
+pub use submit::{IdempotencyKey, MESSAGE_BYTES_MAX, SessionName, Submission, Ticket};
+pub use view::{ArtifactView, RunView, SessionView};

@@ -16,6 +16,8 @@ pub struct Run {
     pub closure: Digest,
     /// Who asked.
     pub principal: Id<id::Principal>,
+    /// When it was asked for, in milliseconds since the Unix epoch.
+    pub created_ms: u64,
     /// Its limits.
     pub limits: Limits,
     /// What to keep when it ends.

@@ -135,6 +135,7 @@ impl Session {
             agent: body.agent.clone(),
             closure: body.closure,
             principal: stamp.principal,
+            created_ms: stamp.at_ms,
             limits: body.limits,
             save: body.save.clone(),
             idempotency: body.idempotency,

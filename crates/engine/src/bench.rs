@@ -1,0 +1,292 @@
+//! What a call may use, and the session's sandbox: made when the first call wants it, usable once its making is on record.
+
+use crate::driver::{Done, Driver};
+use crate::engine::Inner;
+use crate::facts::Fact;
+use crate::live::LiveKind;
+use async_trait::async_trait;
+use catalog::Closure;
+use domain::record::SandboxOpened;
+use domain::{Digest, Event, Id, id, template};
+use futures::future::BoxFuture;
+use journal::{Content, SessionKey};
+use machine::{Entry, Session};
+use parking_lot::Mutex;
+use sandbox::{Provider, Sandbox, Spec, Workspace};
+use std::path::Path;
+use std::sync::Arc;
+use stdx::{Clock, Random};
+use tokio::sync::{Notify, oneshot};
+use tools::{Bench, Progress, Terminals};
+
+type Answer = Result<Arc<dyn Sandbox>, sandbox::Error>;
+
+/// The session's sandbox.
+#[derive(Debug, Default)]
+pub(crate) struct Slot {
+    state: Mutex<Held>,
+    asked: Notify,
+    terminals: Terminals,
+}
+
+#[derive(Debug, Default)]
+enum Held {
+    #[default]
+    Nothing,
+    /// Calls wait for it.
+    Wanted(Vec<oneshot::Sender<Answer>>),
+    /// It was made, and that is not on record yet.
+    Made(Arc<dyn Sandbox>, Vec<oneshot::Sender<Answer>>),
+    Ready(Arc<dyn Sandbox>),
+}
+
+impl Slot {
+    /// The sandbox, made when there is none.
+    async fn get(&self) -> Answer {
+        let receiver = {
+            let mut state = self.state.lock();
+            let (sender, receiver) = oneshot::channel();
+            match &mut *state {
+                Held::Ready(sandbox) => return Ok(sandbox.clone()),
+                Held::Wanted(waiting) | Held::Made(_, waiting) => waiting.push(sender),
+                Held::Nothing => *state = Held::Wanted(vec![sender]),
+            }
+            receiver
+        };
+        self.asked.notify_one();
+        let gone = || sandbox::Error::Gone { detail: "the run ended before the sandbox was made".into() };
+        receiver.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// Waits until a call wants it.
+    pub(crate) async fn asked(&self) {
+        self.asked.notified().await;
+    }
+
+    /// Whether it is to be made.
+    pub(crate) fn is_wanted(&self) -> bool {
+        matches!(*self.state.lock(), Held::Wanted(_))
+    }
+
+    /// The sandbox, if it is there.
+    pub(crate) fn ready(&self) -> Option<Arc<dyn Sandbox>> {
+        match &*self.state.lock() {
+            Held::Ready(sandbox) => Some(sandbox.clone()),
+            Held::Nothing | Held::Wanted(_) | Held::Made(..) => None,
+        }
+    }
+
+    fn made(&self, made: Answer) {
+        let mut state = self.state.lock();
+        let waiting = match std::mem::take(&mut *state) {
+            Held::Wanted(waiting) => waiting,
+            other => {
+                *state = other;
+                return;
+            }
+        };
+        match made {
+            Ok(sandbox) => *state = Held::Made(sandbox, waiting),
+            Err(error) => waiting.into_iter().for_each(|waiter| {
+                // A call that was ended meanwhile does not listen any more.
+                let _ = waiter.send(Err(error.clone()));
+            }),
+        }
+    }
+
+    /// That it was made is on record: whoever waits gets it.
+    pub(crate) fn recorded(&self) {
+        let mut state = self.state.lock();
+        match std::mem::take(&mut *state) {
+            Held::Made(sandbox, waiting) => {
+                for waiter in waiting {
+                    let _ = waiter.send(Ok(sandbox.clone()));
+                }
+                *state = Held::Ready(sandbox);
+            }
+            other => *state = other,
+        }
+    }
+
+    /// Ends everything inside and lets the sandbox go.
+    pub(crate) async fn close(&self) {
+        let held = std::mem::take(&mut *self.state.lock());
+        self.terminals.close().await;
+        match held {
+            Held::Made(sandbox, _) | Held::Ready(sandbox) => sandbox.close().await,
+            Held::Nothing | Held::Wanted(_) => {}
+        }
+    }
+}
+
+/// A sandbox that was made, with what was laid into it.
+pub(crate) struct Opened {
+    sandbox: Arc<dyn Sandbox>,
+    provider: String,
+    manifest: Option<Digest>,
+}
+
+impl Driver {
+    /// A future that makes the session's sandbox.
+    pub(crate) fn open(&self) -> BoxFuture<'static, Done> {
+        let (inner, key, epoch) = (self.inner.clone(), self.key.clone(), self.epoch);
+        let fresh = !self.state.workspace;
+        let closure = self.ready.as_ref().map(|ready| ready.closure.clone());
+        Box::pin(async move {
+            let gone = || sandbox::Error::Gone { detail: "the agent is not there".into() };
+            let made = match closure {
+                Some(closure) => make(&inner, &key, epoch, fresh, &closure).await,
+                None => Err(gone()),
+            };
+            Done::Opened(made)
+        })
+    }
+
+    /// Takes a sandbox that was made, or fails the run.
+    pub(crate) fn opened(&mut self, opened: Result<Opened, sandbox::Error>) {
+        let run = self.state.run.as_ref().map(|run| run.id);
+        match (opened, run) {
+            (Ok(Opened { sandbox, provider, manifest }), Some(run)) => {
+                let walls = sandbox.walls().clone();
+                let event = Event::SandboxOpened(SandboxOpened {
+                    run,
+                    sandbox: sandbox.id(),
+                    provider,
+                    walls: walls.standing,
+                    missing: walls.missing,
+                    manifest,
+                });
+                self.slot.made(Ok(sandbox));
+                self.pending.push(Fact::bare(self.stamp(), event));
+            }
+            (Err(error), _) => {
+                self.fail_sandbox(&error);
+                self.slot.made(Err(error));
+            }
+            // The run ended meanwhile; dropping the sandbox closes it.
+            (Ok(_), None) => {}
+        }
+    }
+}
+
+async fn make(
+    inner: &Inner,
+    key: &SessionKey,
+    epoch: u64,
+    fresh: bool,
+    closure: &Closure,
+) -> Result<Opened, sandbox::Error> {
+    let start = |stage, detail: String| sandbox::Error::Start { stage, detail };
+    let wanted = closure.agent.sandbox.as_ref().map_or("local", |sandbox| sandbox.provider.as_str());
+    let named = inner.parts.providers.iter().find(|provider| provider.name() == wanted);
+    let provider = named.ok_or_else(|| {
+        start("claim", format!("this process has no provider `{wanted}`; hint: see `topside doctor`"))
+    })?;
+    let catalog = (inner.parts.catalog)();
+    let manifest = closure.manifest.clone().unwrap_or_default();
+    let mut environment = Vec::new();
+    for (name, value) in &manifest.environment {
+        let value = inner.expand(value).map_err(|error| start("manifest", error.to_string()))?;
+        environment.push((name.clone(), value));
+    }
+    let project = catalog.root.clone();
+    let changes = match fresh {
+        true => {
+            let manifest = manifest.clone();
+            let read = tokio::task::spawn_blocking(move || manifest.changes(&project)).await;
+            read.map_err(|error| start("manifest", error.to_string()))??
+        }
+        false => Vec::new(),
+    };
+    let settings = &catalog.settings.sandbox;
+    let workspace = Workspace::Session { tenant: key.tenant.to_string(), session: key.session, fresh };
+    let spec = Spec {
+        id: inner.id(),
+        workspace,
+        environment,
+        binds: Vec::new(),
+        limits: settings.limits,
+        walls_optional: settings.walls_optional.clone(),
+        epoch,
+    };
+    let sandbox = provider.create(spec).await?;
+    if !changes.is_empty()
+        && let Err(error) = sandbox.apply(changes).await
+    {
+        sandbox.close().await;
+        return Err(start("manifest", error.to_string()));
+    }
+    let manifest = fresh.then(|| manifest.digest());
+    Ok(Opened { sandbox, provider: provider.name().to_owned(), manifest })
+}
+
+/// What one call may use.
+pub(crate) struct CallBench {
+    pub(crate) inner: Arc<Inner>,
+    pub(crate) key: SessionKey,
+    pub(crate) run: Id<id::Run>,
+    pub(crate) call: Id<id::Call>,
+    pub(crate) slot: Arc<Slot>,
+    pub(crate) project: std::path::PathBuf,
+    pub(crate) idempotency_key: Option<String>,
+    /// Where whole outputs of earlier calls are.
+    pub(crate) state: Arc<Session>,
+}
+
+#[async_trait]
+impl Bench for CallBench {
+    async fn sandbox(&self) -> Answer {
+        self.slot.get().await
+    }
+
+    fn terminals(&self) -> &Terminals {
+        &self.slot.terminals
+    }
+
+    fn progress(&self, chunk: Progress) {
+        let (call, bytes) = (self.call, chunk.bytes);
+        let channels = &self.inner.channels;
+        channels.tell(&self.key.tenant, self.key.session, self.run, || LiveKind::Output { call, bytes });
+    }
+
+    async fn whole(&self, call: Id<id::Call>, offset: u64, bytes_max: u64) -> Option<(Vec<u8>, u64)> {
+        let found = self.state.history.iter().rev().find_map(|entry| match &**entry {
+            Entry::Output { call: of, whole, .. } if *of == call => whole.clone(),
+            Entry::Output { .. } | Entry::Message { .. } | Entry::Reply { .. } => None,
+        })?;
+        let content = self.inner.parts.journal.content(&self.key, &found).await;
+        let Ok(Content::Bytes(bytes)) = content else { return None };
+        let total = bytes.len() as u64;
+        let from = usize::try_from(offset.min(total)).ok()?;
+        let length = usize::try_from(bytes_max).unwrap_or(usize::MAX).min(bytes.len() - from);
+        Some((bytes[from..from + length].to_vec(), total))
+    }
+
+    fn project(&self) -> &Path {
+        &self.project
+    }
+
+    fn expand(&self, text: &str) -> Result<String, template::Error> {
+        self.inner.expand(text)
+    }
+
+    fn net(&self) -> &net::Client {
+        &self.inner.parts.net
+    }
+
+    fn helper(&self) -> Option<&Arc<dyn Provider>> {
+        self.inner.parts.providers.iter().find(|provider| provider.name() == "local")
+    }
+
+    fn clock(&self) -> &Clock {
+        &self.inner.parts.clock
+    }
+
+    fn random(&self) -> &Random {
+        &self.inner.parts.random
+    }
+
+    fn idempotency_key(&self) -> Option<&str> {
+        self.idempotency_key.as_deref()
+    }
+}

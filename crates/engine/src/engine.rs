@@ -1,0 +1,202 @@
+//! The engine's face: what it is made of, how it starts, serves and drains.
+
+use crate::dispatch::{Dispatch, Ends, Job};
+use crate::live::{Channels, Watch};
+use crate::ready::Crew;
+use crate::{Error, driver};
+use blob::Blobs;
+use catalog::Catalog;
+use domain::{Id, id, template};
+use journal::{Journal, SessionKey};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+use stdx::{Clock, Random};
+
+/// The engine's limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Sessions driven at once.
+    pub drivers_max: usize,
+    /// Sessions that may wait for a driver; more are refused.
+    pub waiting_max: usize,
+    /// How long the result of a quick call that is safe to repeat may wait to be written together with what follows it.
+    pub linger_ms_max: u64,
+    /// Bytes of one artifact.
+    pub artifact_bytes_max: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { drivers_max: 256, waiting_max: 10_000, linger_ms_max: 5, artifact_bytes_max: 16 << 20 }
+    }
+}
+
+/// Looks up a variable of the environment.
+pub type Environment = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
+/// What an engine is made of.
+pub struct Parts {
+    /// Reads time.
+    pub clock: Clock,
+    /// Makes ids.
+    pub random: Random,
+    /// The log.
+    pub journal: Journal,
+    /// Objects and artifacts.
+    pub blobs: Blobs,
+    /// Gives the declarations in force.
+    pub catalog: Arc<dyn Fn() -> Arc<Catalog> + Send + Sync>,
+    /// Makes sandboxes.
+    pub providers: Vec<Arc<dyn sandbox::Provider>>,
+    /// The way out.
+    pub net: net::Client,
+    /// Looks up `${env.NAME}`.
+    pub environment: Environment,
+    /// Looks up `${secret.NAME}`, and takes every leased value out of what is recorded.
+    pub secrets: vault::Secrets,
+    /// Rust functions that tools run.
+    pub functions: tools::Functions,
+    /// Its limits.
+    pub limits: Limits,
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+/// Drives runs. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub struct Engine(pub(crate) Arc<Inner>);
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) parts: Parts,
+    pub(crate) dispatch: Dispatch,
+    pub(crate) ends: Ends,
+    pub(crate) channels: Channels,
+    pub(crate) crew: Crew,
+}
+
+/// How the engine does.
+#[derive(Clone, Debug)]
+pub struct Health {
+    /// Whether it takes runs, or why not.
+    pub ready: Result<(), String>,
+    /// The model of the default agent, as its vendor names it; empty when no agent can run.
+    pub model: String,
+    /// Whether sandboxes can be made, so far as this process has found.
+    pub sandbox: bool,
+    /// Sessions that are driven.
+    pub active: usize,
+    /// Sessions that wait for a driver.
+    pub waiting: usize,
+}
+
+impl Engine {
+    /// An engine that drives nothing yet.
+    pub fn new(parts: Parts) -> Self {
+        let dispatch = Dispatch::new(parts.limits.drivers_max);
+        let (ends, channels, crew) = (Ends::default(), Channels::default(), Crew::default());
+        Self(Arc::new(Inner { parts, dispatch, ends, channels, crew }))
+    }
+
+    /// Takes up every run that an earlier process left; gives their number. They go on in the background.
+    pub async fn recover(&self) -> Result<usize, Error> {
+        let unfinished = self.0.parts.journal.unfinished(self.0.parts.limits.waiting_max).await?;
+        let mut sessions: Vec<SessionKey> = unfinished.into_iter().map(|run| run.key).collect();
+        sessions.dedup();
+        let mut taken = 0;
+        for key in &sessions {
+            taken += 1;
+            self.0.clone().start(self.0.dispatch.grown(key, true, None));
+        }
+        Ok(taken)
+    }
+
+    /// Watches what happens in a session between its records.
+    pub fn watch(&self, tenant: &str, session: Id<id::Session>) -> Watch {
+        self.0.channels.watch(tenant, session)
+    }
+
+    /// The log.
+    pub fn journal(&self) -> &Journal {
+        &self.0.parts.journal
+    }
+
+    /// Objects and artifacts.
+    pub fn blobs(&self) -> &Blobs {
+        &self.0.parts.blobs
+    }
+
+    /// The declarations in force.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        (self.0.parts.catalog)()
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> &Clock {
+        &self.0.parts.clock
+    }
+
+    /// How it does.
+    pub fn health(&self) -> Health {
+        let inner = &self.0;
+        let (active, waiting) = inner.dispatch.counts();
+        let journal = inner.parts.journal.health();
+        let ready = match journal.error {
+            _ if inner.dispatch.is_draining() => Err(Error::Draining.to_string()),
+            Some(error) => Err(error.to_string()),
+            None => Ok(()),
+        };
+        let model = self.catalog().agent(None).map(|closure| inner.expanded(&closure.model.name)).unwrap_or_default();
+        Health { ready, model, sandbox: !inner.parts.providers.is_empty(), active, waiting }
+    }
+
+    /// Takes no new runs; waits up to `grace` for those that run, then holds them at the end of their turns for as long
+    /// again. What has not ended by then goes on when a process starts again.
+    pub async fn drain(&self, grace: Duration) {
+        self.0.dispatch.drain();
+        if tokio::time::timeout(grace, self.0.dispatch.idle()).await.is_err() {
+            self.0.dispatch.hold();
+            // Whatever the outcome, the log says where each run stands.
+            let _ = tokio::time::timeout(grace, self.0.dispatch.idle()).await;
+        }
+    }
+}
+
+impl Inner {
+    /// Starts a driver, and after it those that wait for its place.
+    pub(crate) fn start(self: Arc<Self>, job: Option<Job>) {
+        let Some(mut job) = job else { return };
+        tokio::spawn(async move {
+            loop {
+                driver::drive(self.clone(), job).await;
+                match self.dispatch.ended() {
+                    Some(next) => job = next,
+                    None => return,
+                }
+            }
+        });
+    }
+
+    /// A configuration value with its references replaced.
+    pub(crate) fn expand(&self, text: &str) -> Result<String, template::Error> {
+        template::expand(text, |source, name| match source {
+            template::Source::Env => (self.parts.environment)(name),
+            template::Source::Secret => self.parts.secrets.lease(name).map(|secret| secret.expose().to_owned()),
+        })
+    }
+
+    /// The same for showing; the text as it stands when it can't be expanded.
+    pub(crate) fn expanded(&self, text: &str) -> String {
+        self.expand(text).unwrap_or_else(|_| text.to_owned())
+    }
+
+    /// A new id.
+    pub(crate) fn id<K: domain::id::Kind>(&self) -> Id<K> {
+        Id::new(self.parts.clock.wall_ms(), self.parts.random.bytes())
+    }
+}

@@ -1,0 +1,73 @@
+//! What came of an effect, ready to be recorded: an event with its contents sealed.
+
+use crate::Error;
+use domain::content::media;
+use domain::record::{Draft, Returned};
+use domain::{CallStatus, ContentRef, Event, Id, Part, id};
+use journal::{Append, SealedItem, Sealer};
+use machine::Stamp;
+
+/// Something that happened and is to be recorded.
+#[derive(Clone, Debug)]
+pub(crate) struct Fact {
+    pub(crate) stamp: Stamp,
+    pub(crate) event: Event,
+    pub(crate) contents: Vec<SealedItem>,
+    /// Whether it may wait a moment to be written with what follows: losing it costs at most a repetition that is safe.
+    pub(crate) may_linger: bool,
+}
+
+impl Fact {
+    /// An event without contents.
+    pub(crate) fn bare(stamp: Stamp, event: Event) -> Self {
+        Self { stamp, event, contents: Vec::new(), may_linger: false }
+    }
+
+    /// Adds the fact to an append.
+    pub(crate) fn add_to(&self, append: &mut Append) {
+        let Stamp { at_ms, principal } = self.stamp;
+        append.drafts.push(journal::PreparedDraft::new(&Draft { at_ms, principal, event: self.event.clone() }));
+        append.contents.extend(self.contents.iter().cloned());
+    }
+}
+
+/// What a call gave, before it is sealed.
+#[derive(Clone, Debug)]
+pub(crate) struct Given {
+    pub(crate) status: CallStatus,
+    pub(crate) parts: Vec<Part>,
+    pub(crate) whole: Option<Vec<u8>>,
+    pub(crate) code: Option<String>,
+    pub(crate) duration_ms: u64,
+    pub(crate) may_linger: bool,
+}
+
+impl Given {
+    /// A call that was not performed, with what the model is told.
+    pub(crate) fn told(status: CallStatus, code: &str, text: impl Into<String>) -> Self {
+        let (parts, code) = (vec![Part::text(text)], Some(code.to_owned()));
+        Self { status, parts, whole: None, code, duration_ms: 0, may_linger: false }
+    }
+}
+
+/// Makes the `returned` of a call.
+pub(crate) fn returned(
+    stamp: Stamp,
+    sealer: &Sealer,
+    run: Id<id::Run>,
+    call: Id<id::Call>,
+    given: &Given,
+) -> Result<(Fact, ContentRef), Error> {
+    let json = serde_json::to_vec(&given.parts).map_err(domain::record::Error::Form)?;
+    let (output, item) = sealer.seal(media::PARTS, &json)?;
+    let mut contents = vec![item];
+    let mut whole = None;
+    if let Some(bytes) = &given.whole {
+        let (content, item) = sealer.seal(media::BYTES, bytes)?;
+        whole = Some(content);
+        contents.push(item);
+    }
+    let (status, code, duration_ms) = (given.status, given.code.clone(), given.duration_ms);
+    let event = Event::Returned(Returned { run, call, status, output: output.clone(), whole, code, duration_ms });
+    Ok((Fact { stamp, event, contents, may_linger: given.may_linger }, output))
+}

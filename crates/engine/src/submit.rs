@@ -1,0 +1,175 @@
+//! Inputs from outside: a message that starts a run.
+
+use crate::dispatch::Seed;
+use crate::engine::{Engine, Inner};
+use crate::{Error, RunView};
+use domain::content::media;
+use domain::record::{CancelRequested, Draft, Save, Submitted};
+use domain::{Digest, Event, Id, id};
+use journal::{Append, Appended, Fence, Idempotency, SessionKey};
+use machine::Stamp;
+
+/// Bytes of a message at most.
+pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
+
+/// A run that somebody asks for.
+#[derive(Clone, Debug)]
+pub struct Submission {
+    /// The tenant.
+    pub tenant: String,
+    /// Who asks.
+    pub principal: Id<id::Principal>,
+    /// The session it belongs to.
+    pub session: SessionName,
+    /// The agent; `None`: the session's last, else the project's default.
+    pub agent: Option<String>,
+    /// What the user says.
+    pub message: String,
+    /// What to keep besides the record.
+    pub save: Save,
+    /// Key and body digest of an idempotent request.
+    pub idempotency: Option<IdempotencyKey>,
+}
+
+/// An idempotent request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IdempotencyKey {
+    /// Digest of the client's key with tenant, principal and route.
+    pub key: Digest,
+    /// Digest of the body.
+    pub body: Digest,
+}
+
+/// Which session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionName {
+    /// A new one.
+    New,
+    /// The one with this id.
+    Id(Id<id::Session>),
+    /// The one that this name of the client's leads to; made when it is not there.
+    Named(String),
+}
+
+impl SessionName {
+    /// Bytes of a client's name at most.
+    pub const NAME_BYTES_MAX: usize = 128;
+
+    /// Reads what a client wrote: an id, or a name of its own of printable characters without space.
+    pub fn parse(text: &str) -> Option<Self> {
+        if let Ok(id) = text.parse() {
+            return Some(Self::Id(id));
+        }
+        let fine =
+            !text.is_empty() && text.len() <= Self::NAME_BYTES_MAX && text.bytes().all(|byte| byte.is_ascii_graphic());
+        fine.then(|| Self::Named(text.to_owned()))
+    }
+}
+
+/// A run that was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    /// The run.
+    pub run: Id<id::Run>,
+    /// Its session.
+    pub session: Id<id::Session>,
+    /// Whether the same request had been taken before.
+    pub existing: bool,
+}
+
+/// How long an idempotency key is remembered.
+const KEY_MS: u64 = 25 * 60 * 60 * 1_000;
+
+impl Engine {
+    /// Takes a run. When this returns, the run is durable and will be driven, whatever happens to this process.
+    pub async fn submit(&self, submission: Submission) -> Result<Ticket, Error> {
+        let inner = &self.0;
+        check(inner, &submission)?;
+        let Submission { tenant, principal, session, agent, message, save, idempotency } = submission;
+        let (session, name) = match session {
+            SessionName::New => (inner.id(), None),
+            SessionName::Id(id) => (id, None),
+            SessionName::Named(name) => (Id::from_name(&tenant, &name), Some(name)),
+        };
+        let key = SessionKey::new(tenant.as_str(), session);
+        let known = match &name {
+            None if agent.is_some() => None,
+            _ => inner.parts.journal.session(&key).await?,
+        };
+        let agent = agent.as_deref().or(known.as_ref().map(|session| session.agent.as_str()));
+        let closure = (inner.parts.catalog)().agent(agent)?;
+        inner.ready(&closure).await?;
+        let sealer = inner.parts.journal.sealer(&key).await?;
+        let (message_ref, item) = sealer.seal(media::TEXT, message.as_bytes())?;
+        let mut append = Append::new(key.clone(), Fence::Input(None)).content(item);
+        let mut session_name = None;
+        if let (Some(name), None) = (&name, &known) {
+            let (name, item) = sealer.seal(media::TEXT, name.as_bytes())?;
+            session_name = Some(name);
+            append = append.content(item);
+        }
+        let run = inner.id();
+        let at_ms = inner.parts.clock.wall_ms();
+        if let Some(IdempotencyKey { key, body }) = idempotency {
+            append.fence = Fence::Input(Some(Idempotency { key, body, run, expires_at_ms: at_ms + KEY_MS }));
+        }
+        let event = Event::Submitted(Submitted {
+            run,
+            agent: closure.agent.name.clone(),
+            closure: closure.digest(),
+            message: message_ref.clone(),
+            session_name,
+            idempotency: idempotency.map(|idempotency| idempotency.key),
+            limits: closure.agent.limits,
+            save,
+        });
+        let draft = Draft { at_ms, principal, event };
+        match inner.parts.journal.append(append.draft(&draft)).await {
+            Ok(Appended::Existing(existing)) => {
+                Ok(Ticket { run: existing.run, session: existing.session, existing: true })
+            }
+            Ok(Appended::Written(written)) => {
+                let stamp = Stamp { at_ms, principal };
+                let seed = Seed { stamp, event: draft.event, message: (message_ref, message) };
+                let seed = (written.first_position == 0).then(|| Box::new(seed));
+                inner.clone().start(inner.dispatch.grown(&key, false, seed));
+                Ok(Ticket { run, session, existing: false })
+            }
+            Err(journal::Error::IdempotencyConflict { .. }) => Err(Error::IdempotencyConflict),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Asks for the end of a run. When this returns, the wish is durable; the run ends as soon as its calls are dead.
+    pub async fn cancel(&self, tenant: &str, run: Id<id::Run>, principal: Id<id::Principal>) -> Result<RunView, Error> {
+        let inner = &self.0;
+        let view = self.run(tenant, run).await?;
+        if view.status.is_end() {
+            return Ok(view);
+        }
+        let key = SessionKey::new(tenant, view.session);
+        let event = Event::CancelRequested(CancelRequested { run });
+        let draft = Draft { at_ms: inner.parts.clock.wall_ms(), principal, event };
+        inner.parts.journal.append(Append::new(key.clone(), Fence::Input(None)).draft(&draft)).await?;
+        inner.clone().start(inner.dispatch.grown(&key, false, None));
+        self.run(tenant, run).await
+    }
+}
+
+fn check(inner: &Inner, submission: &Submission) -> Result<(), Error> {
+    if inner.dispatch.is_draining() {
+        return Err(Error::Draining);
+    }
+    let (_, waiting) = inner.dispatch.counts();
+    if waiting >= inner.parts.limits.waiting_max {
+        return Err(Error::Busy { waiting, retry_after_ms: 1_000 });
+    }
+    let bytes = submission.message.len();
+    if submission.message.trim().is_empty() {
+        return Err(Error::MessageEmpty);
+    }
+    if bytes > MESSAGE_BYTES_MAX {
+        return Err(Error::MessageTooLarge { bytes, bytes_max: MESSAGE_BYTES_MAX });
+    }
+    Ok(())
+}

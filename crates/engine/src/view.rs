@@ -1,0 +1,227 @@
+//! Runs and sessions as they are shown outside.
+
+use crate::engine::{Engine, Inner};
+use crate::{Error, prompt};
+use domain::record::Submitted;
+use domain::{ContentRef, Cost, Event, Failure, Id, Item, RunStatus, Usage, id};
+use journal::query::SessionCursor;
+use journal::{Page, RunFilter, RunRow, SessionKey, SessionRow};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A run.
+#[derive(Clone, Debug)]
+pub struct RunView {
+    /// Its id.
+    pub run: Id<id::Run>,
+    /// Its session.
+    pub session: Id<id::Session>,
+    /// The name that the client gave the session.
+    pub session_name: Option<String>,
+    /// The agent.
+    pub agent: String,
+    /// Who asked.
+    pub principal: Id<id::Principal>,
+    /// How it stands.
+    pub status: RunStatus,
+    /// The reply, once there is one; `None` too when it was erased.
+    pub reply: Option<String>,
+    /// Why it did not complete.
+    pub failure: Option<Failure>,
+    /// Whether a sandbox was used.
+    pub used_sandbox: bool,
+    /// Turns taken.
+    pub turns: u32,
+    /// Calls made.
+    pub tool_calls: u32,
+    /// Tokens used.
+    pub usage: Usage,
+    /// What they cost.
+    pub cost: Cost,
+    /// What it left behind.
+    pub artifacts: Vec<ArtifactView>,
+    /// When it was asked for, in milliseconds since the Unix epoch.
+    pub created_ms: u64,
+    /// When it ended.
+    pub finished_ms: Option<u64>,
+}
+
+/// A kept file.
+#[derive(Clone, Debug)]
+pub struct ArtifactView {
+    /// Its id.
+    pub artifact: Id<id::Artifact>,
+    /// Its file name; empty when it was erased.
+    pub name: String,
+    /// Its media type.
+    pub media: String,
+    /// Its length.
+    pub bytes: u64,
+    /// Its place among the objects.
+    pub object: String,
+}
+
+/// A session.
+#[derive(Clone, Debug)]
+pub struct SessionView {
+    /// Its id.
+    pub session: Id<id::Session>,
+    /// The name that the client gave it.
+    pub name: Option<String>,
+    /// Its last run's agent.
+    pub agent: String,
+    /// How many runs it has had.
+    pub runs: u64,
+    /// Its last run.
+    pub last_run: Id<id::Run>,
+    /// When it began.
+    pub created_ms: u64,
+    /// When its last run was asked for.
+    pub updated_ms: u64,
+    /// The next position of its log.
+    pub next_position: u64,
+}
+
+impl Engine {
+    /// A run as it stands.
+    pub async fn run(&self, tenant: &str, run: Id<id::Run>) -> Result<RunView, Error> {
+        self.0.view(tenant, run).await
+    }
+
+    /// A run at its end, or as it stands after `at_most`.
+    pub async fn wait(&self, tenant: &str, run: Id<id::Run>, at_most: Duration) -> Result<RunView, Error> {
+        let mut end = self.0.ends.subscribe(run);
+        let row = self.0.row(tenant, run).await?;
+        if row.status.is_end() {
+            return self.0.view_of(row).await;
+        }
+        let ended = tokio::time::timeout(at_most, end.wait_for(Option::is_some)).await;
+        if let Ok(Ok(view)) = ended
+            && let Some(view) = &*view
+        {
+            return Ok(RunView::clone(view));
+        }
+        self.0.view(tenant, run).await
+    }
+
+    /// Runs, newest first; without their replies.
+    pub async fn runs(
+        &self,
+        tenant: &str,
+        filter: RunFilter,
+        before: Option<Id<id::Run>>,
+        rows_max: usize,
+    ) -> Result<Page<RunView, Id<id::Run>>, Error> {
+        let page = self.0.parts.journal.runs(&Arc::from(tenant), filter, before, rows_max).await?;
+        Ok(Page { rows: page.rows.iter().map(RunView::of).collect(), next: page.next })
+    }
+
+    /// A session.
+    pub async fn session(&self, tenant: &str, session: Id<id::Session>) -> Result<SessionView, Error> {
+        let key = SessionKey::new(tenant, session);
+        let row = self.0.parts.journal.session(&key).await?.ok_or(Error::NoSuchSession { session })?;
+        let name = self.0.session_name(&key).await?;
+        Ok(SessionView { name, ..SessionView::of(&row) })
+    }
+
+    /// Sessions, newest first; without their names.
+    pub async fn sessions(
+        &self,
+        tenant: &str,
+        before: Option<SessionCursor>,
+        rows_max: usize,
+    ) -> Result<Page<SessionView, SessionCursor>, Error> {
+        let page = self.0.parts.journal.sessions(&Arc::from(tenant), before, rows_max).await?;
+        Ok(Page { rows: page.rows.iter().map(SessionView::of).collect(), next: page.next })
+    }
+}
+
+impl Inner {
+    async fn row(&self, tenant: &str, run: Id<id::Run>) -> Result<RunRow, Error> {
+        self.parts.journal.run(&Arc::from(tenant), run).await?.ok_or(Error::NoSuchRun { run })
+    }
+
+    pub(crate) async fn view(&self, tenant: &str, run: Id<id::Run>) -> Result<RunView, Error> {
+        let row = self.row(tenant, run).await?;
+        self.view_of(row).await
+    }
+
+    async fn view_of(&self, row: RunRow) -> Result<RunView, Error> {
+        let key = SessionKey::new(row.tenant.clone(), row.session);
+        let mut view = RunView::of(&row);
+        view.session_name = self.session_name(&key).await?;
+        if let Some(position) = row.finished_position {
+            let records = self.parts.journal.records(&key, position, 1).await?;
+            let record = records.first().map(journal::StoredRecord::decode).transpose()?;
+            if let Some(Event::Finished(body)) = record.map(|record| record.event) {
+                view.failure = body.failure;
+                if let Some(content) = &body.reply {
+                    view.reply = self.reply_of(&key, content).await?;
+                }
+            }
+            for artifact in self.parts.journal.artifacts(&row.tenant, row.run).await? {
+                let name = self.text(&key, &artifact.name).await?.unwrap_or_default();
+                view.artifacts.push(ArtifactView::of(&artifact, name));
+            }
+        }
+        Ok(view)
+    }
+
+    async fn reply_of(&self, key: &SessionKey, content: &ContentRef) -> Result<Option<String>, Error> {
+        let Some(bytes) = self.parts.journal.content(key, content).await?.into_bytes() else { return Ok(None) };
+        let items: Vec<Arc<Item>> = serde_json::from_slice(&bytes).map_err(domain::record::Error::Form)?;
+        Ok(Some(prompt::text_of(&items)))
+    }
+
+    async fn text(&self, key: &SessionKey, content: &ContentRef) -> Result<Option<String>, Error> {
+        let bytes = self.parts.journal.content(key, content).await?.into_bytes();
+        Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    async fn session_name(&self, key: &SessionKey) -> Result<Option<String>, Error> {
+        let records = self.parts.journal.records(key, 0, 1).await?;
+        let record = records.first().map(journal::StoredRecord::decode).transpose()?;
+        match record.map(|record| record.event) {
+            Some(Event::Submitted(Submitted { session_name: Some(name), .. })) => self.text(key, &name).await,
+            _ => Ok(None),
+        }
+    }
+}
+
+impl RunView {
+    fn of(row: &RunRow) -> Self {
+        Self {
+            run: row.run,
+            session: row.session,
+            session_name: None,
+            agent: row.agent.clone(),
+            principal: row.principal,
+            status: row.status,
+            reply: None,
+            failure: None,
+            used_sandbox: row.used_sandbox,
+            turns: row.turns,
+            tool_calls: row.tool_calls,
+            usage: row.usage,
+            cost: row.cost,
+            artifacts: Vec::new(),
+            created_ms: row.created_ms,
+            finished_ms: row.finished_ms,
+        }
+    }
+}
+
+impl SessionView {
+    fn of(row: &SessionRow) -> Self {
+        Self {
+            session: row.session,
+            name: None,
+            agent: row.agent.clone(),
+            runs: row.runs,
+            last_run: row.last_run,
+            created_ms: row.created_ms,
+            updated_ms: row.updated_ms,
+            next_position: row.next_position,
+        }
+    }
+}
