@@ -5,6 +5,7 @@ mod exemptions;
 mod habits;
 mod links;
 mod sizes;
+mod words;
 
 use std::collections::BTreeSet;
 
@@ -76,6 +77,7 @@ pub(crate) fn run(context: &Context) -> Result<Outcome> {
         found.extend(habits::source(file, source));
     }
     found.extend(codes::check(&sources, &files));
+    found.extend(words::check(&sources));
     found.extend(links::check(&files, &names));
     let exemptions = Exemptions::read(context)?;
     let mut findings: Vec<Finding> = exemptions.apply(found).into_iter().map(Finding::from).collect();
