@@ -1,1 +1,24 @@
-//! Objects and artifacts: a local directory or S3-compatible storage.
+//! Objects and artifacts: a local directory or S3-compatible storage, and links through which one object can be fetched
+//! for a while.
+//!
+//! What deliberately does not live here: sockets (only `net` opens one), who may read an object (that is `server` and
+//! `policy`), and what an object means. Objects are written once under keys that nobody guesses; nothing here relies on
+//! conditional writes, which some S3-compatible servers accept and ignore.
+
+mod blobs;
+mod connector;
+mod error;
+mod key;
+mod link;
+mod settings;
+
+pub use blobs::{Blobs, Object, Stream};
+pub use error::Error;
+pub use key::Key;
+pub use link::{Link, Linked, Links};
+pub use settings::{Addressing, S3};
+
+/// Bytes of one object at most.
+pub const OBJECT_BYTES_MAX: u64 = 1 << 30;
+/// How long a link lasts by default.
+pub const LINK_MS: u64 = 3_600_000;

@@ -4,6 +4,7 @@
 use crate::Error;
 use parking_lot::Mutex;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::hkdf;
 use std::collections::HashMap;
 use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -22,7 +23,22 @@ pub struct Keys {
     directory: PathBuf,
     random: Random,
     /// One per tenant; tenants are declared, so their number is bounded by the configuration.
-    ciphers: Mutex<HashMap<String, Arc<LessSafeKey>>>,
+    tenants: Mutex<HashMap<String, Arc<Tenant>>>,
+}
+
+/// What a tenant's key gives. The key itself encrypts nothing: each use has a key derived from it by HKDF-SHA-256.
+struct Tenant {
+    master: hkdf::Prk,
+    wrapping: LessSafeKey,
+}
+
+impl Tenant {
+    fn new(key: &[u8; KEY_BYTES]) -> Option<Self> {
+        let master = hkdf::Salt::new(hkdf::HKDF_SHA256, b"topside tenant key 1").extract(key);
+        let wrapping = master.expand(&[b"wrapping"], &AES_256_GCM).ok()?;
+        let wrapping = LessSafeKey::new(UnboundKey::from(wrapping));
+        Some(Self { master, wrapping })
+    }
 }
 
 impl fmt::Debug for Keys {
@@ -47,18 +63,19 @@ impl Keys {
         if mode & 0o077 != 0 {
             return Err(Error::KeyExposed { path: directory.to_owned(), mode });
         }
-        Ok(Self { directory: directory.to_owned(), random, ciphers: Mutex::default() })
+        Ok(Self { directory: directory.to_owned(), random, tenants: Mutex::default() })
     }
 
     /// Wraps a data key for a tenant: nonce ‖ AES-256-GCM. `context` is bound to it. The tenant's key is made, and durable,
     /// when it has none yet.
     pub fn wrap(&self, tenant: &str, context: &[u8], data_key: &[u8; 32]) -> Result<Vec<u8>, Error> {
-        let cipher = self.cipher(tenant, Missing::Make)?;
+        let keys = self.tenant(tenant, Missing::Make)?;
         let nonce: [u8; NONCE_LEN] = self.random.bytes();
         let mut out = Vec::with_capacity(NONCE_LEN + KEY_BYTES + AES_256_GCM.tag_len());
         out.extend_from_slice(&nonce);
         out.extend_from_slice(data_key);
-        let tag = cipher
+        let tag = keys
+            .wrapping
             .seal_in_place_separate_tag(
                 Nonce::assume_unique_for_key(nonce),
                 Aad::from(bound(tenant, context)),
@@ -71,33 +88,43 @@ impl Keys {
 
     /// Unwraps a data key.
     pub fn unwrap(&self, tenant: &str, context: &[u8], wrapped: &[u8]) -> Result<[u8; 32], Error> {
-        let cipher = self.cipher(tenant, Missing::Refuse)?;
+        let keys = self.tenant(tenant, Missing::Refuse)?;
         let refused = || Error::Unwrap { tenant: tenant.to_owned() };
         let (nonce, sealed) = wrapped.split_at_checked(NONCE_LEN).ok_or_else(refused)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| refused())?;
         let mut sealed = sealed.to_vec();
-        let opened = cipher.open_in_place(nonce, Aad::from(bound(tenant, context)), &mut sealed);
+        let opened = keys.wrapping.open_in_place(nonce, Aad::from(bound(tenant, context)), &mut sealed);
         let key = opened.ok().and_then(|plain| <[u8; 32]>::try_from(&*plain).ok());
         sealed.zeroize();
         key.ok_or_else(refused)
     }
 
-    fn cipher(&self, tenant: &str, missing: Missing) -> Result<Arc<LessSafeKey>, Error> {
+    /// A key for another use of this tenant's, the same after every restart: `label` says which.
+    pub fn derive(&self, tenant: &str, label: &str) -> Result<[u8; 32], Error> {
+        let keys = self.tenant(tenant, Missing::Make)?;
+        let mut out = [0; 32];
+        let info: [&[u8]; 2] = [b"derived ", label.as_bytes()];
+        let filled = keys.master.expand(&info, hkdf::HKDF_SHA256).and_then(|okm| okm.fill(&mut out));
+        filled.map_err(|_| Error::Unwrap { tenant: tenant.to_owned() })?;
+        Ok(out)
+    }
+
+    fn tenant(&self, tenant: &str, missing: Missing) -> Result<Arc<Tenant>, Error> {
         // Held over the file, so that two first uses make one key.
-        let mut ciphers = self.ciphers.lock();
-        if let Some(cipher) = ciphers.get(tenant) {
-            return Ok(cipher.clone());
+        let mut tenants = self.tenants.lock();
+        if let Some(keys) = tenants.get(tenant) {
+            return Ok(keys.clone());
         }
         let path = self.path(tenant)?;
         let mut key = match read(&path) {
             Err(Error::KeyMissing { .. }) if missing == Missing::Make => self.make(&path)?,
             key => key?,
         };
-        let cipher = UnboundKey::new(&AES_256_GCM, &key).map(LessSafeKey::new);
+        let keys = Tenant::new(&key);
         key.zeroize();
-        let cipher = Arc::new(cipher.map_err(|_| Error::Unwrap { tenant: tenant.to_owned() })?);
-        ciphers.insert(tenant.to_owned(), cipher.clone());
-        Ok(cipher)
+        let keys = Arc::new(keys.ok_or_else(|| Error::Unwrap { tenant: tenant.to_owned() })?);
+        tenants.insert(tenant.to_owned(), keys.clone());
+        Ok(keys)
     }
 
     fn path(&self, tenant: &str) -> Result<PathBuf, Error> {
@@ -177,6 +204,11 @@ mod tests {
         let file = directory.path().join("keys/default.key").metadata().unwrap();
         assert_eq!((file.mode() & 0o7777, file.len()), (0o600, 32));
         assert_eq!(directory.path().join("keys").metadata().unwrap().mode() & 0o7777, 0o700);
+        assert_eq!(
+            again.derive("default", "links").unwrap(),
+            keys(directory.path()).derive("default", "links").unwrap()
+        );
+        assert_ne!(again.derive("default", "links").unwrap(), again.derive("default", "others").unwrap());
         let files = read_dir(directory.path().join("keys")).unwrap().count();
         assert_eq!(files, 1, "a draft was left behind");
     }
