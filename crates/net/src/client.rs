@@ -286,19 +286,19 @@ fn vetting_error(error: &(dyn std::error::Error + 'static)) -> Option<Error> {
 }
 
 fn has_cause<T: std::error::Error + 'static>(error: &(dyn std::error::Error + 'static)) -> bool {
-    causes(error).any(|cause| {
-        cause.is::<T>()
-            || cause
-                .downcast_ref::<std::io::Error>()
-                .and_then(std::io::Error::get_ref)
-                .is_some_and(|inner| inner.is::<T>())
-    })
+    causes(error).any(|cause| cause.is::<T>())
 }
 
 fn causes<'a>(
     error: &'a (dyn std::error::Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
-    std::iter::successors(Some(error), |error| (*error).source())
+    std::iter::successors(Some(error), |error| {
+        // An IO error counts what it wraps as itself: its source is already the next but one.
+        match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(wrapped) => Some(wrapped),
+            None => (*error).source(),
+        }
+    })
 }
 
 /// The error and its causes in one line; a cause that only repeats its effect is left out.
