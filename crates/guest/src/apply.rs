@@ -200,7 +200,13 @@ impl Staged {
 }
 
 fn copy(fd: &OwnedFd) -> Result<OwnedFd, Errno> {
-    rustix::fs::openat2(fd.as_fd(), ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::BENEATH)
+    rustix::fs::openat2(
+        fd.as_fd(),
+        ".",
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+        ResolveFlags::BENEATH,
+    )
 }
 
 /// A name beside the target that nobody uses by chance; staging refuses to reuse one that stands there.

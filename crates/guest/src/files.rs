@@ -136,7 +136,8 @@ fn list(path: &RelPath, entries_max: usize) -> Result<Vec<Listed>, Failure> {
     names.truncate(entries_max);
     let stat = |name: &Name| rustix::fs::statat(&directory, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW);
     // An entry that went away meanwhile is no entry.
-    let entries = names.iter().filter_map(|name| Some((name.to_string_lossy().into_owned(), stat_of(&stat(name).ok()?))));
+    let entries =
+        names.iter().filter_map(|name| Some((name.to_string_lossy().into_owned(), stat_of(&stat(name).ok()?))));
     Ok(entries.collect())
 }
 
@@ -149,7 +150,13 @@ fn changed(entries_max: usize) -> Result<Vec<Listed>, Failure> {
     Ok(entries)
 }
 
-fn walk(directory: &OwnedFd, above: &str, depth: usize, entries_max: usize, entries: &mut Vec<Listed>) -> Result<(), Errno> {
+fn walk(
+    directory: &OwnedFd,
+    above: &str,
+    depth: usize,
+    entries_max: usize,
+    entries: &mut Vec<Listed>,
+) -> Result<(), Errno> {
     for name in names(directory)? {
         if entries.len() >= entries_max || depth >= DEPTH_MAX {
             return Ok(());

@@ -101,7 +101,10 @@ impl Serve {
         }
         let timeout = self.next_grace_ms().map(|ends| {
             let wait = ends.saturating_sub(now_ms());
-            Timespec { tv_sec: i64::try_from(wait / 1_000).unwrap_or(1), tv_nsec: 1_000_000 * i64::try_from(wait % 1_000).unwrap_or(0) }
+            Timespec {
+                tv_sec: i64::try_from(wait / 1_000).unwrap_or(1),
+                tv_nsec: 1_000_000 * i64::try_from(wait % 1_000).unwrap_or(0),
+            }
         });
         match rustix::event::poll(&mut polled, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
@@ -121,7 +124,8 @@ impl Serve {
     /// Writes what the socket takes.
     fn flush(&mut self) -> Result<(), Ended> {
         while self.sent < self.outgoing.len() {
-            match rustix::net::send(&self.config.socket, &self.outgoing[self.sent..], rustix::net::SendFlags::NOSIGNAL) {
+            match rustix::net::send(&self.config.socket, &self.outgoing[self.sent..], rustix::net::SendFlags::NOSIGNAL)
+            {
                 Ok(written) => self.sent += written,
                 Err(Errno::AGAIN) => break,
                 Err(Errno::INTR) => {}

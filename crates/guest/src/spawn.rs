@@ -76,7 +76,10 @@ fn program(
     let candidates: Vec<String> = if name.contains('/') {
         vec![name.clone()]
     } else {
-        path.split(':').filter(|directory| !directory.is_empty()).map(|directory| format!("{directory}/{name}")).collect()
+        path.split(':')
+            .filter(|directory| !directory.is_empty())
+            .map(|directory| format!("{directory}/{name}"))
+            .collect()
     };
     let strings = |texts: Vec<String>| -> Result<Vec<CString>, String> {
         texts.into_iter().map(|text| CString::new(text).map_err(|_| "a zero byte in an argument".to_owned())).collect()
@@ -153,7 +156,11 @@ fn start_operation(work: Work, ends: Ends, writes: bool) -> Result<Command, Stri
 }
 
 fn fork_failure(error: Errno) -> String {
-    if error == Errno::AGAIN { "the process limit of the sandbox is reached".to_owned() } else { format!("fork: {error}") }
+    if error == Errno::AGAIN {
+        "the process limit of the sandbox is reached".to_owned()
+    } else {
+        format!("fork: {error}")
+    }
 }
 
 fn command(pid: rustix::process::Pid, ends: Ends, start_errors: Option<OwnedFd>, writes: bool) -> Command {

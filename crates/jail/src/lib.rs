@@ -1,1 +1,66 @@
-//! The local Linux provider and its launcher.
+//! The local Linux provider and its launcher. The launcher is forked before the harness has threads or secrets; it makes
+//! sandboxes out of namespaces, cgroups, a private root, Landlock and seccomp, with no daemon and no image. What happens
+//! inside is `guest`'s; what a sandbox is, `sandbox`'s.
+//!
+//! Decisions, with their reasons:
+//! - **One user inside.** Everything inside runs as one user without capabilities, mapped to one host id: for a root launcher
+//!   an id of its own per sandbox, never 0; for an ordinary user that user's id. No setuid helper is needed, and there is no
+//!   root inside to confuse with one outside.
+//! - **The workspace's bound is the kernel's.** As root it is an ext4 image that we format ourselves (see `ext4`), mounted
+//!   through a loop device that frees itself: 0.7 ms. As an ordinary user no such mount exists; the workspace then lives in
+//!   bounded memory, and PID 1, which alone holds the directory, saves it there after each command and at the end.
+//! - **Locks live as long as what they guard.** The lock on a workspace is on the very open file that the loop device, or
+//!   PID 1, holds. So a harness that was killed and starts again waits exactly until the old sandbox is gone.
+//! - **PID 1 is forked, not executed**, so no file of the host can stand in for it.
+
+mod access;
+mod cgroup;
+mod create;
+mod door;
+mod ext4;
+mod filter;
+mod fix;
+mod harbour;
+mod image;
+mod inside;
+mod launcher;
+mod live;
+mod privileges;
+mod probe;
+mod provider;
+mod raw;
+mod root;
+mod wire;
+mod workspaces;
+
+pub use launcher::{Launcher, launch};
+pub use provider::Provider;
+
+/// Why there is no launcher.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The process has threads already, so its memory can't be forked safely.
+    #[error(
+        "the launcher must be forked before any thread starts; there are {threads}; hint: call jail::launch() first in main"
+    )]
+    Threads {
+        /// How many.
+        threads: usize,
+    },
+    /// The kernel gave no process, descriptor or thread.
+    #[error("the launcher did not start: {detail}")]
+    Fork {
+        /// What the kernel said.
+        detail: String,
+    },
+}
+
+impl Error {
+    /// Stable code.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Threads { .. } => "launcher_threads",
+            Self::Fork { .. } => "launcher_fork",
+        }
+    }
+}

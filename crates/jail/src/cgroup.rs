@@ -1,0 +1,362 @@
+//! Limits on memory, processes and processor time, through cgroups v1, v2 or both at once. Groups are made below the group
+//! that the launcher itself stands in, so that what was delegated to it is all it needs.
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use sandbox::Limits;
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The scheduler's accounting period.
+const CPU_PERIOD_US: u64 = 100_000;
+/// What PID 1 and its saving child add to the processes of a sandbox.
+const OWN_PROCESSES: u64 = 2;
+/// Processes that are moved to a leaf so that v2 lets controllers through, at most.
+const MOVED_MAX: usize = 64;
+/// How often and in what steps the removal of a group is tried again.
+const REMOVE_ATTEMPTS_MAX: usize = 100;
+const REMOVE_WAIT: Duration = Duration::from_millis(1);
+const PREFIX: &str = "topside-";
+
+/// What is limited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Controller {
+    Memory,
+    Pids,
+    Cpu,
+}
+
+impl Controller {
+    pub(crate) const ALL: [Self; 3] = [Self::Memory, Self::Pids, Self::Cpu];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Pids => "pids",
+            Self::Cpu => "cpu",
+        }
+    }
+
+    pub(crate) const fn wall(self) -> &'static str {
+        match self {
+            Self::Memory => "memory_limit",
+            Self::Pids => "process_limit",
+            Self::Cpu => "cpu_limit",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    One,
+    Two,
+}
+
+/// Where groups of one controller are made.
+#[derive(Clone, Debug)]
+struct Place {
+    base: PathBuf,
+    version: Version,
+}
+
+/// Where groups can be made, found once.
+#[derive(Debug)]
+pub(crate) struct Groups {
+    places: Vec<(Controller, Result<Place, String>)>,
+    /// Removed when the launcher ends.
+    bases: Vec<PathBuf>,
+}
+
+impl Groups {
+    /// Looks up the launcher's own groups and makes one base below each. What is not possible is remembered with its reason.
+    pub(crate) fn discover() -> Self {
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let mut groups = Self { places: Vec::new(), bases: Vec::new() };
+        for controller in Controller::ALL {
+            let place = groups.place(controller, &own, &mounts);
+            groups.places.push((controller, place));
+        }
+        groups
+    }
+
+    fn place(&mut self, controller: Controller, own: &str, mounts: &str) -> Result<Place, String> {
+        let (parent, version) = find(controller, own, mounts)?;
+        if version == Version::Two {
+            let_through(&parent, controller)?;
+        }
+        sweep(&parent);
+        let base = parent.join(format!("{PREFIX}{}", std::process::id()));
+        match fs::create_dir(&base) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(format!("{}: {error}", base.display()));
+            }
+            _ => {}
+        }
+        if !self.bases.contains(&base) {
+            self.bases.push(base.clone());
+        }
+        if version == Version::Two {
+            enable(&base, controller).map_err(|error| format!("{}: {error}", base.display()))?;
+        }
+        Ok(Place { base, version })
+    }
+
+    /// For each controller, where its groups are or why there are none.
+    pub(crate) fn findings(&self) -> Vec<(Controller, Result<String, String>)> {
+        let say = |place: &Place| {
+            let version = if place.version == Version::One { "v1" } else { "v2" };
+            format!("cgroup {version}, {}", place.base.display())
+        };
+        self.places
+            .iter()
+            .map(|(controller, place)| (*controller, place.as_ref().map(say).map_err(Clone::clone)))
+            .collect()
+    }
+
+    /// Makes the groups of a sandbox with its limits. What could not be limited comes back with its reason.
+    pub(crate) fn make(&self, slot: u64, limits: &Limits) -> (Group, Vec<(Controller, String)>) {
+        let (mut group, mut missing) = (Group { parts: Vec::new() }, Vec::new());
+        for (controller, place) in &self.places {
+            let made = place.clone().and_then(|place| {
+                let part = Part {
+                    controller: *controller,
+                    directory: place.base.join(slot.to_string()),
+                    version: place.version,
+                };
+                part.make(limits).map(|()| part).map_err(|error| error.to_string())
+            });
+            match made {
+                Ok(part) => group.parts.push(part),
+                Err(detail) => missing.push((*controller, detail)),
+            }
+        }
+        (group, missing)
+    }
+
+    /// Removes the bases; what is still busy is left to the next launcher's sweep.
+    pub(crate) fn remove(&self) {
+        for base in &self.bases {
+            let _ = fs::remove_dir(base);
+        }
+    }
+}
+
+/// The groups of one sandbox.
+#[derive(Debug, Default)]
+pub(crate) struct Group {
+    parts: Vec<Part>,
+}
+
+#[derive(Debug)]
+struct Part {
+    controller: Controller,
+    directory: PathBuf,
+    version: Version,
+}
+
+impl Part {
+    fn make(&self, limits: &Limits) -> io::Result<()> {
+        match fs::create_dir(&self.directory) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        let set = |file: &str, value: String| set(&self.directory, file, &value);
+        let quota = limits.cpu_milli_max.saturating_mul(CPU_PERIOD_US) / 1_000;
+        let memory = limits.memory_bytes_max.to_string();
+        match (self.controller, self.version) {
+            (Controller::Pids, _) => set("pids.max", (limits.processes_max + OWN_PROCESSES).to_string()),
+            (Controller::Memory, Version::One) => {
+                set("memory.limit_in_bytes", memory.clone())?;
+                // Where swap is not counted there is no such file, and nothing to bound it by but its absence of use.
+                let _ = set("memory.memsw.limit_in_bytes", memory);
+                let _ = set("memory.swappiness", "0".to_owned());
+                Ok(())
+            }
+            // No group-wide kill: PID 1 lives on and reports what the limit killed.
+            (Controller::Memory, Version::Two) => {
+                set("memory.max", memory)?;
+                let _ = set("memory.swap.max", "0".to_owned());
+                Ok(())
+            }
+            (Controller::Cpu, Version::One) => {
+                set("cpu.cfs_period_us", CPU_PERIOD_US.to_string())?;
+                set("cpu.cfs_quota_us", quota.max(1_000).to_string())
+            }
+            (Controller::Cpu, Version::Two) => set("cpu.max", format!("{} {CPU_PERIOD_US}", quota.max(1_000))),
+        }
+    }
+}
+
+impl Group {
+    /// The v2 group to be born into, when there is one.
+    pub(crate) fn birthplace(&self) -> Result<Option<OwnedFd>, Errno> {
+        let part = self.parts.iter().find(|part| part.version == Version::Two);
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        part.map(|part| rustix::fs::open(&part.directory, flags, Mode::empty())).transpose()
+    }
+
+    /// Moves a process into its v1 groups.
+    pub(crate) fn enter(&self, pid: i32) -> Result<(), (Controller, io::Error)> {
+        for part in self.parts.iter().filter(|part| part.version == Version::One) {
+            set(&part.directory, "cgroup.procs", &pid.to_string()).map_err(|error| (part.controller, error))?;
+        }
+        Ok(())
+    }
+
+    /// How often the memory limit killed a process of it.
+    pub(crate) fn kills(&self) -> u64 {
+        let memory = self.parts.iter().find(|part| part.controller == Controller::Memory);
+        let count = memory.and_then(|part| {
+            let file = if part.version == Version::One { "memory.oom_control" } else { "memory.events" };
+            let text = fs::read_to_string(part.directory.join(file)).ok()?;
+            text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+        });
+        count.unwrap_or(0)
+    }
+
+    /// Removes the groups, giving the kernel some time to forget what ended in them.
+    pub(crate) fn remove_patiently(&self) {
+        for _ in 0..REMOVE_ATTEMPTS_MAX {
+            if self.remove() {
+                return;
+            }
+            std::thread::sleep(REMOVE_WAIT);
+        }
+    }
+
+    /// Removes the groups; `false` while the kernel still counts something in them.
+    fn remove(&self) -> bool {
+        let gone = |part: &Part| match fs::remove_dir(&part.directory) {
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+            Ok(()) => true,
+        };
+        self.parts.iter().map(gone).fold(true, |all, one| all && one)
+    }
+}
+
+/// Writes a control file in one write, as the kernel wants it.
+fn set(directory: &Path, file: &str, value: &str) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).open(directory.join(file))?;
+    file.write_all(value.as_bytes())
+}
+
+/// The directory of the launcher's own group for a controller.
+fn find(controller: Controller, own: &str, mounts: &str) -> Result<(PathBuf, Version), String> {
+    let name = controller.name();
+    let of_list = |list: &str| list.split(',').any(|item| item == name);
+    let mut reason = format!("no cgroup controller `{name}` is mounted");
+    for mount in mounts.lines() {
+        let Some((before, after)) = mount.split_once(" - ") else { continue };
+        let mut before = before.split(' ');
+        let (Some(root), Some(point)) = (before.nth(3), before.next()) else { continue };
+        let mut after = after.split(' ');
+        let (kind, options) = (after.next().unwrap_or_default(), after.nth(1).unwrap_or_default());
+        let (path, version) = match kind {
+            "cgroup" if of_list(options) => (own_path(own, |id, list| id != "0" && of_list(list)), Version::One),
+            "cgroup2" => (own_path(own, |id, _| id == "0"), Version::Two),
+            _ => continue,
+        };
+        let Some(below) = path.and_then(|path| strip(path, root)) else {
+            reason = format!("{point}: this process stands outside of what is mounted");
+            continue;
+        };
+        let directory = Path::new(point).join(below);
+        if version == Version::Two {
+            let offered = fs::read_to_string(directory.join("cgroup.controllers")).unwrap_or_default();
+            if !offered.split_ascii_whitespace().any(|offered| offered == name) {
+                continue;
+            }
+        }
+        return Ok((directory, version));
+    }
+    Err(reason)
+}
+
+fn own_path<'a>(own: &'a str, wanted: impl Fn(&str, &str) -> bool) -> Option<&'a str> {
+    own.lines().find_map(|line| {
+        let mut fields = line.splitn(3, ':');
+        let (id, list, path) = (fields.next()?, fields.next()?, fields.next()?);
+        wanted(id, list).then_some(path)
+    })
+}
+
+/// `path` below a mount's root, relative.
+fn strip<'a>(path: &'a str, root: &str) -> Option<&'a str> {
+    if path.starts_with("/..") {
+        return None;
+    }
+    let rest = if root == "/" { path } else { path.strip_prefix(root)? };
+    Some(rest.trim_start_matches('/'))
+}
+
+/// Lets a v2 controller through to groups below `parent`, moving the processes that stand in it to a leaf if need be.
+fn let_through(parent: &Path, controller: Controller) -> Result<(), String> {
+    let refused = |error: io::Error| format!("{}: {error}", parent.display());
+    match enable(parent, controller) {
+        Err(error) if error.raw_os_error() == Some(Errno::BUSY.raw_os_error()) => {}
+        done => return done.map_err(refused),
+    }
+    let leaf = parent.join("topside");
+    match fs::create_dir(&leaf) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(refused(error)),
+        _ => {}
+    }
+    let members = fs::read_to_string(parent.join("cgroup.procs")).map_err(refused)?;
+    for member in members.lines().take(MOVED_MAX) {
+        let _ = set(&leaf, "cgroup.procs", member);
+    }
+    enable(parent, controller).map_err(refused)
+}
+
+fn enable(directory: &Path, controller: Controller) -> io::Result<()> {
+    set(directory, "cgroup.subtree_control", &format!("+{}", controller.name()))
+}
+
+/// Removes what launchers left behind that are no more.
+fn sweep(parent: &Path) {
+    let Ok(entries) = fs::read_dir(parent) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(PREFIX)).and_then(|pid| pid.parse::<u32>().ok());
+        let Some(pid) = pid.filter(|pid| !Path::new(&format!("/proc/{pid}")).exists()) else { continue };
+        tracing::debug!(pid, "removing the cgroups of a launcher that is no more");
+        let below = fs::read_dir(entry.path()).into_iter().flatten().flatten();
+        for group in below.filter(|below| below.file_type().is_ok_and(|kind| kind.is_dir())) {
+            let _ = fs::remove_dir(group.path());
+        }
+        let _ = fs::remove_dir(entry.path());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HYBRID: &str = "35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n\
+        39 31 0:36 / /sys/fs/cgroup/pids rw,relatime - cgroup cgroup rw,pids\n\
+        32 31 0:29 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu,cpuacct\n";
+
+    fn check(controller: Controller, own: &str, mounts: &str, expected: &str) {
+        let got = match find(controller, own, mounts) {
+            Ok((directory, version)) => format!("{version:?} {}", directory.display()),
+            Err(reason) => format!("! {reason}"),
+        };
+        assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn own_groups_are_found() {
+        check(Controller::Memory, "4:memory:/a/b\n0::/", HYBRID, "One /sys/fs/cgroup/memory/a/b");
+        check(Controller::Cpu, "1:cpu,cpuacct:/\n0::/", HYBRID, "One /sys/fs/cgroup/cpu/");
+        check(Controller::Pids, "4:memory:/a", "", "! no cgroup controller `pids` is mounted");
+        let contained = "35 31 0:32 /docker/x /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory";
+        check(Controller::Memory, "4:memory:/docker/x", contained, "One /sys/fs/cgroup/memory/");
+        let outside = "! /sys/fs/cgroup/memory: this process stands outside of what is mounted";
+        check(Controller::Memory, "4:memory:/../..", contained, outside);
+        check(Controller::Memory, "4:memory:/elsewhere", contained, outside);
+    }
+}

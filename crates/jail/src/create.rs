@@ -1,0 +1,251 @@
+//! Makes one sandbox, seen from the launcher: groups, namespaces, user maps, the workspace's mount, and the wait until the
+//! first process says that it stands.
+
+use crate::cgroup::{Controller, Group, Groups};
+use crate::door::{Create, Failure, Keep, Stage};
+use crate::filter::Filters;
+use crate::image;
+use crate::inside::{self, Plan, Told};
+use crate::raw::{self, Cloned};
+use crate::root::{self, Source, View, Workspace};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use sandbox::Walls;
+use std::fs;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+/// How long a sandbox may take to stand.
+const READY_SECONDS_MAX: i64 = 20;
+/// Host ids that sandboxes of a root launcher run as: far from people and services, 65,536 for each launcher.
+const HOST_ID_FIRST: u32 = 0x1000_0000;
+const HOST_IDS: u32 = 0x1_0000;
+
+/// The namespaces, each with its wall.
+pub(crate) const NAMESPACES: [(&str, i32); 7] = [
+    ("user_namespace", libc::CLONE_NEWUSER),
+    ("mount_namespace", libc::CLONE_NEWNS),
+    ("pid_namespace", libc::CLONE_NEWPID),
+    ("network_namespace", libc::CLONE_NEWNET),
+    ("ipc_namespace", libc::CLONE_NEWIPC),
+    ("uts_namespace", libc::CLONE_NEWUTS),
+    ("cgroup_namespace", libc::CLONE_NEWCGROUP),
+];
+/// Those without which there is no sandbox at all: nothing else could be built.
+const NEVER_OPTIONAL: [&str; 3] = ["user_namespace", "mount_namespace", "pid_namespace"];
+
+/// A sandbox that stands.
+#[derive(Debug)]
+pub(crate) struct Made {
+    pub(crate) pid: i32,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) group: Group,
+    pub(crate) stream: OwnedFd,
+    pub(crate) walls: Walls,
+}
+
+/// Makes a sandbox; on failure nothing of it is left.
+pub(crate) fn create(
+    slot: u64,
+    ask: Create,
+    descriptor: Option<OwnedFd>,
+    groups: &Groups,
+    filters: &Filters,
+) -> Result<Made, Failure> {
+    let root = rustix::process::geteuid().is_root();
+    let (mut standing, mut missing) = (Vec::new(), Vec::new());
+    let optional = |wall: &str| ask.walls_optional.iter().any(|optional| optional == wall);
+    let (group, refused) = groups.make(slot, &ask.limits);
+    let group = Guard(group);
+    for controller in Controller::ALL {
+        match refused.iter().find(|(refused, _)| *refused == controller) {
+            None => standing.push(controller.wall().to_owned()),
+            Some(_) if optional(controller.wall()) => missing.push(controller.wall().to_owned()),
+            Some((_, detail)) => return Err(Failure::wall(controller.wall(), detail.clone())),
+        }
+    }
+    let (workspace, layer) = workspace(&ask, descriptor)?;
+    standing.push("workspace_limit".to_owned());
+    let claim = |errno: Errno| Failure::stage(Stage::Claim, errno.to_string());
+    let (stream, socket) =
+        socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).map_err(claim)?;
+    let (sync, child_sync) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(claim)?;
+    let plan = Plan {
+        environment: ask.environment,
+        views: views(&ask.binds, root)?,
+        walls_optional: ask.walls_optional.clone(),
+        limits: ask.limits,
+        epoch: ask.epoch,
+        workspace,
+        layer,
+        root,
+        socket,
+        sync: child_sync,
+    };
+    let birthplace = group.0.birthplace().map_err(claim)?;
+    let (flags, absent) = namespaces(&ask.walls_optional)?;
+    for (wall, _) in NAMESPACES {
+        let list = if absent.contains(&wall) { &mut missing } else { &mut standing };
+        list.push(wall.to_owned());
+    }
+    let (pid, pidfd) = match raw::clone3(flags, birthplace.as_ref().map(|group| group.as_fd())) {
+        Ok(Cloned::Child) => raw::in_child(|| inside::run(plan, filters)),
+        Ok(Cloned::Parent { pid, pidfd }) => (pid, pidfd),
+        Err(errno) => return Err(refused_namespace(errno)),
+    };
+    let child = Child { pid, armed: true };
+    admit(pid, slot, root, &group.0, &plan.workspace)?;
+    drop(plan);
+    go(sync.as_fd()).map_err(claim)?;
+    match hear(sync.as_fd())? {
+        Told::Failed(failure) => Err(failure),
+        Told::Ready { standing: more, missing: less } => {
+            standing.extend(more);
+            missing.extend(less);
+            child.keep();
+            Ok(Made { pid, pidfd, group: group.keep(), stream, walls: Walls { standing, missing } })
+        }
+    }
+}
+
+/// Removes the groups of a start that failed.
+struct Guard(Group);
+
+impl Guard {
+    fn keep(mut self) -> Group {
+        std::mem::take(&mut self.0)
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.remove_patiently();
+    }
+}
+
+/// Kills and reaps the child of a start that failed.
+struct Child {
+    pid: i32,
+    armed: bool,
+}
+
+impl Child {
+    fn keep(mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if self.armed {
+            guest::sys::kill(self.pid);
+            raw::reap(self.pid);
+        }
+    }
+}
+
+fn workspace(ask: &Create, descriptor: Option<OwnedFd>) -> Result<(Workspace, Option<OwnedFd>), Failure> {
+    let missing = || Failure::stage(Stage::Workspace, "no descriptor came with the request");
+    // What is in memory counts as memory: half of it at most, so that a full workspace never kills programs.
+    let bytes_max = ask.limits.workspace_bytes_max.min(ask.limits.memory_bytes_max / 2);
+    match ask.workspace {
+        Keep::Image => {
+            let mounted = image::mount(descriptor.ok_or_else(missing)?.as_fd());
+            Ok((Workspace::Mounted(mounted.map_err(|detail| Failure::wall("workspace_limit", detail))?), None))
+        }
+        Keep::Layer => Ok((Workspace::Memory { bytes_max }, Some(descriptor.ok_or_else(missing)?))),
+        Keep::Nowhere => Ok((Workspace::Memory { bytes_max }, None)),
+    }
+}
+
+fn views(binds: &[(std::path::PathBuf, String)], root: bool) -> Result<Vec<View>, Failure> {
+    let view = |(host, inside): &(std::path::PathBuf, String)| {
+        // The guest's user could not walk through private directories of root; its launcher can.
+        let source = if root {
+            let tree = root::tree(host);
+            Source::Tree(tree.map_err(|errno| Failure::stage(Stage::Root, format!("{}: {errno}", host.display())))?)
+        } else {
+            Source::Path(host.clone())
+        };
+        Ok(View { source, inside: inside.clone() })
+    };
+    binds.iter().map(view).collect()
+}
+
+/// The flags to clone with, leaving out what the kernel refuses and the spec does without.
+fn namespaces(optional: &[String]) -> Result<(u64, Vec<&'static str>), Failure> {
+    let (mut flags, mut absent) = (0, Vec::new());
+    for (wall, flag) in NAMESPACES {
+        let dispensable = optional.iter().any(|optional| optional == wall) && !NEVER_OPTIONAL.contains(&wall);
+        if dispensable && let Err(_refused) = try_namespace(flag) {
+            absent.push(wall);
+        } else {
+            flags |= u64::from(flag.unsigned_abs());
+        }
+    }
+    Ok((flags, absent))
+}
+
+/// Whether a namespace can be made, together with a user namespace, in a child that ends at once.
+pub(crate) fn try_namespace(flag: i32) -> Result<(), Errno> {
+    let flags = u64::from(flag.unsigned_abs()) | u64::from(libc::CLONE_NEWUSER.unsigned_abs());
+    match raw::clone3(flags, None)? {
+        Cloned::Child => guest::sys::exit_now(0),
+        Cloned::Parent { pid, .. } => {
+            raw::reap(pid);
+            Ok(())
+        }
+    }
+}
+
+/// Which namespace it was that the kernel refused.
+fn refused_namespace(errno: Errno) -> Failure {
+    for (wall, flag) in NAMESPACES {
+        if let Err(errno) = try_namespace(flag) {
+            return Failure::wall(wall, errno.to_string());
+        }
+    }
+    Failure::stage(Stage::Claim, format!("clone: {errno}"))
+}
+
+/// Gives the child its user map, its groups and its workspace's owner, before it takes its first step.
+fn admit(pid: i32, slot: u64, root: bool, group: &Group, workspace: &Workspace) -> Result<(), Failure> {
+    let user = |what: &str, error: std::io::Error| Failure::wall("user_namespace", format!("{what}: {error}"));
+    let (uid, gid) = if root {
+        let id = HOST_ID_FIRST
+            + (std::process::id() % 0x1000) * HOST_IDS
+            + u32::try_from(slot % u64::from(HOST_IDS)).unwrap_or(0);
+        (id, id)
+    } else {
+        fs::write(format!("/proc/{pid}/setgroups"), "deny").map_err(|error| user("setgroups", error))?;
+        (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
+    };
+    let guest = guest::USER_ID;
+    fs::write(format!("/proc/{pid}/uid_map"), format!("{guest} {uid} 1\n")).map_err(|error| user("uid_map", error))?;
+    fs::write(format!("/proc/{pid}/gid_map"), format!("{guest} {gid} 1\n")).map_err(|error| user("gid_map", error))?;
+    group.enter(pid).map_err(|(controller, error)| Failure::wall(controller.wall(), error.to_string()))?;
+    if let (Workspace::Mounted(mount), true) = (workspace, root) {
+        let own = fs::File::open(format!("/proc/{pid}/ns/user")).map_err(|error| user("its namespace", error))?;
+        raw::mount_idmap(mount.as_fd(), own.as_fd()).map_err(|errno| {
+            Failure::stage(Stage::Workspace, format!("giving the image to the guest's user: {errno}"))
+        })?;
+    }
+    Ok(())
+}
+
+fn go(sync: BorrowedFd<'_>) -> Result<(), Errno> {
+    rustix::net::send(sync, b"g", rustix::net::SendFlags::NOSIGNAL).map(drop)
+}
+
+fn hear(sync: BorrowedFd<'_>) -> Result<Told, Failure> {
+    let mut polled = [PollFd::new(&sync, PollFlags::IN)];
+    let timeout = Timespec { tv_sec: READY_SECONDS_MAX, tv_nsec: 0 };
+    let ready = rustix::event::poll(&mut polled, Some(&timeout)).unwrap_or(0);
+    if ready == 0 {
+        return Err(Failure::stage(Stage::Ready, format!("nothing heard for {READY_SECONDS_MAX} s")));
+    }
+    let mut text = vec![0; 16 << 10];
+    let length = rustix::io::read(sync, &mut text).unwrap_or(0);
+    serde_json::from_slice(&text[..length]).map_err(|_| Failure::stage(Stage::Ready, "the first process ended early"))
+}

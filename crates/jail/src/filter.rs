@@ -1,0 +1,264 @@
+//! The system calls that no program inside may make, one reason each. A deny list: whatever ordinary tools need goes through,
+//! and the other walls do not rest on it. Two filters: ours refuses foreign call numbers and `clone3`, whose flags no filter
+//! can see; the table's refuses the rest.
+
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen as Length, SeccompCmpOp as Op, SeccompCondition as Condition,
+    SeccompFilter, SeccompRule as Rule, TargetArch, sock_filter,
+};
+use std::collections::BTreeMap;
+
+/// Built once by the launcher, installed by every PID 1.
+#[derive(Debug)]
+pub(crate) struct Filters(Vec<BpfProgram>);
+
+/// When a call is refused.
+enum When {
+    Always,
+    /// In any of these cases, each a list of conditions that all hold.
+    Cases(Vec<Vec<Condition>>),
+}
+
+/// A line of the table.
+type Line = (libc::c_long, When, &'static str);
+
+const KERNEL: &str = "changes or loads the kernel itself";
+const MOUNTS: &str = "changes what is mounted where";
+const SURFACE: &str = "large kernel surface that no tool here needs";
+const OTHERS: &str = "reaches into another process";
+const KEYS: &str = "kernel keyrings are shared between sandboxes of one user";
+const NAMESPACES: &str = "makes or joins a namespace";
+const HANDLES: &str = "opens files by handle, past every path check";
+const CLOCKS: &str = "sets the clocks of the host";
+const ACCOUNTS: &str = "host-wide accounting, quota or swap";
+const LEGACY: &str = "obsolete, kept only for old programs, and a source of kernel bugs";
+
+const NAMESPACE_FLAGS: [libc::c_int; 8] = [
+    libc::CLONE_NEWUSER,
+    libc::CLONE_NEWNS,
+    libc::CLONE_NEWPID,
+    libc::CLONE_NEWNET,
+    libc::CLONE_NEWIPC,
+    libc::CLONE_NEWUTS,
+    libc::CLONE_NEWCGROUP,
+    0x80, // CLONE_NEWTIME
+];
+
+/// The table.
+fn table() -> Vec<Line> {
+    let mut table = always();
+    table.extend(sometimes());
+    table.extend(on_this_architecture());
+    table
+}
+
+fn always() -> Vec<Line> {
+    let groups: [(&str, &[libc::c_long]); 10] = [
+        (
+            KERNEL,
+            &[
+                libc::SYS_kexec_load,
+                libc::SYS_init_module,
+                libc::SYS_finit_module,
+                libc::SYS_delete_module,
+                libc::SYS_bpf,
+            ],
+        ),
+        (KERNEL, &[libc::SYS_reboot, libc::SYS_syslog, libc::SYS_perf_event_open, libc::SYS_vhangup]),
+        (
+            MOUNTS,
+            &[
+                libc::SYS_mount,
+                libc::SYS_umount2,
+                libc::SYS_move_mount,
+                libc::SYS_fsopen,
+                libc::SYS_fsconfig,
+                libc::SYS_fsmount,
+            ],
+        ),
+        (
+            MOUNTS,
+            &[libc::SYS_fspick, libc::SYS_open_tree, libc::SYS_mount_setattr, libc::SYS_pivot_root, libc::SYS_chroot],
+        ),
+        (
+            SURFACE,
+            &[libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register, libc::SYS_userfaultfd],
+        ),
+        (
+            SURFACE,
+            &[
+                libc::SYS_memfd_secret,
+                libc::SYS_fanotify_init,
+                libc::SYS_fanotify_mark,
+                libc::SYS_vmsplice,
+                libc::SYS_remap_file_pages,
+            ],
+        ),
+        (
+            OTHERS,
+            &[libc::SYS_ptrace, libc::SYS_process_vm_readv, libc::SYS_process_vm_writev, libc::SYS_process_madvise],
+        ),
+        (OTHERS, &[libc::SYS_kcmp, libc::SYS_pidfd_getfd, libc::SYS_process_mrelease]),
+        (KEYS, &[libc::SYS_keyctl, libc::SYS_add_key, libc::SYS_request_key]),
+        (ACCOUNTS, &[libc::SYS_swapon, libc::SYS_swapoff, libc::SYS_acct, libc::SYS_quotactl, libc::SYS_quotactl_fd]),
+    ];
+    let more: [(&str, &[libc::c_long]); 4] = [
+        (NAMESPACES, &[libc::SYS_setns]),
+        (HANDLES, &[libc::SYS_open_by_handle_at, libc::SYS_name_to_handle_at]),
+        (CLOCKS, &[libc::SYS_settimeofday, libc::SYS_clock_settime, libc::SYS_clock_adjtime, libc::SYS_adjtimex]),
+        (LEGACY, &[libc::SYS_nfsservctl, libc::SYS_lookup_dcookie]),
+    ];
+    let lines =
+        groups.iter().chain(&more).flat_map(|(reason, calls)| calls.iter().map(|call| (*call, When::Always, *reason)));
+    lines.collect()
+}
+
+/// A condition on the low 32 bits of an argument.
+fn on(argument: u8, operation: Op, value: u64) -> Option<Condition> {
+    Condition::new(argument, Length::Dword, operation, value).ok()
+}
+
+fn case(conditions: impl IntoIterator<Item = Option<Condition>>) -> Vec<Condition> {
+    conditions.into_iter().flatten().collect()
+}
+
+fn sometimes() -> Vec<Line> {
+    let bits = |argument: u8| -> Vec<Vec<Condition>> {
+        let flags = NAMESPACE_FLAGS.iter().filter_map(|flag| u64::try_from(*flag).ok());
+        flags.map(|flag| case([on(argument, Op::MaskedEq(flag), flag)])).collect()
+    };
+    let device = |argument: u8| -> Vec<Vec<Condition>> {
+        let kinds = [libc::S_IFBLK, libc::S_IFCHR].into_iter().map(u64::from);
+        kinds.map(|kind| case([on(argument, Op::MaskedEq(u64::from(libc::S_IFMT)), kind)])).collect()
+    };
+    let unix = number(libc::AF_UNIX);
+    let netlink = number(libc::AF_NETLINK);
+    let families = [unix, number(libc::AF_INET), number(libc::AF_INET6), netlink];
+    let sockets = vec![
+        case(families.map(|family| on(0, Op::Ne, family))),
+        case([on(0, Op::Eq, netlink), on(2, Op::Ne, 0)]),
+        case([on(0, Op::Ne, netlink), on(1, Op::MaskedEq(0xf), number(libc::SOCK_RAW))]),
+        case([on(1, Op::MaskedEq(0xf), 10)]),
+    ];
+    let personalities = [0, 0x8, 0x2_0000, 0x2_0008, 0x4_0000, 0xffff_ffff];
+    // TIOCSTI types into a terminal, TIOCLINUX pastes into a console, TIOCCONS takes the console over.
+    let terminals = [0x5412, 0x541c, 0x541d].map(|request| case([on(1, Op::Eq, request)])).into();
+    vec![
+        (libc::SYS_clone, When::Cases(bits(0)), NAMESPACES),
+        (libc::SYS_unshare, When::Cases(bits(0)), NAMESPACES),
+        (libc::SYS_mknodat, When::Cases(device(2)), "makes a device node"),
+        (
+            libc::SYS_socket,
+            When::Cases(sockets),
+            "families that the network namespace does not contain, and raw sockets",
+        ),
+        (libc::SYS_socketpair, When::Cases(vec![case([on(0, Op::Ne, unix)])]), "only local pairs have a use"),
+        (libc::SYS_ioctl, When::Cases(terminals), "puts words into another program's terminal"),
+        (
+            libc::SYS_personality,
+            When::Cases(vec![case(personalities.map(|value| on(0, Op::Ne, value)))]),
+            "weakens memory protection",
+        ),
+        (libc::SYS_prlimit64, When::Cases(vec![case([on(0, Op::Ne, 0), wide(2)])]), "would starve PID 1"),
+    ]
+}
+
+/// That a pointer argument is given.
+fn wide(argument: u8) -> Option<Condition> {
+    Condition::new(argument, Length::Qword, Op::Ne, 0).ok()
+}
+
+fn number(value: libc::c_int) -> u64 {
+    u64::try_from(value).unwrap_or_default()
+}
+
+#[cfg(target_arch = "x86_64")]
+fn on_this_architecture() -> Vec<Line> {
+    let device = [libc::S_IFBLK, libc::S_IFCHR].into_iter().map(u64::from);
+    let device = device.map(|kind| case([on(1, Op::MaskedEq(u64::from(libc::S_IFMT)), kind)])).collect();
+    let always: [(libc::c_long, &str); 7] = [
+        (libc::SYS_kexec_file_load, KERNEL),
+        (libc::SYS_iopl, "reaches the machine's ports"),
+        (libc::SYS_ioperm, "reaches the machine's ports"),
+        (libc::SYS_modify_ldt, LEGACY),
+        (libc::SYS_uselib, LEGACY),
+        (libc::SYS__sysctl, LEGACY),
+        (libc::SYS_ustat, LEGACY),
+    ];
+    let mut lines: Vec<Line> = always.into_iter().map(|(call, reason)| (call, When::Always, reason)).collect();
+    lines.push((libc::SYS_mknod, When::Cases(device), "makes a device node"));
+    lines
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn on_this_architecture() -> Vec<Line> {
+    vec![(libc::SYS_kexec_file_load, When::Always, KERNEL)]
+}
+
+impl Filters {
+    /// Compiles the table.
+    pub(crate) fn build() -> Result<Self, String> {
+        let mut rules: BTreeMap<i64, Vec<Rule>> = BTreeMap::new();
+        for (call, when, _) in table() {
+            let cases = match when {
+                When::Always => Vec::new(),
+                When::Cases(cases) => {
+                    cases.into_iter().map(Rule::new).collect::<Result<_, _>>().map_err(|error| error.to_string())?
+                }
+            };
+            rules.insert(call, cases);
+        }
+        let refuse = SeccompAction::Errno(u32::try_from(libc::EPERM).unwrap_or(1));
+        let arch: TargetArch =
+            std::env::consts::ARCH.try_into().map_err(|_| "no filter for this architecture".to_owned())?;
+        let filter =
+            SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch).map_err(|error| error.to_string())?;
+        let table: BpfProgram = filter.try_into().map_err(|error: seccompiler::BackendError| error.to_string())?;
+        Ok(Self(vec![numbers(), table]))
+    }
+
+    /// Installs the filters for this process and all it starts. `no_new_privileges` must be set.
+    pub(crate) fn install(&self) -> Result<(), String> {
+        self.0.iter().try_for_each(|program| seccompiler::apply_filter(program)).map_err(|error| error.to_string())
+    }
+}
+
+/// Refuses with `ENOSYS` the calls of the x32 interface, whose numbers would pass the table, and `clone3`, so that the C
+/// library falls back to `clone`.
+fn numbers() -> BpfProgram {
+    const LOAD_NUMBER: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+    const IF_AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
+    const IF_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+    const ALLOW: u32 = 0x7fff_0000;
+    const ERRNO: u32 = 0x0005_0000;
+    let line = |code, jt, jf, k| sock_filter { code, jt, jf, k };
+    let clone3 = u32::try_from(libc::SYS_clone3).unwrap_or(435);
+    let missing = ERRNO | u32::try_from(libc::ENOSYS).unwrap_or(38);
+    vec![
+        line(LOAD_NUMBER, 0, 0, 0),
+        line(IF_AT_LEAST, 2, 0, 0x4000_0000),
+        line(IF_EQUAL, 1, 0, clone3),
+        line(RETURN, 0, 0, ALLOW),
+        line(RETURN, 0, 0, missing),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_call_is_refused_once_and_has_a_reason() {
+        let mut seen = std::collections::BTreeSet::new();
+        for (call, when, reason) in table() {
+            assert!(seen.insert(call), "call {call} stands twice");
+            assert!(!reason.is_empty(), "call {call} has no reason");
+            if let When::Cases(cases) = when {
+                assert!(cases.iter().all(|case| !case.is_empty()), "call {call} has an empty case");
+            }
+        }
+        assert!(seen.len() >= 60, "{} calls", seen.len());
+        Filters::build().unwrap();
+    }
+}

@@ -1,0 +1,94 @@
+//! Mounts a workspace's image: a loop device that frees itself, and a detached mount that only the sandbox gets. The guest
+//! sees files, never the device, so it can't feed the kernel a file system of its own making.
+#![expect(unsafe_code, reason = "loop devices and idmapped mounts have no safe wrapper")]
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+
+const LOOP_CTL_GET_FREE: u64 = 0x4c82;
+const LOOP_CONFIGURE: u64 = 0x4c0a;
+const LO_FLAGS_AUTOCLEAR: u32 = 4;
+/// How often a free device may be taken by somebody else first.
+const ATTEMPTS_MAX: usize = 64;
+
+/// `struct loop_config` of `linux/loop.h`.
+#[repr(C)]
+struct LoopConfig {
+    fd: u32,
+    block_size: u32,
+    info: LoopInfo,
+    reserved: [u64; 8],
+}
+
+/// `struct loop_info64`.
+#[repr(C)]
+struct LoopInfo {
+    numbers: [u64; 5],
+    number: u32,
+    encrypt_type: u32,
+    encrypt_key_size: u32,
+    flags: u32,
+    names: [u8; 64 + 64 + 32],
+    init: [u64; 2],
+}
+
+/// Mounts `image`, nowhere yet. It is unmounted and its device freed when the last mount of it goes; until then the image's
+/// open description, and with it its lock, lives on.
+pub(crate) fn mount(image: BorrowedFd<'_>) -> Result<OwnedFd, String> {
+    let (device, number) = attach(image).map_err(|error| format!("loop device: {error}"))?;
+    let mounted = || -> Result<OwnedFd, Errno> {
+        let context = rustix::mount::fsopen("ext4", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        rustix::mount::fsconfig_set_string(context.as_fd(), "source", format!("/dev/loop{number}"))?;
+        // A host crash loses what was not yet written in any case: no flush of the host's disk per unmount.
+        rustix::mount::fsconfig_set_flag(context.as_fd(), "nobarrier")?;
+        rustix::mount::fsconfig_create(context.as_fd())?;
+        let attributes =
+            MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOATIME;
+        rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+    };
+    let mounted = mounted().map_err(|error| format!("mounting the image: {error}"));
+    drop(device);
+    mounted
+}
+
+fn attach(image: BorrowedFd<'_>) -> Result<(OwnedFd, i32), Errno> {
+    let control = rustix::fs::open("/dev/loop-control", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    let mut config = LoopConfig {
+        fd: u32::try_from(image.as_raw_fd()).map_err(|_| Errno::BADF)?,
+        block_size: 4_096,
+        info: LoopInfo {
+            numbers: [0; 5],
+            number: 0,
+            encrypt_type: 0,
+            encrypt_key_size: 0,
+            flags: LO_FLAGS_AUTOCLEAR,
+            names: [0; 160],
+            init: [0; 2],
+        },
+        reserved: [0; 8],
+    };
+    for _ in 0..ATTEMPTS_MAX {
+        // SAFETY: the request takes no argument and returns a number.
+        let number = unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE) };
+        if number < 0 {
+            return Err(crate::raw::last());
+        }
+        let device = rustix::fs::open(format!("/dev/loop{number}"), OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+        // SAFETY: the structure has the kernel's layout and lives through the call.
+        if unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE, &raw mut config) } == 0 {
+            return Ok((device, number));
+        }
+        let error = crate::raw::last();
+        if error != Errno::BUSY {
+            return Err(error);
+        }
+    }
+    Err(Errno::BUSY)
+}
+
+/// Whether loop devices can be had here.
+pub(crate) fn try_device() -> Result<(), Errno> {
+    rustix::fs::open("/dev/loop-control", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map(drop)
+}

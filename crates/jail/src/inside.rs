@@ -1,0 +1,153 @@
+//! A sandbox's first process from its birth in new namespaces until it serves: raises every wall on itself, says which stand,
+//! and becomes PID 1. It is forked, never executed, so no host file can stand in for it.
+
+use crate::door::{Failure, Stage};
+use crate::filter::Filters;
+use crate::root::{self, View, Workspace};
+use crate::{access, privileges, raw};
+use rustix::io::Errno;
+use sandbox::Limits;
+use serde::{Deserialize, Serialize};
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, OwnedFd};
+
+/// Everything the first process needs.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) environment: Vec<(String, String)>,
+    pub(crate) limits: Limits,
+    pub(crate) walls_optional: Vec<String>,
+    pub(crate) epoch: u64,
+    pub(crate) views: Vec<View>,
+    pub(crate) workspace: Workspace,
+    /// The directory that a workspace in memory is kept in.
+    pub(crate) layer: Option<OwnedFd>,
+    /// Whether the launcher is root, whose groups must go.
+    pub(crate) root: bool,
+    /// The guest's end of its stream.
+    pub(crate) socket: OwnedFd,
+    /// Where the launcher says go, and hears what came of it.
+    pub(crate) sync: OwnedFd,
+}
+
+/// What the first process tells the launcher.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Told {
+    Ready { standing: Vec<String>, missing: Vec<String> },
+    Failed(Failure),
+}
+
+/// The walls as they go up.
+struct Walls<'a> {
+    optional: &'a [String],
+    standing: Vec<String>,
+    missing: Vec<String>,
+}
+
+impl Walls<'_> {
+    /// Notes a wall that stands, or that the spec does without; any other failure ends the start.
+    fn raise(&mut self, wall: &str, raised: Result<(), String>) -> Result<(), Failure> {
+        match raised {
+            Ok(()) => self.standing.push(wall.to_owned()),
+            Err(_) if self.optional.iter().any(|optional| optional == wall) => self.missing.push(wall.to_owned()),
+            Err(detail) => return Err(Failure::wall(wall, detail)),
+        }
+        Ok(())
+    }
+}
+
+fn said(errno: Errno) -> String {
+    errno.to_string()
+}
+
+/// Runs the sandbox from its first instruction to its end; returns the exit code.
+pub(crate) fn run(plan: Plan, filters: &Filters) -> i32 {
+    let told = match prepare(&plan, filters) {
+        Ok(told) => told,
+        Err(failure) => Told::Failed(failure),
+    };
+    let ready = matches!(told, Told::Ready { .. });
+    let text = serde_json::to_vec(&told).unwrap_or_default();
+    let heard = rustix::net::send(&plan.sync, &text, rustix::net::SendFlags::NOSIGNAL).is_ok();
+    if !ready || !heard {
+        return 1;
+    }
+    drop(plan.sync);
+    drop(plan.workspace);
+    drop(plan.views);
+    let budget = budget(&plan.limits);
+    guest::run(guest::Config {
+        socket: plan.socket,
+        environment: plan.environment,
+        commands_max: plan.limits.commands_max,
+        epoch: plan.epoch,
+        layer: plan.layer.map(|directory| guest::Layer { directory, budget }),
+    })
+}
+
+fn budget(limits: &Limits) -> guest::mirror::Budget {
+    guest::mirror::Budget { bytes_max: limits.workspace_bytes_max, entries_max: limits.workspace_inodes_max }
+}
+
+fn prepare(plan: &Plan, filters: &Filters) -> Result<Told, Failure> {
+    let claim = |what: &str, errno: Errno| Failure::stage(Stage::Claim, format!("{what}: {errno}"));
+    keep_only_own(plan).map_err(|errno| claim("descriptors", errno))?;
+    await_go(plan.sync.as_fd()).map_err(|errno| claim("the launcher", errno))?;
+    raw::become_user(guest::USER_ID, guest::USER_ID, plan.root).map_err(|errno| claim("the guest's user", errno))?;
+    rustix::process::setsid().map_err(|errno| claim("session", errno))?;
+    privileges::name_process(c"topside-init");
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    let mut walls = Walls { optional: &plan.walls_optional, standing: Vec::new(), missing: Vec::new() };
+    // Never optional: a guest with the host's files in sight would be no sandbox.
+    root::build(&plan.limits, &plan.views, &plan.workspace)
+        .map_err(|failed| Failure::wall("private_root", format!("{}: {}", failed.what, failed.errno)))?;
+    walls.raise("private_root", Ok(()))?;
+    load(plan)?;
+    let _ = rustix::system::sethostname(b"sandbox");
+    // Without it programs only miss their own loopback; nothing gets weaker.
+    let _ = raw::loopback_up();
+    root::close_process_settings()
+        .map_err(|failed| Failure::wall("private_root", format!("{}: {}", failed.what, failed.errno)))?;
+    privileges::limit(&plan.limits).map_err(|errno| claim("resource limits", errno))?;
+    walls.raise("no_new_privileges", privileges::no_new_privileges().map_err(said))?;
+    walls.raise("landlock", access::restrict(plan.layer.as_ref().map(|layer| layer.as_fd())))?;
+    walls.raise("capabilities", privileges::drop_capabilities().map_err(said))?;
+    privileges::hide().map_err(|errno| claim("hiding PID 1", errno))?;
+    privileges::die_with_parent().map_err(|errno| claim("dying with the launcher", errno))?;
+    walls.raise("seccomp", filters.install())?;
+    Ok(Told::Ready { standing: walls.standing, missing: walls.missing })
+}
+
+/// Closes all that was inherited but what the plan owns; 0, 1 and 2 become the null device.
+fn keep_only_own(plan: &Plan) -> Result<(), Errno> {
+    let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty())?;
+    for number in 0..3 {
+        guest::sys::install(null.as_fd(), number)?;
+    }
+    let mut kept = vec![0, 1, 2, null.as_raw_fd(), plan.socket.as_raw_fd(), plan.sync.as_raw_fd()];
+    kept.extend(plan.layer.as_ref().map(AsRawFd::as_raw_fd));
+    if let Workspace::Mounted(mount) = &plan.workspace {
+        kept.push(mount.as_raw_fd());
+    }
+    kept.extend(plan.views.iter().filter_map(|view| match &view.source {
+        root::Source::Tree(tree) => Some(tree.as_raw_fd()),
+        root::Source::Path(_) => None,
+    }));
+    raw::close_inherited(&kept)
+}
+
+fn await_go(sync: BorrowedFd<'_>) -> Result<(), Errno> {
+    let mut go = [0; 1];
+    match rustix::io::read(sync, &mut go)? {
+        1 => Ok(()),
+        _ => Err(Errno::PIPE),
+    }
+}
+
+/// Fills a workspace in memory from the directory it is kept in.
+fn load(plan: &Plan) -> Result<(), Failure> {
+    let Some(layer) = &plan.layer else { return Ok(()) };
+    let failed = |errno: Errno| Failure::stage(Stage::Workspace, format!("loading the kept files: {errno}"));
+    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+    let workspace = rustix::fs::open(guest::WORKSPACE, flags, rustix::fs::Mode::empty()).map_err(failed)?;
+    guest::mirror::mirror(layer.as_fd(), workspace.as_fd(), budget(&plan.limits)).map_err(failed)
+}

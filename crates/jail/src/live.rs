@@ -1,0 +1,369 @@
+//! A live sandbox as the harness holds it: commands and file operations over the guest's stream.
+
+use crate::door::{Reply, Request};
+use crate::harbour::{Arrived, Harbour, Slot};
+use crate::wire::{Event, Frame, Line, Wire};
+use crate::workspaces;
+use async_trait::async_trait;
+use bytes::{BufMut as _, Bytes, BytesMut};
+use domain::{Id, id};
+use sandbox::wire::{self, ChangeHead, FileFailure, Kind, Listed, Start, Work};
+use sandbox::{Change, Chunk, Command, Error, Exit, Process, RelPath, Sandbox, Stat, Stream, Walls};
+use serde::de::DeserializeOwned;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Bytes of one listing or of one read that are taken in at most.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// Bytes of a file operation's failure.
+const FAILURE_BYTES_MAX: usize = 64 << 10;
+/// Output is credited back in portions of this size.
+const CREDIT_BYTES: usize = wire::WINDOW_BYTES / 4;
+/// How long the guest may take to say that a command runs.
+const START_WAIT_MAX: Duration = Duration::from_secs(30);
+const SIGKILL: i32 = 9;
+
+/// A live sandbox.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) id: Id<id::Sandbox>,
+    pub(crate) walls: Walls,
+    pub(crate) epoch: u64,
+    pub(crate) memory_bytes_max: u64,
+    pub(crate) harbour: Harbour,
+    pub(crate) wire: Arc<Wire>,
+    pub(crate) watch: Arc<Watch>,
+    pub(crate) slot: Mutex<Option<Slot>>,
+    /// Where its workspace is kept.
+    pub(crate) directory: Option<PathBuf>,
+}
+
+/// Asks what the memory limit did.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    pub(crate) harbour: Harbour,
+    pub(crate) slot: u64,
+    pub(crate) seen: AtomicU64,
+}
+
+impl Watch {
+    /// Whether the memory limit killed something since the last time somebody asked.
+    async fn killed(&self) -> bool {
+        match self.harbour.ask(Request::Pressure { slot: self.slot }, Vec::new()).await {
+            Ok(Arrived::Other(Reply::Pressure { kills })) => self.seen.fetch_max(kills, Ordering::AcqRel) < kills,
+            Ok(_) | Err(_) => false,
+        }
+    }
+}
+
+impl Live {
+    async fn run(&self, epoch: u64, work: Work) -> Result<Running, Error> {
+        let payload =
+            serde_json::to_vec(&Start { epoch, work }).map_err(|error| Error::Command { detail: error.to_string() })?;
+        if payload.len() > wire::PAYLOAD_BYTES_MAX {
+            return Err(Error::Limit { limit: format!("command_bytes_max = {}", wire::PAYLOAD_BYTES_MAX) });
+        }
+        let line = self.wire.open().await?;
+        let mut running = Running {
+            wire: Arc::clone(&self.wire),
+            watch: Arc::clone(&self.watch),
+            memory_bytes_max: self.memory_bytes_max,
+            line,
+            sent: false,
+            owed: 0,
+            ending: None,
+            exit: None,
+        };
+        let place = self.wire.place().await?;
+        place.send(Frame { kind: Kind::Start, command: running.line.id, payload: payload.into() });
+        running.sent = true;
+        let first = tokio::time::timeout(START_WAIT_MAX, running.line.events.recv()).await;
+        match first {
+            Ok(Some(Event::Started)) => Ok(running),
+            Ok(Some(Event::Refused(detail))) => {
+                running.exit = Some(Exit::Code(127));
+                Err(Error::Command { detail })
+            }
+            Ok(Some(_)) => Err(Error::Protocol { detail: "a command that spoke before it started".to_owned() }),
+            Ok(None) => Err(self.wire.gone()),
+            Err(_) => {
+                Err(Error::Command { detail: format!("no word of its start for {} s", START_WAIT_MAX.as_secs()) })
+            }
+        }
+    }
+
+    /// Performs a file operation and returns its output, at most `bytes_max` of it.
+    async fn operate(&self, work: Work, input: Vec<Bytes>, path: &RelPath, bytes_max: usize) -> Result<Bytes, Error> {
+        let operation = operation(&work);
+        let failed = |detail: String| Error::File { operation, path: path.to_string(), missing: false, detail };
+        let mut running = self.run(self.epoch, work).await?;
+        for bytes in input {
+            // An operation that has failed already takes no more; its failure is read below.
+            if running.write(bytes).await.is_err() {
+                break;
+            }
+        }
+        let (mut answer, mut failure) = (BytesMut::new(), Vec::new());
+        let exit = loop {
+            match running.next().await? {
+                Chunk::Output(Stream::Stdout, bytes) => {
+                    if answer.len() + bytes.len() > bytes_max {
+                        return Err(Error::Limit { limit: format!("answer_bytes_max = {bytes_max}") });
+                    }
+                    answer.put(bytes);
+                }
+                Chunk::Output(Stream::Stderr, bytes) => {
+                    let room = FAILURE_BYTES_MAX.saturating_sub(failure.len());
+                    failure.extend_from_slice(&bytes[..bytes.len().min(room)]);
+                }
+                Chunk::Exit(exit) => break exit,
+            }
+        };
+        match exit {
+            Exit::Code(0) => Ok(answer.freeze()),
+            Exit::Code(_) => match serde_json::from_slice::<FileFailure>(&failure) {
+                Ok(told) => Err(Error::File { operation, path: told.path, missing: told.missing, detail: told.detail }),
+                Err(_) => Err(failed(format!("failed: {}", String::from_utf8_lossy(&failure)))),
+            },
+            Exit::Signal(signal) => Err(failed(format!("killed inside by signal {signal}"))),
+        }
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, work: Work, path: &RelPath) -> Result<T, Error> {
+        let answer = self.operate(work, Vec::new(), path, ANSWER_BYTES_MAX).await?;
+        serde_json::from_slice(&answer).map_err(|error| Error::Protocol { detail: error.to_string() })
+    }
+}
+
+const fn operation(work: &Work) -> &'static str {
+    match work {
+        Work::Program { .. } => "run",
+        Work::Read { .. } => "read",
+        Work::Stat { .. } => "stat",
+        Work::List { .. } => "list",
+        Work::Changed { .. } => "changed",
+        Work::Apply => "write",
+    }
+}
+
+#[async_trait]
+impl Sandbox for Live {
+    fn id(&self) -> Id<id::Sandbox> {
+        self.id
+    }
+
+    fn walls(&self) -> &Walls {
+        &self.walls
+    }
+
+    async fn start(&self, command: Command) -> Result<Box<dyn Process>, Error> {
+        let Command { argv, workdir, environment, terminal, stdin, epoch } = command;
+        let work = Work::Program { argv, workdir, environment, terminal, stdin };
+        Ok(Box::new(self.run(epoch, work).await?))
+    }
+
+    async fn read(&self, path: &RelPath, offset: u64, bytes_max: u64) -> Result<Bytes, Error> {
+        let room = usize::try_from(bytes_max).unwrap_or(usize::MAX).min(ANSWER_BYTES_MAX);
+        let work = Work::Read { path: path.clone(), offset, bytes_max: room as u64 };
+        self.operate(work, Vec::new(), path, room).await
+    }
+
+    async fn stat(&self, path: &RelPath) -> Result<Stat, Error> {
+        self.ask(Work::Stat { path: path.clone() }, path).await
+    }
+
+    async fn list(&self, path: &RelPath, entries_max: usize) -> Result<Vec<(String, Stat)>, Error> {
+        self.ask(Work::List { path: path.clone(), entries_max }, path).await
+    }
+
+    async fn apply(&self, changes: Vec<Change>) -> Result<(), Error> {
+        let heads: Vec<ChangeHead> = changes.iter().map(head_of).collect();
+        let text = serde_json::to_vec(&heads).map_err(|error| Error::Protocol { detail: error.to_string() })?;
+        if text.len() > wire::CHANGES_BYTES_MAX {
+            return Err(Error::Limit { limit: format!("changes_bytes_max = {}", wire::CHANGES_BYTES_MAX) });
+        }
+        let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
+        let mut input = vec![Bytes::copy_from_slice(&length.to_le_bytes()), Bytes::from(text)];
+        input.extend(changes.into_iter().filter_map(|change| match change {
+            Change::Write { bytes, .. } => Some(bytes),
+            Change::MakeDir { .. } | Change::Remove { .. } => None,
+        }));
+        self.operate(Work::Apply, input, &RelPath::root(), ANSWER_BYTES_MAX).await.map(drop)
+    }
+
+    async fn changed(&self, entries_max: usize) -> Result<Vec<(RelPath, Stat)>, Error> {
+        let listed: Vec<Listed> = self.ask(Work::Changed { entries_max }, &RelPath::root()).await?;
+        // A name that is no path of ours is hostile or broken; it can't be asked for either.
+        Ok(listed.into_iter().filter_map(|(path, stat)| Some((path.parse().ok()?, stat))).collect())
+    }
+
+    async fn close(&self) {
+        let slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.wire.end();
+        if let Some(slot) = slot {
+            let _ = self.harbour.ask(slot.close(), Vec::new()).await;
+        }
+        if let Some(directory) = self.directory.clone() {
+            let _ = tokio::task::spawn_blocking(move || workspaces::await_release(&directory)).await;
+        }
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.wire.end();
+    }
+}
+
+fn head_of(change: &Change) -> ChangeHead {
+    match change {
+        Change::Write { path, bytes, mode } => {
+            ChangeHead::Write { path: path.clone(), bytes: bytes.len() as u64, mode: *mode }
+        }
+        Change::MakeDir { path } => ChangeHead::MakeDir { path: path.clone() },
+        Change::Remove { path } => ChangeHead::Remove { path: path.clone() },
+    }
+}
+
+/// A command under way.
+#[derive(Debug)]
+struct Running {
+    wire: Arc<Wire>,
+    watch: Arc<Watch>,
+    memory_bytes_max: u64,
+    line: Line,
+    sent: bool,
+    /// Cost of output that was taken and not yet credited back.
+    owed: usize,
+    /// Its end, while it is found out whether the memory limit was the reason.
+    ending: Option<Exit>,
+    exit: Option<Exit>,
+}
+
+impl Running {
+    /// Tells the guest that output was taken.
+    async fn settle(&mut self) -> Result<(), Error> {
+        if self.owed < CREDIT_BYTES {
+            return Ok(());
+        }
+        let place = self.wire.place().await?;
+        let credit = u32::try_from(self.owed).unwrap_or(u32::MAX);
+        self.line.account.received.fetch_sub(self.owed, Ordering::AcqRel);
+        self.owed = 0;
+        let payload = Bytes::copy_from_slice(&credit.to_le_bytes());
+        place.send(Frame { kind: Kind::Credit, command: self.line.id, payload });
+        Ok(())
+    }
+
+    async fn end(&mut self, exit: Exit) -> Chunk {
+        self.ending = Some(exit);
+        let suspicious = matches!(exit, Exit::Signal(SIGKILL)) || exit.shell_code() == 128 + SIGKILL;
+        if suspicious && self.watch.killed().await {
+            // The end itself comes with the next call.
+            let limit = self.memory_bytes_max;
+            let note = format!("killed: out of memory; memory_bytes_max = {limit}\n");
+            self.ending = None;
+            self.exit = Some(exit);
+            return Chunk::Output(Stream::Stderr, Bytes::from(note));
+        }
+        self.finished(exit)
+    }
+
+    fn finished(&mut self, exit: Exit) -> Chunk {
+        self.ending = None;
+        self.exit = Some(exit);
+        self.sent = false;
+        Chunk::Exit(exit)
+    }
+
+    async fn send(&self, kind: Kind, payload: Bytes) -> Result<(), Error> {
+        if self.exit.is_some() {
+            return Err(Error::NoProcess);
+        }
+        self.wire.place().await?.send(Frame { kind, command: self.line.id, payload });
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Process for Running {
+    async fn next(&mut self) -> Result<Chunk, Error> {
+        if let Some(exit) = self.ending {
+            return Ok(self.end(exit).await);
+        }
+        if let Some(exit) = self.exit {
+            // Told once; `sent` says whether it still has to be.
+            return if self.sent { Ok(self.finished(exit)) } else { Err(Error::NoProcess) };
+        }
+        self.settle().await?;
+        match self.line.events.recv().await {
+            Some(Event::Output(stream, bytes)) => {
+                self.owed += wire::cost(bytes.len());
+                Ok(Chunk::Output(stream, bytes))
+            }
+            Some(Event::Exit(exit)) => Ok(self.end(exit).await),
+            Some(Event::Started | Event::Refused(_)) => {
+                Err(Error::Protocol { detail: "a command that started twice".to_owned() })
+            }
+            None => Err(self.wire.gone()),
+        }
+    }
+
+    async fn write(&mut self, bytes: Bytes) -> Result<(), Error> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let part = rest.split_to(rest.len().min(wire::DATA_BYTES_MAX));
+            let cost = u32::try_from(wire::cost(part.len())).unwrap_or(u32::MAX);
+            let credit = self.line.account.input.acquire_many(cost).await.map_err(|_| Error::NoProcess)?;
+            let place = self.wire.place().await?;
+            credit.forget();
+            place.send(Frame { kind: Kind::Input, command: self.line.id, payload: part });
+        }
+        Ok(())
+    }
+
+    async fn close_stdin(&mut self) -> Result<(), Error> {
+        self.send(Kind::InputEnd, Bytes::new()).await
+    }
+
+    async fn resize(&mut self, rows: u16, columns: u16) -> Result<(), Error> {
+        let mut payload = BytesMut::new();
+        payload.put_u16_le(rows);
+        payload.put_u16_le(columns);
+        self.send(Kind::Resize, payload.freeze()).await
+    }
+
+    async fn kill(&mut self) -> Result<Exit, Error> {
+        if let Some(exit) = self.exit.or(self.ending) {
+            self.finished(exit);
+            return Ok(exit);
+        }
+        if let Some(kill) = self.line.kill.take() {
+            kill.send(Frame { kind: Kind::Kill, command: self.line.id, payload: Bytes::new() });
+        }
+        loop {
+            match self.line.events.recv().await {
+                Some(Event::Exit(exit)) => {
+                    self.finished(exit);
+                    return Ok(exit);
+                }
+                Some(_) => {}
+                None => return Err(self.wire.gone()),
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.sent && self.exit.is_none() {
+            self.wire.forget(self.line.id);
+        } else if self.exit.or(self.ending).is_none()
+            && let Some(kill) = self.line.kill.take()
+        {
+            kill.send(Frame { kind: Kind::Kill, command: self.line.id, payload: Bytes::new() });
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! What a process gives up for good before it serves a guest: capabilities, the way back to them, resource bounds.
+
+use crate::raw;
+use rustix::io::Errno;
+use sandbox::Limits;
+
+const PR_SET_PDEATHSIG: i32 = 1;
+const PR_SET_DUMPABLE: i32 = 4;
+const PR_CAPBSET_DROP: i32 = 24;
+const PR_SET_SECUREBITS: i32 = 28;
+const PR_SET_NO_NEW_PRIVS: i32 = 38;
+const PR_CAP_AMBIENT: i32 = 47;
+const PR_CAP_AMBIENT_CLEAR_ALL: u64 = 4;
+/// No capabilities for user 0, none kept over a change of user, no ambient ones, and all of that locked.
+const SECUREBITS: u64 = 0b1110_1111;
+/// More capabilities than any kernel knows; the first unknown one ends the loop.
+const CAPABILITIES_MAX: u64 = 64;
+
+/// Gives up every capability and the ways to get one.
+pub(crate) fn drop_capabilities() -> Result<(), Errno> {
+    for capability in 0..CAPABILITIES_MAX {
+        match raw::prctl(PR_CAPBSET_DROP, capability, 0) {
+            Ok(_) => {}
+            Err(Errno::INVAL) => break,
+            Err(error) => return Err(error),
+        }
+    }
+    raw::prctl(PR_SET_SECUREBITS, SECUREBITS, 0)?;
+    raw::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0)?;
+    raw::drop_capabilities()
+}
+
+/// No program that is executed from here gains privileges.
+pub(crate) fn no_new_privileges() -> Result<(), Errno> {
+    raw::prctl(PR_SET_NO_NEW_PRIVS, 1, 0).map(drop)
+}
+
+/// Hides this process's memory and descriptors from others of its user.
+pub(crate) fn hide() -> Result<(), Errno> {
+    raw::prctl(PR_SET_DUMPABLE, 0, 0).map(drop)
+}
+
+/// Dies when its parent does.
+pub(crate) fn die_with_parent() -> Result<(), Errno> {
+    raw::prctl(PR_SET_PDEATHSIG, 9, 0).map(drop)
+}
+
+/// Names this process in listings.
+pub(crate) fn name_process(name: &std::ffi::CStr) {
+    let _ = rustix::thread::set_name(name);
+}
+
+/// Bounds what one process may take.
+pub(crate) fn limit(limits: &Limits) -> Result<(), Errno> {
+    raw::limit(libc::RLIMIT_CORE, 0)?;
+    raw::limit(libc::RLIMIT_NOFILE, limits.open_files_max)?;
+    raw::limit(libc::RLIMIT_FSIZE, limits.workspace_bytes_max.max(limits.tmp_bytes_max))?;
+    raw::limit(libc::RLIMIT_MEMLOCK, 64 << 10)?;
+    raw::limit(libc::RLIMIT_MSGQUEUE, 0)
+}

@@ -1,0 +1,189 @@
+//! The system calls of the launcher that no safe wrapper offers. No decision is made here.
+#![expect(unsafe_code, reason = "clone3, mount_setattr and prctl have no complete safe wrapper")]
+
+use rustix::io::Errno;
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+
+/// The error of the last call.
+pub(crate) fn last() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
+/// Of `linux/sched.h`; the constant in `libc` overflows.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Where a clone came out.
+pub(crate) enum Cloned {
+    Child,
+    Parent { pid: i32, pidfd: OwnedFd },
+}
+
+/// Forks into new namespaces, and into a cgroup when one is given. Only for single-threaded processes.
+pub(crate) fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned, Errno> {
+    let mut pidfd: libc::c_int = -1;
+    // SAFETY: all-zero is a valid `clone_args`.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.flags = flags | libc::CLONE_PIDFD as u64;
+    arguments.pidfd = (&raw mut pidfd) as u64;
+    arguments.exit_signal = libc::SIGCHLD as u64;
+    if let Some(cgroup) = cgroup {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = u64::try_from(cgroup.as_raw_fd()).map_err(|_| Errno::BADF)?;
+    }
+    // SAFETY: without a stack and without CLONE_VM this is a fork; the caller has one thread, so the child's copy of the
+    // allocator and of all locks is consistent.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>()) };
+    match i32::try_from(pid) {
+        Ok(0) => Ok(Cloned::Child),
+        // SAFETY: the kernel stored a new descriptor that nobody else owns.
+        Ok(pid) if pid > 0 => Ok(Cloned::Parent { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }),
+        _ => Err(last()),
+    }
+}
+
+/// `struct mount_attr` of `linux/mount.h`.
+#[repr(C)]
+#[derive(Default)]
+struct MountAttr {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    userns: u64,
+}
+
+pub(crate) const MOUNT_READ_ONLY: u64 = 0x1;
+pub(crate) const MOUNT_NO_SUID: u64 = 0x2;
+pub(crate) const MOUNT_NO_DEV: u64 = 0x4;
+pub(crate) const MOUNT_NO_EXEC: u64 = 0x8;
+const MOUNT_IDMAP: u64 = 0x10_0000;
+
+/// Adds attributes to a mount and all below it.
+pub(crate) fn mount_add(mount: BorrowedFd<'_>, set: u64) -> Result<(), Errno> {
+    set_attributes(mount, &MountAttr { set, ..MountAttr::default() }, true)
+}
+
+/// Makes one mount read-only, not what is mounted below it.
+pub(crate) fn mount_read_only(mount: BorrowedFd<'_>) -> Result<(), Errno> {
+    set_attributes(mount, &MountAttr { set: MOUNT_READ_ONLY, ..MountAttr::default() }, false)
+}
+
+/// Makes a detached mount translate ids by a user namespace.
+pub(crate) fn mount_idmap(mount: BorrowedFd<'_>, userns: BorrowedFd<'_>) -> Result<(), Errno> {
+    let userns = u64::try_from(userns.as_raw_fd()).map_err(|_| Errno::BADF)?;
+    set_attributes(mount, &MountAttr { set: MOUNT_IDMAP, userns, ..MountAttr::default() }, false)
+}
+
+fn set_attributes(mount: BorrowedFd<'_>, attributes: &MountAttr, recursive: bool) -> Result<(), Errno> {
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is an empty string with its end, the structure has the kernel's layout and lives through the call.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            std::ptr::from_ref(attributes),
+            size_of::<MountAttr>(),
+        )
+    };
+    if done < 0 { Err(last()) } else { Ok(()) }
+}
+
+/// `prctl` with plain numbers.
+pub(crate) fn prctl(option: i32, first: u64, second: u64) -> Result<i32, Errno> {
+    // SAFETY: the options used here take numbers only.
+    let done = unsafe { libc::prctl(option, first, second, 0_u64, 0_u64) };
+    if done < 0 { Err(last()) } else { Ok(done) }
+}
+
+/// Becomes one user and group with no further groups.
+pub(crate) fn become_user(uid: u32, gid: u32, clear_groups: bool) -> Result<(), Errno> {
+    // SAFETY: changing credentials of the only thread has no memory effect.
+    unsafe {
+        if clear_groups && libc::setgroups(0, std::ptr::null()) < 0 {
+            return Err(last());
+        }
+        if libc::setresgid(gid, gid, gid) < 0 || libc::setresuid(uid, uid, uid) < 0 {
+            return Err(last());
+        }
+    }
+    Ok(())
+}
+
+/// Gives up every capability, in all three sets.
+pub(crate) fn drop_capabilities() -> Result<(), Errno> {
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: i32,
+    }
+    let header = Header { version: 0x2008_0522, pid: 0 };
+    let none = [0_u32; 6];
+    // SAFETY: version 3 reads two triples of 32-bit sets, which `none` holds.
+    let done = unsafe { libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) };
+    if done < 0 { Err(last()) } else { Ok(()) }
+}
+
+/// Sets both bounds of a resource limit.
+pub(crate) fn limit(resource: libc::__rlimit_resource_t, value: u64) -> Result<(), Errno> {
+    // SAFETY: the structures live through the calls.
+    unsafe {
+        let mut now: libc::rlimit = std::mem::zeroed();
+        if libc::getrlimit(resource, &raw mut now) < 0 {
+            return Err(last());
+        }
+        let value = value.min(now.rlim_max);
+        let new = libc::rlimit { rlim_cur: value, rlim_max: value };
+        if libc::setrlimit(resource, &raw const new) < 0 { Err(last()) } else { Ok(()) }
+    }
+}
+
+/// Brings the loopback interface of this network namespace up.
+pub(crate) fn loopback_up() -> Result<(), Errno> {
+    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)?;
+    // SAFETY: all-zero is a valid `ifreq`; the name is a short string with its end; the structure lives through the call.
+    unsafe {
+        let mut request: libc::ifreq = std::mem::zeroed();
+        request.ifr_name[..2].copy_from_slice(&[b'l' as libc::c_char, b'o' as libc::c_char]);
+        request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+        if libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) < 0 {
+            return Err(last());
+        }
+    }
+    Ok(())
+}
+
+/// Overwrites this process's copy of its environment, so that no child carries a secret of the harness in its memory.
+pub(crate) fn scrub_environment() {
+    // SAFETY: one thread, and nothing holds a reference to an environment string; each string is overwritten up to its end
+    // and the list is emptied.
+    unsafe {
+        unsafe extern "C" {
+            static mut environ: *mut *mut libc::c_char;
+        }
+        let mut entry = environ;
+        while !entry.is_null() && !(*entry).is_null() {
+            libc::memset((*entry).cast(), 0, libc::strlen(*entry));
+            entry = entry.add(1);
+        }
+        libc::clearenv();
+    }
+}
+
+/// In a freshly cloned child: closes every descriptor but `kept`.
+pub(crate) fn close_inherited(kept: &[i32]) -> Result<(), Errno> {
+    // SAFETY: the child owns copies of the launcher's objects, whose destructors never run in it: it ends by `_exit`.
+    unsafe { guest::sys::close_all_but(kept) }
+}
+
+/// Runs a forked child to its end; a panic in it never reaches the stack that it shares with its parent.
+pub(crate) fn in_child(work: impl FnOnce() -> i32) -> ! {
+    let code = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or(101);
+    guest::sys::exit_now(code)
+}
+
+/// Waits for the end of a child.
+pub(crate) fn reap(pid: i32) {
+    let Some(pid) = rustix::process::Pid::from_raw(pid) else { return };
+    while matches!(rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()), Err(Errno::INTR)) {}
+}

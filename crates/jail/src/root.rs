@@ -1,0 +1,356 @@
+//! The private root: an in-memory tree of the host's own tools, read-only, a few synthesised files, and nothing else of the
+//! host. Built inside the sandbox's own namespaces, with the privileges of its user namespace only.
+
+use crate::raw;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags};
+use rustix::mount::{MountPropagationFlags, UnmountFlags};
+use sandbox::Limits;
+use std::io::Write as _;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+/// Host directories shown read-only where they are directories, copied as links where they are links.
+const SYSTEM: [&str; 7] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"];
+/// Host files and directories of `/etc` that tools need to find their libraries and their chosen alternatives.
+const SETTINGS: [&str; 2] = ["etc/alternatives", "etc/ld.so.cache"];
+const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+/// Of `/proc`: what tells of the host or reaches into its kernel.
+const MASKED_FILES: [&str; 29] = [
+    "kcore",
+    "keys",
+    "key-users",
+    "timer_list",
+    "timer_stats",
+    "sched_debug",
+    "sysrq-trigger",
+    "cmdline",
+    "kallsyms",
+    "kmsg",
+    "modules",
+    "iomem",
+    "ioports",
+    "interrupts",
+    "partitions",
+    "diskstats",
+    "swaps",
+    "slabinfo",
+    "vmallocinfo",
+    "pagetypeinfo",
+    "kpagecount",
+    "kpageflags",
+    "kpagecgroup",
+    "latency_stats",
+    "locks",
+    "mtrr",
+    "config.gz",
+    "consoles",
+    "devices",
+];
+const MASKED_DIRECTORIES: [&str; 8] = ["acpi", "asound", "bus", "driver", "fs", "irq", "scsi", "tty"];
+/// What every file system in memory may hold in inodes, beside its bytes.
+const TMP_INODES_MAX: u64 = 100_000;
+const SHM_BYTES_MAX: u64 = 64 << 20;
+
+/// What stands at `/workspace`.
+#[derive(Debug)]
+pub(crate) enum Workspace {
+    /// A mount made outside.
+    Mounted(OwnedFd),
+    /// In memory.
+    Memory {
+        /// Bytes at most.
+        bytes_max: u64,
+    },
+}
+
+/// A read-only view of a host path: a mount made outside as root, or a path that is looked up with the caller's rights.
+#[derive(Debug)]
+pub(crate) struct View {
+    pub(crate) source: Source,
+    pub(crate) inside: String,
+}
+
+/// Where a view comes from.
+#[derive(Debug)]
+pub(crate) enum Source {
+    Tree(OwnedFd),
+    Path(std::path::PathBuf),
+}
+
+/// What failed, and where.
+pub(crate) struct Failed {
+    pub(crate) what: String,
+    pub(crate) errno: Errno,
+}
+
+fn at(what: impl Into<String>) -> impl FnOnce(Errno) -> Failed {
+    let what = what.into();
+    move |errno| Failed { what, errno }
+}
+
+/// A detached copy of a host path with everything mounted below it.
+pub(crate) fn tree(path: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    rustix::mount::open_tree(rustix::fs::CWD, path, flags)
+}
+
+/// A new file system in memory.
+fn memory(bytes_max: u64, inodes_max: u64, mode: &str, attributes: MountAttrFlags) -> Result<OwnedFd, Errno> {
+    let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (key, value) in
+        [("size", bytes_max.to_string()), ("nr_inodes", inodes_max.to_string()), ("mode", mode.to_owned())]
+    {
+        rustix::mount::fsconfig_set_string(context.as_fd(), key, value)?;
+    }
+    rustix::mount::fsconfig_create(context.as_fd())?;
+    rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+const PLAIN: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
+const READ_ONLY: u64 = raw::MOUNT_READ_ONLY | raw::MOUNT_NO_SUID | raw::MOUNT_NO_DEV;
+
+/// Puts a detached mount at a path relative to the root being built.
+fn attach(mount: BorrowedFd<'_>, path: impl rustix::path::Arg) -> Result<(), Errno> {
+    rustix::mount::move_mount(mount, "", rustix::fs::CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+fn directory(path: &str) -> Result<(), Errno> {
+    match rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)) {
+        Err(Errno::EXIST) => Ok(()),
+        done => done,
+    }
+}
+
+fn file(path: &str, content: &str) -> Result<(), Errno> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::from_raw_mode(0o644))?;
+    std::fs::File::from(file)
+        .write_all(content.as_bytes())
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+}
+
+/// Builds the root and moves into it. Afterwards nothing of the old root can be reached by a path.
+pub(crate) fn build(limits: &Limits, views: &[View], workspace: &Workspace) -> Result<(), Failed> {
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private).map_err(at("making mounts private"))?;
+    let system = system().map_err(at("looking at the host's tools"))?;
+    let settings: Vec<_> =
+        SETTINGS.iter().filter_map(|path| Some((*path, tree(Path::new("/").join(path).as_path()).ok()?))).collect();
+    let devices = DEVICES.map(|name| tree(Path::new("/dev").join(name).as_path()));
+    let views = resolved(views)?;
+    let root = memory(8 << 20, 4_096, "755", PLAIN).map_err(at("the root's file system"))?;
+    // Any directory serves as the place where the new root is built; the old root goes away as a whole.
+    rustix::mount::move_mount(&root, "", rustix::fs::CWD, "/usr", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .map_err(at("the root's place"))?;
+    rustix::process::fchdir(&root).map_err(at("the root's place"))?;
+    for name in ["dev", "etc", "proc", "run", "tmp", "var", "workspace"] {
+        directory(name).map_err(at(name))?;
+    }
+    place_system(system)?;
+    place_settings(&settings)?;
+    place_devices(devices)?;
+    place_process_list()?;
+    place_writable(limits, workspace)?;
+    for (tree, inside) in &views {
+        place_view(tree, inside).map_err(at(inside.clone()))?;
+    }
+    enter().map_err(at("entering the root"))
+}
+
+enum System {
+    Tree(&'static str, OwnedFd),
+    Link(&'static str, String),
+}
+
+fn system() -> Result<Vec<System>, Errno> {
+    let mut found = Vec::new();
+    for name in SYSTEM {
+        let path = Path::new("/").join(name);
+        match rustix::fs::readlink(&path, Vec::new()) {
+            Ok(target) => found.push(System::Link(name, target.to_string_lossy().into_owned())),
+            Err(Errno::INVAL) => found.push(System::Tree(name, tree(&path)?)),
+            Err(Errno::NOENT) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
+fn place_system(system: Vec<System>) -> Result<(), Failed> {
+    for entry in system {
+        match entry {
+            System::Link(name, target) => rustix::fs::symlink(target, name).map_err(at(name))?,
+            System::Tree(name, tree) => {
+                directory(name).map_err(at(name))?;
+                raw::mount_add(tree.as_fd(), READ_ONLY).map_err(at(format!("making {name} read-only")))?;
+                attach(tree.as_fd(), name).map_err(at(name))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn place_settings(settings: &[(&str, OwnedFd)]) -> Result<(), Failed> {
+    let (id, name) = (guest::USER_ID, guest::USER_NAME);
+    let passwd =
+        format!("{name}:x:{id}:{id}::/workspace:/bin/sh\nnobody:x:65534:65534::/nonexistent:/usr/sbin/nologin\n");
+    let group = format!("{name}:x:{id}:\nnogroup:x:65534:\n");
+    let files = [
+        ("etc/passwd", passwd.as_str()),
+        ("etc/group", group.as_str()),
+        ("etc/hostname", "sandbox\n"),
+        ("etc/hosts", "127.0.0.1 localhost sandbox\n::1 localhost\n"),
+        ("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"),
+    ];
+    for (path, content) in files {
+        file(path, content).map_err(at(path))?;
+    }
+    for (path, tree) in settings {
+        let is_directory =
+            rustix::fs::fstat(tree).is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir());
+        if is_directory { directory(path) } else { file(path, "") }.map_err(at(*path))?;
+        raw::mount_add(tree.as_fd(), READ_ONLY).map_err(at(*path))?;
+        attach(tree.as_fd(), *path).map_err(at(*path))?;
+    }
+    Ok(())
+}
+
+fn place_devices(devices: [Result<OwnedFd, Errno>; 6]) -> Result<(), Failed> {
+    let dev = memory(64 << 10, 64, "755", MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC)
+        .map_err(at("/dev"))?;
+    attach(dev.as_fd(), "dev").map_err(at("/dev"))?;
+    for (name, device) in DEVICES.iter().zip(devices) {
+        let path = format!("dev/{name}");
+        let device = device.map_err(at(path.clone()))?;
+        file(&path, "").map_err(at(path.clone()))?;
+        raw::mount_add(device.as_fd(), raw::MOUNT_NO_SUID | raw::MOUNT_NO_EXEC).map_err(at(path.clone()))?;
+        attach(device.as_fd(), path.as_str()).map_err(at(path))?;
+    }
+    for (name, target) in [
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+        ("ptmx", "pts/ptmx"),
+    ] {
+        rustix::fs::symlink(target, format!("dev/{name}")).map_err(at(name))?;
+    }
+    for name in ["dev/pts", "dev/shm"] {
+        directory(name).map_err(at(name))?;
+    }
+    let terminals = || -> Result<(), Errno> {
+        let context = rustix::mount::fsopen("devpts", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        for (key, value) in [("ptmxmode", "0666"), ("mode", "0620"), ("max", "256")] {
+            rustix::mount::fsconfig_set_string(context.as_fd(), key, value)?;
+        }
+        rustix::mount::fsconfig_set_flag(context.as_fd(), "newinstance")?;
+        rustix::mount::fsconfig_create(context.as_fd())?;
+        let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        let mount = rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+        attach(mount.as_fd(), "dev/pts")
+    };
+    terminals().map_err(at("/dev/pts"))
+}
+
+fn place_process_list() -> Result<(), Failed> {
+    let context = rustix::mount::fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC).map_err(at("/proc"))?;
+    // Kernels before 5.8 know no such option for one mount alone; PID 1 is hidden by not being dumpable in any case.
+    let _ = rustix::mount::fsconfig_set_string(context.as_fd(), "hidepid", "invisible");
+    rustix::mount::fsconfig_create(context.as_fd()).map_err(at("/proc"))?;
+    let attributes = PLAIN | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let proc =
+        rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(at("/proc"))?;
+    attach(proc.as_fd(), "proc").map_err(at("/proc"))?;
+    for name in MASKED_FILES {
+        let path = format!("proc/{name}");
+        if rustix::fs::access(path.as_str(), rustix::fs::Access::EXISTS).is_ok() {
+            let null = tree(Path::new("dev/null")).map_err(at("dev/null"))?;
+            attach(null.as_fd(), path.as_str()).map_err(at(path))?;
+        }
+    }
+    let empty = memory(0, 2, "555", PLAIN | MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NOEXEC)
+        .map_err(at("masks"))?;
+    directory("run/empty").map_err(at("masks"))?;
+    attach(empty.as_fd(), "run/empty").map_err(at("masks"))?;
+    for name in MASKED_DIRECTORIES {
+        let path = format!("proc/{name}");
+        if rustix::fs::access(path.as_str(), rustix::fs::Access::EXISTS).is_ok() {
+            let copy = tree(Path::new("run/empty")).map_err(at("masks"))?;
+            attach(copy.as_fd(), path.as_str()).map_err(at(path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Forbids more user namespaces inside, then makes `/proc/sys` read-only. After [`build`].
+pub(crate) fn close_process_settings() -> Result<(), Failed> {
+    let set = |file: &str| std::fs::write(file, "0").map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
+    set("/proc/sys/user/max_user_namespaces").map_err(at("user.max_user_namespaces"))?;
+    let settings = tree(Path::new("/proc/sys")).map_err(at("/proc/sys"))?;
+    raw::mount_add(settings.as_fd(), READ_ONLY | raw::MOUNT_NO_EXEC).map_err(at("/proc/sys"))?;
+    rustix::mount::move_mount(&settings, "", rustix::fs::CWD, "/proc/sys", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .map_err(at("/proc/sys"))
+}
+
+fn place_writable(limits: &Limits, workspace: &Workspace) -> Result<(), Failed> {
+    let tmp = memory(limits.tmp_bytes_max, TMP_INODES_MAX, "1777", PLAIN).map_err(at("/tmp"))?;
+    attach(tmp.as_fd(), "tmp").map_err(at("/tmp"))?;
+    rustix::fs::symlink("../tmp", "var/tmp").map_err(at("/var/tmp"))?;
+    let shm = memory(limits.tmp_bytes_max.min(SHM_BYTES_MAX), 1_024, "1777", PLAIN | MountAttrFlags::MOUNT_ATTR_NOEXEC)
+        .map_err(at("/dev/shm"))?;
+    attach(shm.as_fd(), "dev/shm").map_err(at("/dev/shm"))?;
+    let made;
+    let mount = match workspace {
+        Workspace::Mounted(mount) => mount,
+        Workspace::Memory { bytes_max } => {
+            made = memory(*bytes_max, limits.workspace_inodes_max, "755", PLAIN).map_err(at("/workspace"))?;
+            &made
+        }
+    };
+    attach(mount.as_fd(), "workspace").map_err(at("/workspace"))
+}
+
+fn resolved(views: &[View]) -> Result<Vec<(OwnedFd, String)>, Failed> {
+    let mut trees = Vec::new();
+    for view in views {
+        let tree = match &view.source {
+            Source::Tree(tree) => rustix::io::fcntl_dupfd_cloexec(tree, 3),
+            Source::Path(path) => tree(path),
+        };
+        trees.push((tree.map_err(at(view.inside.clone()))?, view.inside.clone()));
+    }
+    Ok(trees)
+}
+
+fn place_view(tree: &OwnedFd, inside: &str) -> Result<(), Errno> {
+    let relative = inside.trim_start_matches('/');
+    let (above, _) = relative.rsplit_once('/').unwrap_or(("", relative));
+    let mut walked = String::new();
+    for component in above.split('/').filter(|component| !component.is_empty()) {
+        walked.push_str(component);
+        directory(&walked)?;
+        walked.push('/');
+    }
+    let is_directory = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(tree)?.st_mode).is_dir();
+    if is_directory {
+        directory(relative)?
+    } else {
+        file(relative, "")?
+    }
+    raw::mount_add(tree.as_fd(), READ_ONLY)?;
+    attach(tree.as_fd(), relative)
+}
+
+/// Makes the tree under the current directory the root, and lets go of the old one.
+fn enter() -> Result<(), Errno> {
+    rustix::process::pivot_root(".", ".")?;
+    rustix::mount::unmount(".", UnmountFlags::DETACH)?;
+    rustix::process::chdir("/")?;
+    for path in ["/", "/dev"] {
+        let mount = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        raw::mount_read_only(mount.as_fd())?;
+    }
+    Ok(())
+}

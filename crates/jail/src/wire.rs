@@ -1,0 +1,234 @@
+//! The harness's end of a guest's stream: frames out through one bounded queue, frames in to the command they name. Whatever
+//! the guest sends beyond its credit or the wire's rules ends the stream; nothing it sends is believed further than that.
+
+use bytes::Bytes;
+use rustix::net::Shutdown;
+use sandbox::wire::{self, FRAME_COST_BYTES, HEAD_BYTES, Head, Kind, Refusal, WINDOW_BYTES};
+use sandbox::{Error, Exit, Stream};
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::AbortHandle;
+
+/// Frames waiting to be written.
+const OUTGOING_FRAMES_MAX: usize = 256;
+/// Events that may wait for one command: a full window of the smallest frames, and its start and end.
+const EVENTS_MAX: usize = WINDOW_BYTES / FRAME_COST_BYTES + 4;
+
+/// A frame to write.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    pub(crate) kind: Kind,
+    pub(crate) command: u32,
+    pub(crate) payload: Bytes,
+}
+
+/// What happened to a command.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Started,
+    Refused(String),
+    Output(Stream, Bytes),
+    Exit(Exit),
+}
+
+/// What reader and command share.
+#[derive(Debug)]
+pub(crate) struct Account {
+    /// Cost of the output that was received and not yet credited back.
+    pub(crate) received: AtomicUsize,
+    /// Credit for input.
+    pub(crate) input: Semaphore,
+}
+
+#[derive(Debug)]
+struct Entry {
+    events: mpsc::Sender<Event>,
+    account: Arc<Account>,
+}
+
+#[derive(Debug, Default)]
+struct Commands {
+    entries: HashMap<u32, Entry>,
+    /// Why the stream ended.
+    gone: Option<Error>,
+}
+
+/// A guest's stream.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    outgoing: mpsc::Sender<Frame>,
+    commands: Arc<Mutex<Commands>>,
+    next: AtomicU32,
+    tasks: [AbortHandle; 2],
+    socket: OwnedFd,
+}
+
+/// A command's place on the wire.
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub(crate) id: u32,
+    pub(crate) events: mpsc::Receiver<Event>,
+    pub(crate) account: Arc<Account>,
+    /// Kept free for its kill, so that dropping never waits.
+    pub(crate) kill: Option<mpsc::OwnedPermit<Frame>>,
+}
+
+fn hold(commands: &Mutex<Commands>) -> MutexGuard<'_, Commands> {
+    // No code panics while it holds this lock, and the map is whole at every moment.
+    commands.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Wire {
+    /// Takes over the stream of a guest that is ready.
+    pub(crate) fn new(stream: OwnedFd, commands_max: usize) -> std::io::Result<Self> {
+        let socket = stream.try_clone()?;
+        let stream = std::os::unix::net::UnixStream::from(stream);
+        stream.set_nonblocking(true)?;
+        let (read, write) = UnixStream::from_std(stream)?.into_split();
+        // Room for every command's kill, kept aside, on top of what is under way.
+        let (outgoing, queue) = mpsc::channel(OUTGOING_FRAMES_MAX + commands_max);
+        let commands = Arc::new(Mutex::new(Commands::default()));
+        let reader = tokio::spawn(receive(read, Arc::clone(&commands))).abort_handle();
+        let writer = tokio::spawn(transmit(write, queue)).abort_handle();
+        Ok(Self { outgoing, commands, next: AtomicU32::new(1), tasks: [reader, writer], socket })
+    }
+
+    /// Opens a line for a new command.
+    pub(crate) async fn open(&self) -> Result<Line, Error> {
+        let kill = self.outgoing.clone().reserve_owned().await.map_err(|_| self.gone())?;
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, events) = mpsc::channel(EVENTS_MAX);
+        let account = Arc::new(Account { received: AtomicUsize::new(0), input: Semaphore::new(WINDOW_BYTES) });
+        let mut commands = hold(&self.commands);
+        if let Some(gone) = &commands.gone {
+            return Err(gone.clone());
+        }
+        commands.entries.insert(id, Entry { events: sender, account: Arc::clone(&account) });
+        Ok(Line { id, events, account, kill: Some(kill) })
+    }
+
+    /// Forgets a command that was never sent.
+    pub(crate) fn forget(&self, id: u32) {
+        hold(&self.commands).entries.remove(&id);
+    }
+
+    /// Waits for a place in the queue; what is then sent is never lost to a cancelled future.
+    pub(crate) async fn place(&self) -> Result<mpsc::Permit<'_, Frame>, Error> {
+        self.outgoing.reserve().await.map_err(|_| self.gone())
+    }
+
+    /// Why the stream ended.
+    pub(crate) fn gone(&self) -> Error {
+        hold(&self.commands).gone.clone().unwrap_or_else(|| Error::Gone { detail: "closed".to_owned() })
+    }
+
+    /// Ends the stream: the guest sees its end and stops.
+    pub(crate) fn end(&self) {
+        let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
+        for task in &self.tasks {
+            task.abort();
+        }
+        finish(&self.commands, Error::Gone { detail: "closed".to_owned() });
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+async fn transmit(mut write: OwnedWriteHalf, mut queue: mpsc::Receiver<Frame>) {
+    while let Some(frame) = queue.recv().await {
+        let head = Head { length: frame.payload.len(), kind: frame.kind, command: frame.command }.to_bytes();
+        let mut bytes = Vec::with_capacity(HEAD_BYTES + frame.payload.len());
+        bytes.extend_from_slice(&head);
+        bytes.extend_from_slice(&frame.payload);
+        if write.write_all(&bytes).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn receive(read: OwnedReadHalf, commands: Arc<Mutex<Commands>>) {
+    let mut read = BufReader::with_capacity(64 << 10, read);
+    let why = loop {
+        match frame(&mut read, &commands).await {
+            Ok(()) => {}
+            Err(why) => break why,
+        }
+    };
+    finish(&commands, why);
+}
+
+/// Every command learns that there is nothing more.
+fn finish(commands: &Mutex<Commands>, why: Error) {
+    let mut commands = hold(commands);
+    commands.gone.get_or_insert(why);
+    for (_, entry) in commands.entries.drain() {
+        entry.account.input.close();
+    }
+}
+
+async fn frame(read: &mut BufReader<OwnedReadHalf>, commands: &Mutex<Commands>) -> Result<(), Error> {
+    let ended = |_| Error::Gone { detail: "its first process ended".to_owned() };
+    let protocol = |detail: &str| Error::Protocol { detail: detail.to_owned() };
+    let mut head = [0; HEAD_BYTES];
+    read.read_exact(&mut head).await.map_err(ended)?;
+    let head = Head::from_bytes(head).map_err(protocol)?;
+    let mut payload = vec![0; head.length];
+    read.read_exact(&mut payload).await.map_err(ended)?;
+    dispatch(&mut hold(commands), head, payload).map_err(protocol)
+}
+
+fn dispatch(commands: &mut Commands, head: Head, payload: Vec<u8>) -> Result<(), &'static str> {
+    if head.kind == Kind::Ready {
+        let spoken = wire::number(&payload) == Some(wire::VERSION);
+        return if spoken { Ok(()) } else { Err("another version of the wire") };
+    }
+    let entry = commands.entries.get(&head.command).ok_or("a frame for a command that does not exist")?;
+    let event = match head.kind {
+        Kind::Started => Event::Started,
+        Kind::Refused => {
+            let refusal: Refusal = serde_json::from_slice(&payload).map_err(|_| "a refusal that is no JSON")?;
+            Event::Refused(refusal.detail)
+        }
+        Kind::Stdout | Kind::Stderr => {
+            let cost = wire::cost(payload.len());
+            if entry.account.received.fetch_add(cost, Ordering::AcqRel) + cost > WINDOW_BYTES {
+                return Err("output beyond its credit");
+            }
+            let stream = if head.kind == Kind::Stdout { Stream::Stdout } else { Stream::Stderr };
+            Event::Output(stream, Bytes::from(payload))
+        }
+        Kind::Exit => Event::Exit(wire::exit_from(&payload).ok_or("an exit that is none")?),
+        Kind::InputCredit => {
+            let credit = wire::number(&payload).ok_or("credit that is no number")? as usize;
+            if entry.account.input.available_permits() + credit > WINDOW_BYTES {
+                return Err("more credit than a window");
+            }
+            entry.account.input.add_permits(credit);
+            return Ok(());
+        }
+        _ => return Err("a frame that only the harness sends"),
+    };
+    let last = matches!(event, Event::Refused(_) | Event::Exit(_));
+    if last {
+        entry.account.input.close();
+    }
+    match entry.events.try_send(event) {
+        // A command whose handle was dropped: it was killed, its end is still awaited here.
+        Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => {}
+        Err(mpsc::error::TrySendError::Full(_)) => return Err("more events than a window holds"),
+    }
+    if last {
+        commands.entries.remove(&head.command);
+    }
+    Ok(())
+}
