@@ -39,7 +39,7 @@ impl Folder {
     pub(crate) fn open(root: &Path) -> Result<Self, Problem> {
         let refused = |message: String| problem("topside.yaml", message, None);
         let root = fs::canonicalize(root)
-            .map_err(|error| refused(format!("the folder `{}` can't be opened: {error}", root.display())))?;
+            .map_err(|error| refused(format!("the folder `{}` can't be opened: {}", root.display(), why(&error))))?;
         if !root.is_dir() {
             return Err(refused(format!("`{}` is no folder; expected a project", root.display())));
         }
@@ -67,8 +67,8 @@ impl Folder {
     /// The text of a file, without a byte order mark.
     pub(crate) fn read(&mut self, name: &str, bytes_max: u64) -> Result<String, Problem> {
         let refused = |message: String| problem(name, message, None);
-        let path = self.inside(name).map_err(|error| refused(error.to_string()))?;
-        let unreadable = |error: io::Error| refused(format!("the file can't be read: {error}"));
+        let path = self.inside(name).map_err(|error| refused(why(&error)))?;
+        let unreadable = |error: io::Error| refused(why(&error));
         let about = fs::metadata(&path).map_err(unreadable)?;
         if !about.is_file() {
             return Err(refused("no regular file".into()));
@@ -126,7 +126,7 @@ impl Folder {
         let entries = match self.inside(folder).and_then(fs::read_dir) {
             Ok(entries) => entries,
             Err(error) => {
-                problems.push(problem(folder, format!("the folder can't be read: {error}"), None));
+                problems.push(problem(folder, format!("the folder can't be read: {}", why(&error)), None));
                 return Vec::new();
             }
         };
@@ -181,6 +181,15 @@ fn near_miss(ending: &str, got: &str) -> bool {
         _ => &[],
     };
     misses.contains(&got)
+}
+
+/// Why something can't be read, in words that are the same everywhere.
+pub(crate) fn why(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "it is not there".to_owned(),
+        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        _ => error.to_string(),
+    }
 }
 
 /// A problem of the file as a whole.

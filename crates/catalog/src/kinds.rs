@@ -545,7 +545,7 @@ static ENTRY: Shape = Shape::Tagged(&[
         about: "A file with this text.",
         fields: &[
             field("content", Required, Shape::Verbatim { bytes_max: 512 << 10 }, "The text, as it stands."),
-            field("mode", Optional("0644"), Shape::Mode, "Permission bits in octal."),
+            field("mode", Optional("0644"), Shape::Mode, "Permission bits in octal, such as `0644`."),
         ],
     },
     Object {

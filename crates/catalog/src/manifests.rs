@@ -1,7 +1,7 @@
 //! `manifests/*.yaml`: from checked values to manifests. Files are only looked for here; they are copied when a
 //! workspace is made.
 
-use crate::folder::{Folder, Found};
+use crate::folder::{Folder, Found, why};
 use crate::problem::{Rule, shown};
 use crate::project::{required, text_map};
 use crate::shape::{Check, mode};
@@ -96,7 +96,9 @@ impl Reader<'_, '_> {
             (Ok(Found::File { .. }), true) => {
                 (format!("`{}` is a file; expected a folder", shown(name)), Some("write `type: local_file`".to_owned()))
             }
-            (Err(error), _) => (format!("`{}` is not there: {error}", shown(name)), self.folder.similar(path.as_str())),
+            (Err(error), _) => {
+                (format!("`{}` can't be used: {}", shown(name), why(&error)), self.folder.similar(path.as_str()))
+            }
         };
         self.check.wrong(Rule::Dangling, node.at, message, hint);
         None

@@ -89,7 +89,7 @@ fn played(source: &Node, check: &mut Check<'_>, folder: &mut Folder) -> (Option<
         Ok(read) => read,
         Err(problem) => {
             let Problem { message, .. } = problem;
-            let message = format!("the transcript `{name}`: {message}");
+            let message = format!("the transcript `{name}` can't be used: {message}");
             check.wrong(Rule::Dangling, source.at, message, folder.similar(name));
             return (None, None);
         }

@@ -1,6 +1,6 @@
 //! `tools/*.yaml`: from checked values to tools, and whether schema, contract and deed fit each other.
 
-use crate::folder::{Folder, Found};
+use crate::folder::{Folder, Found, why};
 use crate::problem::{Rule, did_you_mean, listed, shown};
 use crate::project::{number, required, text_map, texts, word};
 use crate::query;
@@ -22,7 +22,7 @@ pub(crate) fn tool(name: &str, node: &Node, check: &mut Check<'_>, folder: &mut 
     let contract = Contract {
         idempotency: word(node, "idempotency").unwrap_or(default.idempotency),
         repeat: word(node, "repeat").unwrap_or(default.repeat),
-        approval: word(node, "approval").unwrap_or_else(|| default.approval),
+        approval: word(node, "approval").unwrap_or(default.approval),
         timeout_ms: number(node, "timeout_seconds", default.timeout_ms / 1_000) * 1_000,
         output_bytes_max: number(node, "output_bytes_max", default.output_bytes_max),
         effect,
@@ -186,7 +186,7 @@ impl Deed<'_, '_> {
                 self.check.wrong(Rule::Dangling, node.at, message, None);
             }
             Err(error) => {
-                let message = format!("{what} `{}` is not there: {error}", shown(name));
+                let message = format!("{what} `{}` can't be used: {}", shown(name), why(&error));
                 self.check.wrong(Rule::Dangling, node.at, message, self.folder.similar(name));
             }
         }
@@ -235,9 +235,7 @@ impl Deed<'_, '_> {
             let hint = Some("write `method: POST`, or put the arguments into `url`".to_owned());
             self.check.wrong(Rule::BadValue, node.at, "a GET has no body", hint);
         }
-        if method == "DELETE" && self.contract.effect == Effect::Read
-            || matches!(method.as_str(), "PUT" | "PATCH") && self.contract.effect == Effect::Read
-        {
+        if matches!(method.as_str(), "DELETE" | "PATCH" | "PUT") && self.contract.effect == Effect::Read {
             let at = self.tool.get("effect").map_or(self.run.at, |node| node.at);
             let hint = Some("write `effect: external` or `effect: destructive`".to_owned());
             self.check.wrong(Rule::BadValue, at, format!("the effect is `read`, but the method is {method}"), hint);
