@@ -27,7 +27,7 @@ fn app() -> Router {
         .route("/pieces", on_get(|| async { pieces(false) }))
         .route("/half", on_get(|| async { pieces(true) }))
         .route("/head-only", on_get(|| async { Body::from_stream(stream::pending::<Result<Bytes, Infallible>>()) }))
-        .route("/never", on_get(|| future::pending::<()>()))
+        .route("/never", on_get(future::pending::<()>))
         .route("/large", on_get(|| async { "x".repeat(100_000) }))
 }
 
