@@ -130,6 +130,11 @@ impl Append {
         if self.drafts.is_empty() {
             return Err(Error::Invalid { reason: "no records" });
         }
+        if let Fence::Effect { epoch, .. } = self.fence
+            && i64::try_from(epoch).is_err()
+        {
+            return Err(Error::Invalid { reason: "an epoch of more than 63 bits" });
+        }
         if self.contents.iter().any(|item| item.key.session() != &self.key) {
             return Err(Error::Invalid { reason: "contents sealed for another session" });
         }

@@ -92,7 +92,8 @@ SELECT tenant, 'ses_' || lower(hex(session)) AS session, position,
 FROM records;
 ";
 
-/// The connection that writes.
+/// The connection that writes. `secure_delete` is on all the time: pages that a growing table moves rows out of must not
+/// keep copies that a later erasure can't reach.
 pub(crate) fn connect(file: &Path) -> Result<Connection, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(file, flags)?;
@@ -103,6 +104,7 @@ pub(crate) fn connect(file: &Path) -> Result<Connection, Error> {
          PRAGMA journal_mode = WAL;
          PRAGMA synchronous = FULL;
          PRAGMA foreign_keys = OFF;
+         PRAGMA secure_delete = ON;
          PRAGMA temp_store = MEMORY;
          PRAGMA cache_size = -4096;
          PRAGMA wal_autocheckpoint = 2000;

@@ -246,19 +246,16 @@ impl Writer {
         Ok(())
     }
 
-    /// Erases in a transaction of its own, overwrites the freed pages and empties the write-ahead log, so that the bytes
-    /// are gone from the files when this returns.
+    /// Erases in a transaction of its own (`secure_delete` overwrites what is freed) and empties the write-ahead log, so
+    /// that the bytes are gone from the files when this returns.
     fn erase(&mut self, key: &SessionKey, item: Option<Id<id::Content>>) -> Result<Erased, Error> {
-        self.connection.execute_batch("PRAGMA secure_delete = ON")?;
         let erased = self.transaction(|writer| match item {
             Some(item) => {
                 let item = apply::erase_item(&writer.connection, key, item)?;
                 Ok(Erased { item, objects: Vec::new() })
             }
             None => Ok(Erased { item: None, objects: apply::erase_session(&writer.connection, key)? }),
-        });
-        self.connection.execute_batch("PRAGMA secure_delete = OFF")?;
-        let erased = erased?;
+        })?;
         if item.is_none() {
             // Before the next entry is looked at: it may hold contents sealed under this key.
             self.data_keys.destroy(key);
