@@ -1,0 +1,134 @@
+//! A small house for tests: a project in a temporary folder, a real SQLite journal, a scripted model, Rust functions as tools.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part of the house")]
+
+use blob::{Blobs, Links};
+use catalog::Catalog;
+use domain::record::Save;
+use domain::{Id, Record, id};
+use engine::{Engine, Limits, Parts, SessionName, Submission};
+use journal::{Config, Content, Journal, MemoryObjects, PlainWrap, SessionKey};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use stdx::{Clock, Random};
+use tempfile::TempDir;
+use tools::Functions;
+
+pub const TENANT: &str = "default";
+
+/// A project whose only agent is `maya`, with tools that run Rust functions.
+pub struct Project {
+    pub folder: TempDir,
+}
+
+/// A tool: its name, its effect, and further lines of its declaration.
+pub type ToolLines<'a> = (&'a str, &'a str, &'a str);
+
+impl Project {
+    pub fn new(limits: &str, tools: &[ToolLines<'_>], transcript: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        let names: Vec<_> = tools.iter().map(|(name, ..)| *name).collect();
+        write("topside.yaml", "default_agent: maya\n");
+        let front = format!("model: main\ntools: [{}]\nlimits: {{{limits}}}", names.join(", "));
+        write("agents/maya.md", &format!("---\n{front}\n---\nYou are Maya.\n"));
+        write("models/main.yaml", "main: {provider: script, transcript: script.yaml}\n");
+        write("script.yaml", transcript);
+        for (name, effect, more) in tools {
+            let text = format!(
+                "description: Does {name}.\ninput_schema: {{type: object, properties: {{n: {{type: integer}}}}}}\neffect: {effect}\n{more}run: {{function: {{}}}}\n"
+            );
+            write(&format!("tools/{name}.yaml"), &text);
+        }
+        Self { folder }
+    }
+
+    pub fn write(&self, path: &str, text: &str) {
+        let path = self.folder.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    pub fn data(&self) -> std::path::PathBuf {
+        self.folder.path().join("data")
+    }
+
+    pub fn engine(&self, functions: Functions) -> Engine {
+        self.engine_with(functions, Vec::new())
+    }
+
+    pub fn engine_with(&self, functions: Functions, providers: Vec<Arc<dyn sandbox::Provider>>) -> Engine {
+        let catalog = Arc::new(Catalog::load(self.folder.path(), &|_| None).unwrap_or_else(|problems| panic!("{problems}")));
+        open(&self.data(), Arc::new(move || catalog.clone()), functions, providers)
+    }
+}
+
+pub fn open(
+    data: &Path,
+    catalog: Arc<dyn Fn() -> Arc<Catalog> + Send + Sync>,
+    functions: Functions,
+    providers: Vec<Arc<dyn sandbox::Provider>>,
+) -> Engine {
+    let (clock, random) = (Clock::system(), Random::system());
+    let objects = data.join("objects");
+    fs::create_dir_all(&objects).unwrap();
+    let parts = journal::Parts {
+        clock: clock.clone(),
+        random: random.clone(),
+        wrap: Arc::new(PlainWrap),
+        objects: Arc::new(MemoryObjects::default()),
+    };
+    let journal = Journal::open(data, parts, Config::default()).unwrap();
+    Engine::new(Parts {
+        blobs: Blobs::local(&objects, Links::new(&[7; 32], clock.clone())).unwrap(),
+        journal,
+        catalog,
+        providers,
+        net: net::Client::new(net::Settings::default()).unwrap(),
+        environment: Arc::new(|_| None),
+        secrets: vault::Secrets::new(BTreeMap::new()),
+        functions,
+        limits: Limits::default(),
+        clock,
+        random,
+    })
+}
+
+pub fn ask(message: &str) -> Submission {
+    Submission {
+        tenant: TENANT.into(),
+        principal: Id::from_name(TENANT, "local"),
+        session: SessionName::New,
+        agent: None,
+        message: message.into(),
+        save: Save::Declared,
+        idempotency: None,
+    }
+}
+
+/// The session's records.
+pub async fn records(engine: &Engine, session: Id<id::Session>) -> Vec<Record> {
+    let key = SessionKey::new(TENANT, session);
+    let stored = engine.journal().records(&key, 0, 1_000).await.unwrap();
+    stored.iter().map(|record| record.decode().unwrap()).collect()
+}
+
+/// The kinds of the session's records, in order.
+pub async fn kinds(engine: &Engine, session: Id<id::Session>) -> String {
+    let records = records(engine, session).await;
+    records.iter().map(|record| record.event.kind()).collect::<Vec<_>>().join(" ")
+}
+
+/// Text of a content item.
+pub async fn text(engine: &Engine, session: Id<id::Session>, content: &domain::ContentRef) -> String {
+    let key = SessionKey::new(TENANT, session);
+    match engine.journal().content(&key, content).await.unwrap() {
+        Content::Bytes(bytes) => String::from_utf8(bytes).unwrap(),
+        Content::Erased => "[erased]".into(),
+    }
+}
