@@ -10,13 +10,18 @@ use std::time::Duration;
 /// before anything happens. At the contract's time limit what runs is killed; dropping the future kills it too.
 pub async fn execute(permit: Permit, toolbox: &Toolbox, bench: &dyn Bench) -> Outcome {
     if !permit.is_good_at(bench.clock().monotonic()) {
-        return Outcome::error("permit_expired", "The permission for this call expired before it began; nothing was done.");
+        return Outcome::error(
+            "permit_expired",
+            "The permission for this call expired before it began; nothing was done.",
+        );
     }
     let call = permit.call();
     let read = toolbox.entry(&call.tool).ok_or_else(|| toolbox.unknown(&call.tool));
     let (entry, arguments) = match read.and_then(|entry| Ok((entry, entry.read(call)?))) {
         Ok(read) => read,
-        Err(rejection) => return Outcome::error(rejection.code, rejection.text).failed(CallStatus::Invalid, rejection.code),
+        Err(rejection) => {
+            return Outcome::error(rejection.code, rejection.text).failed(CallStatus::Invalid, rejection.code);
+        }
     };
     let job = Job { call, contract: &entry.contract, epoch: permit.epoch(), arguments, bench };
     let begun = bench.clock().monotonic();
@@ -37,6 +42,9 @@ async fn run(kind: &Kind, job: &Job<'_>) -> Outcome {
         Kind::ApplyPatch => Box::pin(kinds::apply_patch::run(job)).await,
         Kind::ViewImage => Box::pin(kinds::view_image::run(job)).await,
         Kind::ReadOutput => kinds::read_output::run(job).await,
+        Kind::Sql(statement) => kinds::sql::run(statement, job).await,
+        Kind::Command(program) => Box::pin(kinds::command::run(program, job)).await,
+        Kind::Http(service) => Box::pin(kinds::http::run(service, job)).await,
         Kind::Function(function) => Box::pin(kinds::function::run(function, job)).await,
     }
 }

@@ -8,7 +8,9 @@ mod kinds;
 mod outcome;
 mod output;
 mod patch;
+mod project;
 mod schema;
+mod sql;
 mod terminals;
 mod toolbox;
 

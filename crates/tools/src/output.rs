@@ -56,7 +56,6 @@ impl Capture {
         self.total_bytes = 0;
         whole
     }
-
 }
 
 /// What a model is shown of an output.
@@ -89,7 +88,8 @@ pub(crate) fn show(whole: &[u8], bytes_max: u64, call: Id<id::Call>) -> Shown {
         )
     };
     // The longest the marker can get is with the largest numbers.
-    let room = bytes_max.saturating_sub(length(prefix.as_bytes()) + length(marker(length(whole), length(whole)).as_bytes()));
+    let room =
+        bytes_max.saturating_sub(length(prefix.as_bytes()) + length(marker(length(whole), length(whole)).as_bytes()));
     let half = usize::try_from(room / 2).unwrap_or(usize::MAX);
     let (head, head_end) = head(whole, half);
     let (tail, tail_start) = tail(&whole[head_end..], half);

@@ -149,7 +149,12 @@ fn told(error: &ValidationError<'_>) -> (String, String) {
     };
     let got = || echo(error.instance());
     let listed = |names: &[String]| {
-        names.iter().take(WRONG_MAX).map(|name| format!("`{}`", brief(name, ECHO_BYTES_MAX))).collect::<Vec<_>>().join(", ")
+        names
+            .iter()
+            .take(WRONG_MAX)
+            .map(|name| format!("`{}`", brief(name, ECHO_BYTES_MAX)))
+            .collect::<Vec<_>>()
+            .join(", ")
     };
     use ValidationErrorKind as Kind;
     let expected = match error.kind() {
@@ -166,7 +171,9 @@ fn told(error: &ValidationError<'_>) -> (String, String) {
             format!("expected {}, got {}", kinds.join(" or "), got())
         }
         Kind::Enum { options } => format!("expected one of {}, got {}", brief(&options.to_string(), 400), got()),
-        Kind::Constant { expected_value } => format!("expected {}, got {}", brief(&expected_value.to_string(), 400), got()),
+        Kind::Constant { expected_value } => {
+            format!("expected {}, got {}", brief(&expected_value.to_string(), 400), got())
+        }
         Kind::Minimum { limit } => format!("expected at least {limit}, got {}", got()),
         Kind::Maximum { limit } => format!("expected at most {limit}, got {}", got()),
         Kind::ExclusiveMinimum { limit } => format!("expected more than {limit}, got {}", got()),

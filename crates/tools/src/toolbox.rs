@@ -52,7 +52,9 @@ pub enum Error {
         built_in: bool,
     },
     /// A tool of kind `function` that no function was registered for.
-    #[error("tool `{tool}`: no function of this name is registered; hint: add it to `Functions` before the project is loaded")]
+    #[error(
+        "tool `{tool}`: no function of this name is registered; hint: add it to `Functions` before the project is loaded"
+    )]
     Function {
         /// The tool.
         tool: String,
@@ -93,6 +95,7 @@ impl Toolbox {
             toolbox.add(&spec, contract, kind)?;
             specs.push(spec);
         }
+        let pool = Arc::default();
         for tool in tools {
             if crate::BUILT_IN.contains(&tool.name.as_str()) {
                 return Err(Error::Duplicate { tool: tool.name.clone(), built_in: true });
@@ -103,7 +106,7 @@ impl Toolbox {
                 input_schema: tool.input_schema.clone(),
                 grammar: None,
             };
-            toolbox.add(&spec, tool.contract.clone(), kinds::declared(tool, functions)?)?;
+            toolbox.add(&spec, tool.contract.clone(), kinds::declared(tool, functions, &pool)?)?;
             specs.push(spec);
         }
         toolbox.specs = specs.into();
@@ -157,7 +160,10 @@ impl Toolbox {
         match self.entries.len() {
             0 => text += " This agent has no tools.",
             count if count <= LISTED_MAX => {
-                text += &format!(" The tools are {}.", quoted(self.entries.iter().map(|entry| entry.name.as_str()).collect()));
+                text += &format!(
+                    " The tools are {}.",
+                    quoted(self.entries.iter().map(|entry| entry.name.as_str()).collect())
+                );
             }
             _ => {}
         }

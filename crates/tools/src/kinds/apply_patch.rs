@@ -196,11 +196,14 @@ impl Draft<'_> {
         let (bytes, stat) = files::read(self.sandbox, path, FILE_BYTES_MAX).await.map_err(|error| match error {
             Unread::Missing => missing(path),
             Unread::Kind(kind) => conflict(format!("it is {kind}, expected a file")),
-            Unread::TooLarge(bytes) => conflict(format!("it has {bytes} bytes; a patch changes files of at most {FILE_BYTES_MAX}")),
+            Unread::TooLarge(bytes) => {
+                conflict(format!("it has {bytes} bytes; a patch changes files of at most {FILE_BYTES_MAX}"))
+            }
             Unread::Sandbox(error) => Refusal { code: error.code(), text: error.to_string() },
         })?;
-        let text = String::from_utf8(bytes.to_vec())
-            .map_err(|error| conflict(format!("it is no UTF-8 text, from byte {} on", error.utf8_error().valid_up_to())))?;
+        let text = String::from_utf8(bytes.to_vec()).map_err(|error| {
+            conflict(format!("it is no UTF-8 text, from byte {} on", error.utf8_error().valid_up_to()))
+        })?;
         Ok((text, Some(stat.mode & 0o7777)))
     }
 

@@ -1,9 +1,9 @@
 //! `exec_command` and `write_stdin`: commands in the sandbox, with the names, arguments and result text of the Agents SDK.
 
 use super::Job;
+use crate::Outcome;
 use crate::output::{self, BYTES_PER_TOKEN};
 use crate::terminals::{End, Report, TERMINALS_MAX, Terminal, Unread};
-use crate::Outcome;
 use bytes::Bytes;
 use domain::{CallStatus, ToolSpec};
 use sandbox::{Command, RelPath};
@@ -111,8 +111,11 @@ pub(crate) async fn write(job: &Job<'_>) -> Outcome {
     let chars = job.text("chars").unwrap_or_default();
     let terminals = job.bench.terminals();
     let Some(terminal) = terminals.get(id) else {
-        let text = format!("write_stdin failed: unknown session_id {id}; it ended, was closed, or never was. Start the command again with exec_command.");
-        return render(job, begun, &Standing::Exited(1), text.into_bytes(), None).failed(CallStatus::Error, "terminal_unknown");
+        let text = format!(
+            "write_stdin failed: unknown session_id {id}; it ended, was closed, or never was. Start the command again with exec_command."
+        );
+        return render(job, begun, &Standing::Exited(1), text.into_bytes(), None)
+            .failed(CallStatus::Error, "terminal_unknown");
     };
     let asked = job.number("yield_time_ms").unwrap_or(250);
     let wait_ms = asked.clamp(if chars.is_empty() { POLL_MS_MIN } else { YIELD_MS_MIN }, YIELD_MS_MAX);
@@ -146,7 +149,9 @@ pub(crate) async fn write(job: &Job<'_>) -> Outcome {
 fn told(job: &Job<'_>, begun: Duration, report: Report, id: Option<u64>) -> Outcome {
     let Report { mut output, total_bytes, end } = report;
     match (end, id) {
-        (Some(End::Exit(exit)), _) => render(job, begun, &Standing::Exited(exit.shell_code()), output, Some(total_bytes)),
+        (Some(End::Exit(exit)), _) => {
+            render(job, begun, &Standing::Exited(exit.shell_code()), output, Some(total_bytes))
+        }
         (Some(End::Lost(error)), _) => {
             output.extend_from_slice(format!("\n[the command was lost: {error}]\n").as_bytes());
             render(job, begun, &Standing::Lost, output, Some(total_bytes)).failed(CallStatus::Error, error.code())
@@ -154,7 +159,9 @@ fn told(job: &Job<'_>, begun: Duration, report: Report, id: Option<u64>) -> Outc
         (None, Some(id)) => {
             let open = job.bench.terminals().count();
             if open >= TERMINALS_WARN {
-                let warning = format!("\n[{open} of at most {TERMINALS_MAX} sessions are open; the one idle longest is ended for a further one]\n");
+                let warning = format!(
+                    "\n[{open} of at most {TERMINALS_MAX} sessions are open; the one idle longest is ended for a further one]\n"
+                );
                 output.extend_from_slice(warning.as_bytes());
             }
             render(job, begun, &Standing::Running(id), output, Some(total_bytes))

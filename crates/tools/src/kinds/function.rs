@@ -22,7 +22,9 @@ pub(crate) async fn run(function: &Function, job: &Job<'_>) -> Outcome {
     match answer {
         Ok(Ok(reply)) => shown(reply.0, job),
         Ok(Err(error)) => Outcome::error("function_failed", output::brief(&error, 4_096)),
-        Err(_) => Outcome::error("function_panicked", format!("The tool `{}` broke down and gave no answer.", job.call.tool)),
+        Err(_) => {
+            Outcome::error("function_panicked", format!("The tool `{}` broke down and gave no answer.", job.call.tool))
+        }
     }
 }
 

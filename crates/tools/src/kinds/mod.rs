@@ -1,19 +1,27 @@
 //! The kinds of tools, one file each, and which of them an agent is offered.
 
 pub(crate) mod apply_patch;
+pub(crate) mod command;
 pub(crate) mod exec;
 mod files;
 pub(crate) mod function;
+pub(crate) mod http;
 pub(crate) mod read_output;
+pub(crate) mod sql;
+mod url;
 pub(crate) mod view_image;
 
-use crate::{Bench, Outcome};
+use self::command::Program;
+use self::http::Service;
 use crate::functions::{Function, Functions};
 use crate::schema::Schema;
+use crate::sql::{Pool, Statement};
 use crate::toolbox::Error;
+use crate::{Bench, Outcome};
 use domain::agent::Capability;
 use domain::{Call, CallStatus, Contract, Effect, Tool, ToolRun, ToolSpec};
 use serde_json::{Map, Value};
+use std::sync::Arc;
 
 /// What a tool does when it is called.
 #[derive(Debug)]
@@ -24,6 +32,9 @@ pub(crate) enum Kind {
     ViewImage,
     ReadOutput,
     Function(Function),
+    Sql(Statement),
+    Command(Program),
+    Http(Box<Service>),
 }
 
 /// One call as its kind sees it.
@@ -58,10 +69,21 @@ impl Job<'_> {
 
 impl Kind {
     /// Whether what it runs and its schema fit together.
-    pub(crate) fn check(&self, _tool: &str, _schema: &Schema) -> Result<(), Error> {
-        match self {
-            _ => Ok(()),
-        }
+    pub(crate) fn check(&self, tool: &str, schema: &Schema) -> Result<(), Error> {
+        let (key, unknown) = match self {
+            Self::Sql(statement) => ("sql.query", statement.unknown_parameter(schema)),
+            Self::Http(service) => ("http", service.unknown_argument(schema)),
+            Self::ExecCommand
+            | Self::WriteStdin
+            | Self::ApplyPatch
+            | Self::ViewImage
+            | Self::ReadOutput
+            | Self::Command(_)
+            | Self::Function(_) => return Ok(()),
+        };
+        let Some(name) = unknown else { return Ok(()) };
+        let detail = format!("`{name}` is no property of input_schema; hint: add it there");
+        Err(Error::Run { tool: tool.to_owned(), key, detail })
     }
 }
 
@@ -100,14 +122,25 @@ pub(crate) fn timed_out(kind: &Kind, job: &Job<'_>, seconds: f64) -> Outcome {
 }
 
 /// What a declared tool runs.
-pub(crate) fn declared(tool: &Tool, functions: &Functions) -> Result<Kind, Error> {
+pub(crate) fn declared(tool: &Tool, functions: &Functions, pool: &Arc<Pool>) -> Result<Kind, Error> {
+    let wrong = |key, detail| Error::Run { tool: tool.name.clone(), key, detail };
     match &tool.run {
         ToolRun::Function => {
             let missing = || Error::Function { tool: tool.name.clone() };
             Ok(Kind::Function(functions.get(&tool.name).ok_or_else(missing)?.clone()))
         }
-        ToolRun::Sql { .. } | ToolRun::Command { .. } | ToolRun::Http { .. } => {
-            Err(Error::Run { tool: tool.name.clone(), key: "kind", detail: "not served yet".into() })
+        ToolRun::Sql { database, query, rows_max } => {
+            let writes = tool.contract.effect != Effect::Read;
+            Ok(Kind::Sql(Statement::new(database, query, *rows_max, writes, Arc::clone(pool))))
         }
+        ToolRun::Command { program, env } if program.iter().all(|word| !word.is_empty()) && !program.is_empty() => {
+            Ok(Kind::Command(Program { argv: program.clone(), environment: env.clone() }))
+        }
+        ToolRun::Command { .. } => {
+            Err(wrong("command.program", "expected a program and its arguments, none of them empty".into()))
+        }
+        ToolRun::Http { method, url, headers, body } => Service::new(method, url, headers, body)
+            .map(|service| Kind::Http(Box::new(service)))
+            .map_err(|(key, detail)| wrong(key, detail)),
     }
 }

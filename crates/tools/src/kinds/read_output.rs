@@ -23,7 +23,10 @@ pub(crate) fn spec() -> ToolSpec {
 pub(crate) async fn run(job: &Job<'_>) -> Outcome {
     let unknown = |id: &str| {
         let id = crate::output::brief(id, 64);
-        Outcome::error("output_unknown", format!("There is no stored output `{id}` in this session. Use the id that a truncation marker names."))
+        Outcome::error(
+            "output_unknown",
+            format!("There is no stored output `{id}` in this session. Use the id that a truncation marker names."),
+        )
     };
     let asked = job.text("output").unwrap_or_default();
     let Ok(call) = asked.parse::<Id<id::Call>>() else { return unknown(asked) };
@@ -34,7 +37,10 @@ pub(crate) async fn run(job: &Job<'_>) -> Outcome {
         return unknown(asked);
     };
     if offset > total || (offset == total && total > 0) {
-        return Outcome::error("output_offset", format!("The output `{call}` ends at byte {total}; offset {offset} is beyond its end."));
+        return Outcome::error(
+            "output_offset",
+            format!("The output `{call}` ends at byte {total}; offset {offset} is beyond its end."),
+        );
     }
     let (text, bytes) = head(&page, usize::try_from(bytes_max).unwrap_or(usize::MAX));
     let end = offset.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));

@@ -14,7 +14,8 @@ const IMAGE_BYTES_MAX: u64 = 10 * 1024 * 1024;
 /// Bytes in which an SVG's root element has to begin.
 const SVG_BYTES_MAX: usize = 4_096;
 
-const DESCRIPTION: &str = "Shows you an image from the workspace: png, jpeg, gif, webp, bmp, tiff or svg, at most 10 MiB.";
+const DESCRIPTION: &str =
+    "Shows you an image from the workspace: png, jpeg, gif, webp, bmp, tiff or svg, at most 10 MiB.";
 const SCHEMA: &str = r#"{
   "type": "object",
   "properties": {
@@ -37,13 +38,17 @@ pub(crate) async fn run(job: &Job<'_>) -> Outcome {
         Ok(sandbox) => sandbox,
         Err(error) => return Outcome::sandbox("view_image failed", &error),
     };
-    let failed = |code, detail: &str| Outcome::error(code, format!("view_image failed: `{}` {detail}", brief(asked, 200)));
+    let failed =
+        |code, detail: &str| Outcome::error(code, format!("view_image failed: `{}` {detail}", brief(asked, 200)));
     let bytes = match files::read(&*sandbox, &path, IMAGE_BYTES_MAX).await {
         Ok((bytes, _)) => bytes,
         Err(Unread::Missing) => return failed("image_missing", "does not exist."),
         Err(Unread::Kind(kind)) => return failed("image_missing", &format!("is {kind}, not a file.")),
         Err(Unread::TooLarge(bytes)) => {
-            return failed("image_too_large", &format!("has {bytes} bytes; at most {IMAGE_BYTES_MAX} can be shown. Make a smaller copy first."));
+            return failed(
+                "image_too_large",
+                &format!("has {bytes} bytes; at most {IMAGE_BYTES_MAX} can be shown. Make a smaller copy first."),
+            );
         }
         Err(Unread::Sandbox(error)) => return Outcome::sandbox("view_image failed", &error),
     };
@@ -73,7 +78,8 @@ fn media(bytes: &[u8]) -> Option<&'static str> {
     }
     let start = String::from_utf8_lossy(&bytes[..bytes.len().min(SVG_BYTES_MAX)]);
     let start = start.trim_start_matches('\u{feff}').trim_start();
-    let svg = start.starts_with("<svg") || ((start.starts_with("<?xml") || start.starts_with("<!")) && start.contains("<svg"));
+    let svg = start.starts_with("<svg")
+        || ((start.starts_with("<?xml") || start.starts_with("<!")) && start.contains("<svg"));
     svg.then_some("image/svg+xml")
 }
 

@@ -106,7 +106,9 @@ impl Search<'_> {
             if let Some(start) = self.find(&wanted, from) {
                 return Ok(Place { start, used });
             }
-            if wanted.len() < 2 || !matches!(self.hunk.lines.get(used - 1), Some(Line::Context(text)) if text.is_empty()) {
+            if wanted.len() < 2
+                || !matches!(self.hunk.lines.get(used - 1), Some(Line::Context(text)) if text.is_empty())
+            {
                 break;
             }
             used -= 1;
@@ -124,7 +126,9 @@ impl Search<'_> {
         // A hunk may begin with the very line its anchor names.
         let repeated = !self.hunk.anchors.is_empty() && from > self.from;
         find(self.lines, wanted, from).or_else(|| {
-            repeated.then(|| find(&self.lines[..(from - 1 + wanted.len()).min(self.lines.len())], wanted, from - 1)).flatten()
+            repeated
+                .then(|| find(&self.lines[..(from - 1 + wanted.len()).min(self.lines.len())], wanted, from - 1))
+                .flatten()
         })
     }
 
@@ -153,7 +157,8 @@ impl Search<'_> {
             && let Some((line, file, patch)) = nearest(self.lines, wanted)
         {
             let (file, patch) = (brief(file, ECHO_BYTES_MAX), brief(patch, ECHO_BYTES_MAX));
-            let _ = write!(text, "\nThe nearest place differs at line {line}: the file has `{file}`, the patch `{patch}`.");
+            let _ =
+                write!(text, "\nThe nearest place differs at line {line}: the file has `{file}`, the patch `{patch}`.");
         }
         Refusal { code: "patch_conflict", text }
     }
@@ -200,7 +205,11 @@ fn nearest<'a>(lines: &[&'a str], wanted: &[&'a str]) -> Option<(usize, &'a str,
     }
     let like = |a: &str, b: &str| a.trim() == b.trim();
     let score = |start: usize| {
-        lines[start..].iter().zip(wanted).filter(|(line, wanted)| !wanted.trim().is_empty() && like(line, wanted)).count()
+        lines[start..]
+            .iter()
+            .zip(wanted)
+            .filter(|(line, wanted)| !wanted.trim().is_empty() && like(line, wanted))
+            .count()
     };
     let best = (0..lines.len()).map(|start| (score(start), start)).rev().max_by_key(|(score, _)| *score)?;
     if best.0 == 0 {

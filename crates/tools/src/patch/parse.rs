@@ -230,9 +230,8 @@ fn anchor_of(text: &str) -> Option<String> {
 
 /// The operations of the JSON form: `{"operations":[{"type":"update_file","path":…,"diff":…}]}`, or one such object.
 pub(crate) fn from_operations(value: &Value) -> Result<Vec<Operation>, Refusal> {
-    let malformed = |index: usize, text: String| {
-        Refusal { code: "patch_malformed", text: format!("operations.{index}: {text}") }
-    };
+    let malformed =
+        |index: usize, text: String| Refusal { code: "patch_malformed", text: format!("operations.{index}: {text}") };
     let one = std::slice::from_ref(value);
     let list = value.get("operations").map_or(Some(one), |list| list.as_array().map(Vec::as_slice));
     let Some(list) = list.filter(|list| (1..=OPERATIONS_MAX).contains(&list.len())) else {
@@ -274,7 +273,10 @@ pub(crate) fn from_operations(value: &Value) -> Result<Vec<Operation>, Refusal> 
             }
             other => {
                 let found = other.map_or("nothing".to_owned(), |other| format!("`{}`", brief(other, 64)));
-                return Err(malformed(index, format!("type: expected create_file, update_file or delete_file, found {found}")));
+                return Err(malformed(
+                    index,
+                    format!("type: expected create_file, update_file or delete_file, found {found}"),
+                ));
             }
         });
     }
