@@ -93,11 +93,9 @@ pub(super) const CASES: &[Case] = &[
         append(tree, "crates/stdx/src/lib.rs", test)?;
         says(&["SKIPPED self test: on purpose; nothing may be skipped here"])
     }),
-    case("a changed golden history", "tests:machine", |tree| {
-        let golden = first_file(&tree.join("crates/machine/tests/histories"))?;
-        corrupt(&golden)?;
-        let stem = golden.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(vec!["the test failed".to_owned(), stem])
+    case("a changed golden history", "tests:machine", |tree| change_golden(tree, "jsonl", ": record ")),
+    case("a golden history that folds otherwise", "tests:machine", |tree| {
+        change_golden(tree, "expect", " folds otherwise")
     }),
     case("a banned library", "deny", |tree| {
         replace(tree, "deny.toml", "deny = [", "deny = [\n    { crate = \"serde_json\", reason = \"self-test\" },")?;
@@ -148,14 +146,21 @@ fn line_with(tree: &Path, name: &str, part: &str) -> Result<String> {
     line.map(str::to_owned).with_context(|| format!("{name} has no line with {part}"))
 }
 
-/// The first file of a folder, in the order of names.
-fn first_file(folder: &Path) -> Result<PathBuf> {
+/// Changes the first golden history, its records or what they fold to; its test must name it.
+fn change_golden(tree: &Path, extension: &str, complaint: &str) -> Result<Vec<String>> {
+    let golden = first_file(&tree.join("crates/machine/tests/histories"), extension)?;
+    corrupt(&golden)?;
+    let name = golden.file_stem().unwrap_or_default().to_string_lossy();
+    Ok(vec!["golden_histories_fold_as_ever: the test failed".to_owned(), format!("{name}{complaint}")])
+}
+
+/// The first file of a folder that ends like this, in the order of names.
+fn first_file(folder: &Path, extension: &str) -> Result<PathBuf> {
     let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     let mut files: Vec<PathBuf> = entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
-    files.retain(|path| path.is_file());
+    files.retain(|path| path.is_file() && path.extension().is_some_and(|found| found == extension));
     files.sort();
-    let Some(first) = files.into_iter().next() else { bail!("{} is empty", folder.display()) };
-    Ok(first)
+    files.into_iter().next().with_context(|| format!("{} has no .{extension} file", folder.display()))
 }
 
 /// The first file of this name one folder down, in the order of names.
@@ -190,7 +195,7 @@ mod tests {
         assert_eq!(fs::read_to_string(tree.path().join("a.toml")).expect("read"), "[dependencies]\nc = 1\nb = 1\n");
         assert!(replace(tree.path(), "a.toml", "none", "").is_err());
         assert!(append(tree.path(), "b.toml", "").is_err());
-        assert!(first_file(&tree.path().join("none")).is_err());
+        assert!(first_file(tree.path(), "jsonl").is_err());
         assert!(first_file_named(tree.path(), "topside.yaml").is_err());
     }
 
