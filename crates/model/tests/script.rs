@@ -231,3 +231,13 @@ steps:
     other.push(output("call 1", &running("0f0f0f", "12.5", 31).replace("(c)", "(d)")));
     assert_eq!(ask(&transcript, &other).await.unwrap_err().code(), "script_unmatched");
 }
+
+#[tokio::test]
+async fn the_transcript_in_the_documentation_plays() {
+    let page = include_str!("../../../docs/reference/models.md");
+    let transcript = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let mut items = vec![user("Analyse data.csv, please")];
+    items.extend(ask(transcript, &items).await.unwrap().items);
+    items.push(output("call_1", "Process exited with code 0\nOutput:\n42 data.csv\n"));
+    assert_eq!(ask(transcript, &items).await.unwrap().items, [said("There are 42 rows.")]);
+}

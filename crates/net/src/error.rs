@@ -20,7 +20,8 @@ pub enum Error {
     },
     /// The host came from a model, an answer or a redirect, and leads where such hosts may not.
     #[error(
-        "{host} leads to {address}, which is a {class} address and refused to a host that the operator did not write; hint: name the network in `untrusted_networks_allowed` if it must be reached"
+        "{host} leads to {address}, which is a {class} address and refused to a host that the operator did not write; \
+         hint: name the network in `untrusted_networks_allowed` if it must be reached"
     )]
     AddressRefused {
         /// The host.
@@ -48,7 +49,8 @@ pub enum Error {
     },
     /// The other side could not prove who it is, or spoke no TLS.
     #[error(
-        "no trusted connection to {host}: {message}; hint: a private certificate authority goes into the configured CA file"
+        "no trusted connection to {host}: {message}; \
+         hint: a private certificate authority goes into the configured CA file"
     )]
     Tls {
         /// The host.

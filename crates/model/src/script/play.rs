@@ -46,7 +46,8 @@ pub(super) fn next(transcript: &Transcript, items: &[Arc<Item>]) -> Result<Vec<I
         Some(unused) if step.calls().next().is_none() => Err(Failure::new(
             Kind::ScriptUnused,
             format!(
-                "step {} of the transcript ends the run, but step {} follows; hint: give step {} a call, or begin a new message with `expect: {{user: …}}`",
+                "step {} of the transcript ends the run, but step {} follows; hint: give step {} a call, or begin a \
+                 new message with `expect: {{user: …}}`",
                 step.number, unused.number, step.number
             ),
         )),

@@ -140,7 +140,9 @@ mod tests {
 
     #[test]
     fn events_are_the_same_however_the_bytes_arrive() {
-        let text = ": ping\r\nevent: a\r\ndata: {\"x\":1}\r\n\r\ndata:two\ndata: lines\nid: 7\n\nretry: 1\n\ndata: ü\n\ndata: last".as_bytes();
+        let text = ": ping\r\nevent: a\r\ndata: {\"x\":1}\r\n\r\n\
+            data:two\ndata: lines\nid: 7\n\nretry: 1\n\ndata: ü\n\ndata: last"
+            .as_bytes();
         let expected = ["{\"x\":1}", "two\nlines", "ü", "last"];
         assert_eq!(read(&[text]), expected);
         for at in 0..=text.len() {
