@@ -94,15 +94,31 @@ fn played(source: &Node, check: &mut Check<'_>, folder: &mut Folder) -> (Option<
             return (None, None);
         }
     };
-    let title = match yaml::parse(name, &read) {
+    let title = title(name, &read, check);
+    (Some(read), title)
+}
+
+/// The title of a transcript, after it was held to its form. What is wrong is told at the step it is in.
+fn title(name: &str, text: &str, check: &mut Check<'_>) -> Option<String> {
+    let node = match yaml::parse(name, text) {
         Ok((node, problems)) => {
             check.problems.extend(problems);
-            Some(required(&node, "title")).filter(|title| !title.is_empty())
+            node
         }
         Err(problem) => {
             check.problems.push(problem);
-            None
+            return None;
         }
     };
-    (Some(read), title)
+    let (at, message) = match model::script::Script::parse(text) {
+        Ok(script) => return Some(model::Model::name(&script).to_owned()),
+        Err(model::script::Error::Step { step, reason }) => {
+            let place = node.get("steps").and_then(|steps| steps.items().get(step - 1)).map(|node| node.at);
+            (place.unwrap_or(Place::START), format!("step {step}: {reason}"))
+        }
+        Err(error @ model::script::Error::Form { .. }) => (Place::START, error.to_string()),
+    };
+    let (file, Place { line, column }) = (name.to_owned(), at);
+    check.problems.push(Problem { rule: Rule::BadValue, file, line, column, message, hint: None });
+    None
 }

@@ -313,7 +313,7 @@ fn a_project_is_read_again_and_the_last_good_one_stays() {
     // What a declaration names is watched too, whether it is there or not.
     fs::remove_file(root.path().join("transcripts/otto.yaml")).unwrap();
     settled(Look::Refused);
-    write(root.path(), "transcripts/otto.yaml", "title: another\nsteps: []\n");
+    write(root.path(), "transcripts/otto.yaml", "title: another\nsteps:\n- reply:\n  - text: done\n");
     settled(Look::Renewed);
     assert_eq!(live.current().agent(Some("otto")).unwrap().model.name, "another");
 

@@ -259,6 +259,21 @@ fn models() {
             "models/main.yaml:1:61: `key` has no meaning for a script; expected it to be left out",
         ],
     );
+    check(
+        "transcript that is none",
+        &[
+            (
+                "models/main.yaml",
+                "fast: {provider: script, transcript: a.yaml}\nslow: {provider: script, transcript: b.yaml}\n",
+            ),
+            ("a.yaml", "title: a\nsteps:\n- reply:\n  - text: one\n- replies: []\n"),
+            ("b.yaml", "title: b\nsteps:\n- reply: [\n"),
+        ],
+        &[
+            "a.yaml:5:3: step 2: unknown field `replies`, expected `expect` or `reply`",
+            "b.yaml:4:1: not YAML: while parsing a node, did not find expected node content",
+        ],
+    );
     model(
         "fallbacks in a circle and nowhere",
         "fast: {provider: openai-compatible, name: a, url: \"http://h/\", fallback: slow}\nslow: {provider: openai-compatible, name: a, url: \"http://h/\", fallback: fast}\nlast: {provider: openai-compatible, name: a, url: \"http://h/\", fallback: fats}\n",
