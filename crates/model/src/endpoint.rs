@@ -83,6 +83,7 @@ impl Model for Endpoint {
             usage.model_calls += 1;
             let mut failure = match self.attempt(prompt, body.clone(), deltas).await {
                 Ok(mut reply) => {
+                    self.name_calls(&mut reply);
                     reply.usage = reply.usage.plus(usage);
                     reply.attempts = attempts;
                     return Ok(reply);
@@ -130,6 +131,17 @@ impl Endpoint {
         let reply = self.dialect.read_whole(prompt, &body)?;
         self.dialect.emit_whole(&reply, deltas);
         Ok(reply)
+    }
+
+    /// Gives an id to each call that came without one, as some endpoints' calls do.
+    fn name_calls(&self, reply: &mut Reply) {
+        for item in &mut reply.items {
+            if let domain::Item::Call { call_id, .. } = item
+                && call_id.is_empty()
+            {
+                *call_id = format!("call_{:032x}", u128::from_le_bytes(self.random.bytes()));
+            }
+        }
     }
 
     /// What an answer other than 200 means.

@@ -104,8 +104,7 @@ pub fn open_with(
         return Err(Error::NotConfigured { alias: decl.alias.clone(), variable });
     }
     let headers = opening.headers(key.as_deref())?;
-    let secrets = headers.values().filter(|value| value.is_sensitive()).filter_map(|value| value.to_str().ok());
-    let secrets = secrets.map(|value| value.strip_prefix("Bearer ").unwrap_or(value).to_owned()).collect();
+    let secrets = opening.secrets(&headers)?;
     let dialect = Dialect {
         wire: decl.wire,
         model: opening.value("name", &decl.name)?,
@@ -139,6 +138,17 @@ impl Opening<'_> {
 
     fn optional(&self, field: &str, text: Option<&str>) -> Result<Option<String>, Error> {
         text.map(|text| self.value(field, text)).transpose()
+    }
+
+    /// What an error message must not echo: the values of headers, and whatever was put into the query.
+    fn secrets(&self, headers: &HeaderMap) -> Result<Vec<String>, Error> {
+        let sent = headers.values().filter(|value| value.is_sensitive()).filter_map(|value| value.to_str().ok());
+        let mut secrets: Vec<String> =
+            sent.map(|value| value.strip_prefix("Bearer ").unwrap_or(value).to_owned()).collect();
+        for (name, value) in self.decl.query.iter().filter(|(_, value)| value.contains("${")) {
+            secrets.push(self.value(&format!("query.{name}"), value)?);
+        }
+        Ok(secrets)
     }
 
     fn script(&self) -> Result<script::Script, Error> {

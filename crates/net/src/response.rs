@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 /// Bytes and time spent on the unread rest of an answer so that its connection can be used again.
 const DRAIN_BYTES_MAX: usize = 16 * 1024;
-const DRAIN_MS_MAX: u64 = 50;
+const DRAIN_MS_MAX: u64 = 200;
 
 /// An answer whose body is still to be read. Dropping it ends the exchange.
 #[derive(Debug)]

@@ -366,9 +366,6 @@ impl Draft {
             if call.name.is_empty() {
                 return fail(Kind::Malformed, "a call of the reply names no tool".into());
             }
-            if call.id.is_empty() {
-                return fail(Kind::Malformed, format!("the call of `{}` in the reply has no id", cut(&call.name)));
-            }
             items.push(function_call(prompt, call.id, call.name, call.arguments, None));
         }
         reply(items, usage, model)

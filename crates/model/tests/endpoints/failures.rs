@@ -229,7 +229,13 @@ async fn a_key_that_the_endpoint_echoes_is_taken_out() {
         401,
         &json!({"error": {"message": format!("incorrect API key provided: {KEY}"), "code": "invalid_api_key"}}),
     );
-    let (_, url) = Fake::start([echo]).await;
+    let (_, url) = Fake::start([echo.clone(), echo]).await;
+    let mut by_query = decl(Wire::Chat, true, &url);
+    by_query.key = None;
+    by_query.query.insert("key".into(), "${env.KEY}".into());
+    let model = open(&by_query, options());
+    let (reply, _) = ask(&*model, &prompt(vec![user("x")])).await;
+    assert!(!format!("{reply:?} {model:?}").contains(KEY), "{reply:?}");
     let model = open(&decl(Wire::Chat, true, &url), options());
     let (reply, _) = ask(&*model, &prompt(vec![user("x")])).await;
     let failure = reply.unwrap_err();

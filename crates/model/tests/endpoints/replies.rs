@@ -173,3 +173,20 @@ async fn what_came_goes_back_as_it_came() {
         assert_eq!(input[3], json!({"type": "function_call_output", "call_id": "call_1", "output": "found"}));
     }
 }
+
+#[tokio::test]
+async fn calls_that_come_without_an_id_are_given_one_each() {
+    for stream in BOTH {
+        let call = json!({"id": "", "function": {"name": "lookup_account", "arguments": "{}"}});
+        let (_, url) = Fake::start([completion(stream, &json!({"tool_calls": [call, call]}), "tool_calls")]).await;
+        let (reply, _) = ask(&*open(&decl(Wire::Chat, stream, &url), options()), &prompt(vec![user("x")])).await;
+        let ids: std::collections::BTreeSet<String> = reply
+            .unwrap()
+            .items
+            .into_iter()
+            .filter_map(|item| if let Item::Call { call_id, .. } = item { Some(call_id) } else { None })
+            .collect();
+        assert_eq!(ids.len(), 2);
+        assert!(ids.iter().all(|id| id.starts_with("call_")), "{ids:?}");
+    }
+}
