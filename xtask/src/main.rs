@@ -6,6 +6,7 @@
 )]
 
 mod arrows;
+mod bench;
 mod check;
 mod clock;
 mod console;
@@ -39,6 +40,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Measure Topside beside its peers on this machine and write docs/reference/benchmarks.md
+    Bench(bench::Arguments),
     /// Everything that continuous integration runs, in order; the last line is `N passed, N failed`
     Check(check::Arguments),
     /// Hold the manifests to the table of rooms in ARCHITECTURE.md
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<bool> {
     match command {
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Arrows => check::only("arrows"),
         Command::Tidy => check::only("tidy"),
