@@ -2,7 +2,7 @@
 
 use crate::folder::{Folder, TRANSCRIPT_BYTES_MAX};
 use crate::problem::{Problem, Rule};
-use crate::project::{number, required, text, text_map, word};
+use crate::project::{number, text, text_map, word};
 use crate::shape::{Check, milli};
 use crate::urls;
 use crate::yaml::{self, Node, Place, Value};
