@@ -220,7 +220,6 @@ fn the_project() {
 
 #[test]
 fn models() {
-    let model = |name, text, expected: &[&str]| check(name, &[("models/main.yaml", text)], expected);
     model(
         "what an endpoint needs",
         "fast: {provider: openai-compatible}\nslow: {provider: openai, name: large}\n",
@@ -259,6 +258,14 @@ fn models() {
             "models/main.yaml:1:61: `key` has no meaning for a script; expected it to be left out",
         ],
     );
+}
+
+fn model(name: &str, text: &str, expected: &[&str]) {
+    check(name, &[("models/main.yaml", text)], expected);
+}
+
+#[test]
+fn models_that_name_one_another_and_transcripts() {
     check(
         "transcript that is none",
         &[
