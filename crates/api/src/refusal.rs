@@ -27,19 +27,15 @@ pub enum Refusal {
     RateLimited,
     /// The service does as much at once as it may.
     TooManyRequests,
+    /// The service takes no runs at the moment.
+    NotReady,
     /// The service itself went wrong.
     Internal,
-    /// An artifact's link was not made here, or was changed.
-    LinkInvalid,
-    /// An artifact's link is over.
-    LinkExpired,
-    /// An artifact's bytes are no longer there.
-    ArtifactGone,
 }
 
 impl Refusal {
     /// Every reason.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 14] = [
         Self::RequestInvalid,
         Self::NotAuthenticated,
         Self::ScopeMissing,
@@ -52,10 +48,8 @@ impl Refusal {
         Self::MediaTypeUnsupported,
         Self::RateLimited,
         Self::TooManyRequests,
+        Self::NotReady,
         Self::Internal,
-        Self::LinkInvalid,
-        Self::LinkExpired,
-        Self::ArtifactGone,
     ];
 
     /// Stable code, with a page under `docs/errors/`.
@@ -73,10 +67,8 @@ impl Refusal {
             Self::MediaTypeUnsupported => "media_type_unsupported",
             Self::RateLimited => "rate_limited",
             Self::TooManyRequests => "too_many_requests",
+            Self::NotReady => "not_ready",
             Self::Internal => "internal",
-            Self::LinkInvalid => "link_invalid",
-            Self::LinkExpired => "link_expired",
-            Self::ArtifactGone => "artifact_gone",
         }
     }
 
@@ -85,17 +77,16 @@ impl Refusal {
         match self {
             Self::RequestInvalid => 400,
             Self::NotAuthenticated => 401,
-            Self::ScopeMissing | Self::OriginRefused | Self::LinkInvalid => 403,
+            Self::ScopeMissing | Self::OriginRefused => 403,
             Self::PathUnknown => 404,
             Self::MethodNotAllowed => 405,
             Self::RequestTimeout => 408,
-            Self::LinkExpired | Self::ArtifactGone => 410,
             Self::BodyTooLarge => 413,
             Self::MediaTypeUnsupported => 415,
             Self::HostRefused => 421,
             Self::RateLimited => 429,
             Self::Internal => 500,
-            Self::TooManyRequests => 503,
+            Self::TooManyRequests | Self::NotReady => 503,
         }
     }
 
@@ -114,10 +105,8 @@ impl Refusal {
             Self::MediaTypeUnsupported => "The body is of another kind",
             Self::RateLimited => "Too many requests of one principal",
             Self::TooManyRequests => "Too many requests at once",
+            Self::NotReady => "The service takes no runs at the moment",
             Self::Internal => "The service went wrong",
-            Self::LinkInvalid => "The link was not made here",
-            Self::LinkExpired => "The link is over",
-            Self::ArtifactGone => "The artifact is gone",
         }
     }
 }

@@ -84,7 +84,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
             description: "It takes runs.",
             bodies: &[Body { media: JSON, schema: Some(of::<Ready>) }],
         }],
-        errors: &[(503, "not_ready"), (503, "draining")],
+        refusals: &[Refusal::NotReady],
         example: "curl -s {base}/readyz",
         ..plain(Operation::Ready, "getReadyz", "/readyz", "Whether the service takes runs; if not, why")
     },
@@ -200,7 +200,7 @@ artifact=$(printf '%s' "$answer" | sed -n 's/.*"artifact_url":"\([^"]*\)".*/\1/p
             description: "The file's bytes.",
             bodies: &[Body { media: "application/octet-stream", schema: None }],
         }],
-        refusals: &[Refusal::LinkInvalid, Refusal::LinkExpired, Refusal::ArtifactGone],
+        errors: &[(403, "link_forged"), (410, "link_expired"), (410, "blob_missing")],
         example: "curl -s \"$artifact\"",
         ..plain(Operation::GetArtifact, "getArtifact", "/artifacts/{token}", "Fetch a file by its link")
     },

@@ -95,13 +95,15 @@ impl Engine {
         if row.status.is_end() {
             return self.0.view_of(row).await;
         }
-        let ended = tokio::time::timeout(at_most, end.wait_for(Option::is_some)).await;
-        if let Ok(Ok(view)) = ended
-            && let Some(view) = &*view
-        {
-            return Ok(RunView::clone(view));
+        // What is waited for is let go before the next await, so that this future can move between threads.
+        let ended = match tokio::time::timeout(at_most, end.wait_for(Option::is_some)).await {
+            Ok(Ok(view)) => view.clone(),
+            Ok(Err(_)) | Err(_) => None,
+        };
+        match ended {
+            Some(view) => Ok(RunView::clone(&view)),
+            None => self.0.view(tenant, run).await,
         }
-        self.0.view(tenant, run).await
     }
 
     /// Runs, newest first; without their replies.

@@ -1,1 +1,29 @@
-//! HTTP handlers, authentication, event streams, docs.
+//! HTTP: routing over `api`'s table, authentication, event streams, the offline documentation, metrics.
+//! What deliberately does not live here: the contract (`api`), what a run does (`engine`), where keys and settings are read
+//! (`topside`).
+
+mod answer;
+mod app;
+mod artifacts;
+mod auth;
+mod body;
+mod config;
+mod door;
+mod events;
+mod handlers;
+mod listen;
+mod markdown;
+mod metrics;
+mod order;
+mod pages;
+mod problem;
+mod query;
+mod resolve;
+mod route;
+mod runs;
+mod serve;
+mod stream;
+
+pub use config::{Config, Error, Key, KeyHash, Limits};
+pub use listen::{Listener, MemoryConnector, memory};
+pub use serve::serve;

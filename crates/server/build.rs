@@ -1,0 +1,28 @@
+//! Gathers the pages under `docs/errors`, so that the binary brings them along and `/docs` works offline.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::{fs, io};
+
+fn main() -> io::Result<()> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/errors");
+    let mut pages = Vec::new();
+    if folder.is_dir() {
+        for entry in fs::read_dir(&folder)? {
+            let path = entry?.path();
+            let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+            if path.extension().is_some_and(|extension| extension == "md") && name != "README" {
+                pages.push((name, fs::read_to_string(&path)?));
+            }
+        }
+    }
+    pages.sort();
+    let mut source = String::from("&[\n");
+    for (name, text) in &pages {
+        // Writing to a string cannot fail.
+        let _ = writeln!(source, "    ({name:?}, {text:?}),");
+    }
+    source.push_str("]\n");
+    let out = std::env::var_os("OUT_DIR").ok_or_else(|| io::Error::other("cargo names the folder for what is made"))?;
+    fs::write(Path::new(&out).join("error_pages.rs"), source)
+}

@@ -1,0 +1,133 @@
+//! Metrics in the text form of Prometheus (0.0.4): what this room counts, and what engine and journal say of themselves.
+
+use api::ENDPOINTS;
+use engine::Engine;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+/// Upper bounds of the answer times, in milliseconds.
+const BOUNDS_MS: [u64; 10] = [1, 5, 10, 50, 100, 500, 1_000, 5_000, 30_000, 120_000];
+/// Bytes in a page of memory, on every Linux that this runs on.
+const PAGE_BYTES: u64 = 4_096;
+
+/// What was answered, by the endpoint's place in the table; what is in no table counts as one.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    routes: Vec<Mutex<Answers>>,
+}
+
+#[derive(Debug, Default)]
+struct Answers {
+    statuses: BTreeMap<u16, u64>,
+    buckets: [u64; BOUNDS_MS.len()],
+    count: u64,
+    micros: u64,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { routes: (0..=ENDPOINTS.len()).map(|_| Mutex::default()).collect() }
+    }
+}
+
+impl Metrics {
+    /// Counts an answer.
+    pub(crate) fn answered(&self, index: Option<usize>, status: u16, took: Duration) {
+        let Some(answers) = self.routes.get(index.unwrap_or(ENDPOINTS.len())) else { return };
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let mut answers = answers.lock();
+        *answers.statuses.entry(status).or_default() += 1;
+        answers.count += 1;
+        answers.micros = answers.micros.saturating_add(micros);
+        if let Some(at) = BOUNDS_MS.iter().position(|bound| micros <= bound * 1_000) {
+            answers.buckets[at] += 1;
+        }
+    }
+
+    /// Everything, as text.
+    pub(crate) fn text(&self, engine: &Engine) -> String {
+        let mut out = String::with_capacity(8 << 10);
+        own(&mut out, engine);
+        self.http(&mut out);
+        out
+    }
+
+    fn http(&self, out: &mut String) {
+        head(out, "topside_http_requests_total", "counter", "Answers, by route and status.");
+        for (at, answers) in self.routes.iter().enumerate() {
+            let (method, path) = route(at);
+            for (status, count) in &answers.lock().statuses {
+                let labels = format!("method=\"{method}\",route=\"{path}\",status=\"{status}\"");
+                line(out, "topside_http_requests_total", &labels, *count);
+            }
+        }
+        let name = "topside_http_request_duration_seconds";
+        head(out, name, "histogram", "Time until an answer's headers, by route.");
+        for (at, answers) in self.routes.iter().enumerate() {
+            let answers = answers.lock();
+            if answers.count == 0 {
+                continue;
+            }
+            let (method, path) = route(at);
+            let labels = format!("method=\"{method}\",route=\"{path}\"");
+            let mut below = 0;
+            for (bound_ms, count) in BOUNDS_MS.iter().zip(answers.buckets) {
+                below += count;
+                line(out, &format!("{name}_bucket"), &format!("{labels},le=\"{}\"", seconds(bound_ms * 1_000)), below);
+            }
+            line(out, &format!("{name}_bucket"), &format!("{labels},le=\"+Inf\""), answers.count);
+            let _ = writeln!(out, "{name}_sum{{{labels}}} {}", seconds(answers.micros));
+            line(out, &format!("{name}_count"), &labels, answers.count);
+        }
+    }
+}
+
+fn own(out: &mut String, engine: &Engine) {
+    let health = engine.health();
+    let journal = engine.journal().health();
+    let gauges = [
+        ("topside_ready", "Whether the service takes runs.", u64::from(health.ready.is_ok())),
+        ("topside_sessions_active", "Sessions that are driven.", health.active as u64),
+        ("topside_sessions_waiting", "Sessions that wait for a driver.", health.waiting as u64),
+        (
+            "topside_journal_queued_entries",
+            "Entries that wait for the journal's writer.",
+            journal.queued_entries as u64,
+        ),
+        ("process_resident_memory_bytes", "Resident memory.", resident_bytes()),
+    ];
+    for (name, help, value) in gauges {
+        head(out, name, "gauge", help);
+        line(out, name, "", value);
+    }
+    head(out, "topside_journal_commits_total", "counter", "Commits of this data directory so far.");
+    line(out, "topside_journal_commits_total", "", journal.commit_id);
+    head(out, "topside_build_info", "gauge", "The program's version.");
+    line(out, "topside_build_info", &format!("version=\"{}\"", domain::VERSION), 1);
+}
+
+fn route(at: usize) -> (&'static str, &'static str) {
+    ENDPOINTS.get(at).map_or(("any", "unknown"), |endpoint| (endpoint.method.name(), endpoint.path))
+}
+
+fn head(out: &mut String, name: &str, kind: &str, help: &str) {
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+fn line(out: &mut String, name: &str, labels: &str, value: u64) {
+    let _ =
+        if labels.is_empty() { writeln!(out, "{name} {value}") } else { writeln!(out, "{name}{{{labels}}} {value}") };
+}
+
+fn seconds(micros: u64) -> String {
+    format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000)
+}
+
+/// The second number of `/proc/self/statm` is the resident set in pages; 0 where there is none.
+fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    pages.unwrap_or_default() * PAGE_BYTES
+}

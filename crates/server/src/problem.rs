@@ -1,0 +1,134 @@
+//! A request that is not done: the problem and the headers that go with it.
+
+use api::{Problem, Refusal};
+use domain::{Id, id};
+
+/// No, and why.
+#[derive(Debug)]
+pub(crate) struct No {
+    pub(crate) problem: Box<Problem>,
+    pub(crate) retry_after_seconds: Option<u64>,
+    /// The methods that the path knows.
+    pub(crate) allow: Option<&'static str>,
+}
+
+impl No {
+    fn new(problem: Problem) -> Self {
+        Self { problem: Box::new(problem), retry_after_seconds: None, allow: None }
+    }
+
+    /// The door says no. The message may end in `hint: …`.
+    pub(crate) fn refused(refusal: Refusal, message: &str) -> Self {
+        Self::new(Problem::new(refusal.code(), refusal.status(), refusal.title(), message))
+    }
+
+    /// The request is not what the contract says.
+    pub(crate) fn invalid(message: &str) -> Self {
+        Self::refused(Refusal::RequestInvalid, message)
+    }
+
+    /// Something went wrong here; the log has it, the client learns only that.
+    pub(crate) fn internal(code: &str, error: &dyn std::fmt::Display) -> Self {
+        tracing::error!(code, %error, "a request failed");
+        let message = "this is not your fault; hint: the service's log has the cause";
+        Self::new(Problem::new(code, 500, Refusal::Internal.title(), message))
+    }
+
+    #[must_use]
+    pub(crate) fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after_seconds = Some(seconds.max(1));
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn allow(mut self, methods: &'static str) -> Self {
+        self.allow = Some(methods);
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn about(mut self, run: Id<id::Run>) -> Self {
+        self.problem.run_id = Some(run);
+        self
+    }
+
+    /// There is no such run, so far as the caller may know.
+    pub(crate) fn no_run(run: &str) -> Self {
+        Self::new(Problem::new("run_not_found", 404, "No such run", &format!("there is no run {run}")))
+    }
+
+    /// There is no such session, so far as the caller may know.
+    pub(crate) fn no_session(session: &str) -> Self {
+        let message = format!("there is no session {session}");
+        Self::new(Problem::new("session_not_found", 404, "No such session", &message))
+    }
+}
+
+impl From<engine::Error> for No {
+    fn from(error: engine::Error) -> Self {
+        use engine::Error as E;
+        let told = |status: u16, title: &str| Self::new(Problem::new(error.code(), status, title, &error.to_string()));
+        match &error {
+            E::NoSuchRun { run } => Self::no_run(&run.to_string()),
+            E::NoSuchSession { session } => Self::no_session(&session.to_string()),
+            E::Agent(catalog) => match catalog.code() {
+                "agent_switched_off" => told(503, "The agent is switched off"),
+                _ => told(422, "No such agent"),
+            },
+            E::MessageTooLarge { .. } => told(413, "The message is too long"),
+            E::MessageEmpty => told(400, "The message is empty"),
+            E::IdempotencyConflict => told(422, "The key was used for another request"),
+            E::Busy { retry_after_ms, .. } => {
+                told(503, "Too many runs are waiting").retry_after(retry_after_ms.div_ceil(1_000))
+            }
+            E::Draining => told(503, "The service is shutting down").retry_after(1),
+            E::Journal(journal) => journal_error(journal),
+            E::Objects { .. } => told(503, "The objects can't be reached").retry_after(1),
+            E::Closure { .. } | E::History(_) | E::Record(_) => Self::internal(error.code(), &error),
+        }
+    }
+}
+
+fn journal_error(error: &journal::Error) -> No {
+    use journal::Error as E;
+    let told = |status: u16, title: &str| No::new(Problem::new(error.code(), status, title, &error.to_string()));
+    match error {
+        E::IdempotencyConflict { .. } => told(422, "The key was used for another request"),
+        E::TooLarge { .. } => told(413, "More than the journal takes at once"),
+        E::Full => told(503, "The disk is full"),
+        E::Closed => told(503, "The service is shutting down").retry_after(1),
+        E::Io { .. } | E::Objects { .. } | E::Key { .. } => {
+            tracing::error!(code = error.code(), %error, "the journal failed");
+            let message = "the record can't be written or read at the moment; hint: the service's log has the cause";
+            No::new(Problem::new(error.code(), 503, "The journal can't be reached", message)).retry_after(1)
+        }
+        E::Fenced { .. }
+        | E::Moved { .. }
+        | E::DataKeyChanged
+        | E::Invalid { .. }
+        | E::Corrupt { .. }
+        | E::Locked { .. }
+        | E::Newer { .. }
+        | E::Record { .. } => No::internal(error.code(), error),
+    }
+}
+
+impl From<journal::Error> for No {
+    fn from(error: journal::Error) -> Self {
+        journal_error(&error)
+    }
+}
+
+impl From<blob::Error> for No {
+    fn from(error: blob::Error) -> Self {
+        let told = |status, title| Self::new(Problem::new(error.code(), status, title, &error.to_string()));
+        match &error {
+            blob::Error::LinkForged => told(403, "The link was not made here"),
+            blob::Error::LinkExpired => told(410, "The link is over"),
+            blob::Error::Missing { .. } => {
+                Self::new(Problem::new(error.code(), 410, "The file is gone", "the file is no longer kept"))
+            }
+            _ => Self::internal(error.code(), &error),
+        }
+    }
+}

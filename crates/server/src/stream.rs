@@ -1,0 +1,321 @@
+//! A live event stream: records without a gap, deltas between them, bounded. It is a state machine that is only driven while
+//! its reader reads, so a slow reader costs no memory: it loses deltas, is told so, and its records come from the journal.
+
+use crate::app::App;
+use crate::{order, resolve};
+use api::{Delta, Resync};
+use bytes::{BufMut, Bytes, BytesMut};
+use domain::{Event, Id, id};
+use engine::{Live, LiveKind, Watch};
+use futures::FutureExt;
+use journal::hints::Told;
+use journal::{Hint, Hints, SessionKey, StoredRecord};
+use serde::Serialize;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::sync::{OwnedSemaphorePermit, watch};
+
+/// Records that are read from the journal at once.
+const PAGE_RECORDS: usize = 64;
+/// Live events that wait to be told; more are dropped, and the reader is told so.
+const WAITING_EVENTS_MAX: usize = 1_024;
+/// Bytes after which a piece goes out, however much more is ready.
+const PIECE_BYTES: usize = 16 << 10;
+
+/// Follows a session, or one run of it.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    app: Arc<App>,
+    key: SessionKey,
+    /// Only this run, if one is named; then the stream ends with it.
+    run: Option<Id<id::Run>>,
+    /// The next position to tell.
+    position: u64,
+    hints: Hints,
+    watch: Watch,
+    draining: watch::Receiver<bool>,
+    /// Records that are known and not yet told.
+    page: VecDeque<StoredRecord>,
+    /// Whether the journal had nothing beyond `page` when it was last looked at.
+    caught_up: bool,
+    /// What was seen live and is not yet told.
+    waiting: VecDeque<Arc<Live>>,
+    /// The beginnings of characters whose ends are still to come, by call.
+    halves: HashMap<Id<id::Call>, Vec<u8>>,
+    out: BytesMut,
+    ended: bool,
+    _place: OwnedSemaphorePermit,
+}
+
+/// Why a stream that waited goes on.
+enum Woken {
+    Drained,
+    Told(Option<Told>),
+    Seen(Result<Arc<Live>, RecvError>),
+    Silent,
+}
+
+/// What to follow, and from where.
+#[derive(Debug)]
+pub(crate) struct From {
+    pub(crate) key: SessionKey,
+    pub(crate) run: Option<Id<id::Run>>,
+    pub(crate) position: u64,
+    /// Whether the run's end has been told already.
+    pub(crate) ended: bool,
+}
+
+impl Follower {
+    /// Subscribes; what was written before is read afterwards, so that nothing falls between. `None` when the journal is
+    /// closed.
+    pub(crate) fn new(app: Arc<App>, from: From, place: OwnedSemaphorePermit) -> Option<Self> {
+        let From { key, run, position, ended } = from;
+        let watch = app.engine.watch(&key.tenant, key.session);
+        let hints = app.engine.journal().subscribe(&key)?;
+        let draining = app.draining.clone();
+        let mut out = BytesMut::new();
+        // Something at once, so that the client knows that it is heard.
+        out.put_slice(b": topside\n\n");
+        Some(Self {
+            app,
+            key,
+            run,
+            position,
+            hints,
+            watch,
+            draining,
+            page: VecDeque::new(),
+            caught_up: false,
+            waiting: VecDeque::new(),
+            halves: HashMap::new(),
+            out,
+            ended,
+            _place: place,
+        })
+    }
+
+    /// The stream's next piece; `None` at its end.
+    pub(crate) async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if self.out.len() >= PIECE_BYTES {
+                return Some(self.out.split().freeze());
+            }
+            let ready = !self.ended && (!self.page.is_empty() || !self.caught_up || !self.waiting.is_empty());
+            if !ready && !self.out.is_empty() {
+                return Some(self.out.split().freeze());
+            }
+            if self.ended {
+                return None;
+            }
+            if let Err(error) = Box::pin(self.step()).await {
+                // The client comes back behind the last record it saw.
+                tracing::error!(code = error.code(), %error, session_id = %self.key.session, "an event stream is cut");
+                self.ended = true;
+            }
+        }
+    }
+
+    async fn step(&mut self) -> Result<(), journal::Error> {
+        if let Some(record) = self.page.pop_front() {
+            return self.tell_record(&record).await;
+        }
+        if !self.caught_up {
+            // What is seen live from here on came after the records that are about to be read.
+            self.look();
+            let found = self.app.engine.journal().records(&self.key, self.position, PAGE_RECORDS).await?;
+            self.caught_up = found.is_empty();
+            self.page.extend(found);
+            return Ok(());
+        }
+        match self.waiting.pop_front() {
+            Some(live) => self.tell_live(&live),
+            None => self.wait().await,
+        }
+        Ok(())
+    }
+
+    /// Waits until there is something to tell.
+    async fn wait(&mut self) {
+        let heartbeat = Duration::from_millis(self.app.config.limits.heartbeat_ms);
+        let woken = {
+            let Self { draining, hints, watch, .. } = self;
+            let drained = async {
+                // An error means that the service is gone, which is the end too.
+                drop(draining.wait_for(|draining| *draining).await);
+            };
+            tokio::select! {
+                biased;
+                () = drained => Woken::Drained,
+                told = hints.next() => Woken::Told(told),
+                live = watch.recv() => Woken::Seen(live),
+                () = tokio::time::sleep(heartbeat) => Woken::Silent,
+            }
+        };
+        match woken {
+            Woken::Drained => self.ended = true,
+            Woken::Silent => self.out.put_slice(b": alive\n\n"),
+            Woken::Told(told) => {
+                // Deltas first: those that belong before the records of the hint have come by now.
+                self.look();
+                self.heed(told);
+            }
+            Woken::Seen(Ok(live)) => {
+                self.see(live);
+                self.look();
+            }
+            Woken::Seen(Err(RecvError::Lagged(dropped))) => {
+                self.resync(dropped);
+                self.look();
+            }
+            // The session's channel goes only with the engine.
+            Woken::Seen(Err(RecvError::Closed)) => self.ended = true,
+        }
+        // Records that were written before a delta was seen have their hint by now.
+        while let Some(told) = self.hints.next().now_or_never() {
+            self.heed(told);
+            if self.ended {
+                return;
+            }
+        }
+    }
+
+    fn heed(&mut self, told: Option<Told>) {
+        match told {
+            None => self.ended = true,
+            Some(Told::Lagged { .. }) => self.caught_up = false,
+            Some(Told::Hint(hint)) => self.take(&hint),
+        }
+    }
+
+    /// Takes the records that come with a hint when they are the next ones; else they are read.
+    fn take(&mut self, hint: &Hint) {
+        let next = self.page.back().map_or(self.position, |last| last.position + 1);
+        if hint.next_position <= next {
+            return;
+        }
+        let fits = self.caught_up && hint.records.first().is_some_and(|first| first.position <= next);
+        if fits && hint.records.len() <= PAGE_RECORDS && self.page.len() <= PAGE_RECORDS {
+            self.page.extend(hint.records.iter().filter(|record| record.position >= next).cloned());
+        } else {
+            self.page.clear();
+            self.caught_up = false;
+        }
+    }
+
+    /// Takes in what was seen live, as far as it has come.
+    fn look(&mut self) {
+        loop {
+            match self.watch.try_recv() {
+                Ok(live) => self.see(live),
+                Err(TryRecvError::Lagged(dropped)) => self.resync(dropped),
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return,
+            }
+        }
+    }
+
+    fn see(&mut self, live: Arc<Live>) {
+        if self.run.is_none_or(|run| run == live.run) {
+            if self.waiting.len() >= WAITING_EVENTS_MAX {
+                return self.resync(1);
+            }
+            self.waiting.push_back(live);
+        }
+    }
+
+    fn resync(&mut self, dropped: u64) {
+        let dropped = dropped + self.waiting.len() as u64;
+        self.waiting.clear();
+        self.halves.clear();
+        self.caught_up = false;
+        self.page.clear();
+        self.put(Resync::NAME, None, &Resync { next_position: self.position, dropped });
+    }
+
+    async fn tell_record(&mut self, stored: &StoredRecord) -> Result<(), journal::Error> {
+        self.position = stored.position + 1;
+        let record = stored.decode()?;
+        if self.run.is_some_and(|run| run != record.event.run()) {
+            return Ok(());
+        }
+        for live in self.waiting.drain(..order::owed(&record.event, &self.waiting)).collect::<Vec<_>>() {
+            self.tell_live(&live);
+        }
+        if let Event::Returned(body) = &record.event {
+            self.halves.remove(&body.call);
+        }
+        self.ended = self.run.is_some() && matches!(record.event, Event::Finished(_));
+        let kind = record.event.kind();
+        let shown = resolve::record(self.app.engine.journal(), &self.key, record).await?;
+        self.put(kind, Some(stored.position), &shown);
+        Ok(())
+    }
+
+    fn tell_live(&mut self, live: &Live) {
+        let run_id = live.run;
+        let delta = match &live.kind {
+            LiveKind::Asking { turn } => Delta::Asking { run_id, turn: *turn },
+            LiveKind::Text(text) => Delta::Text { run_id, text: text.clone() },
+            LiveKind::Reasoning(text) => Delta::Reasoning { run_id, text: text.clone() },
+            LiveKind::Performing { call, tool, arguments } => {
+                Delta::Performing { run_id, call: *call, tool: tool.clone(), arguments: resolve::cut(arguments) }
+            }
+            LiveKind::Output { call, bytes } => {
+                let half = self.halves.entry(*call).or_default();
+                Delta::Output { run_id, call: *call, text: whole_characters(half, bytes) }
+            }
+        };
+        self.put(delta.name(), None, &delta);
+    }
+
+    fn put(&mut self, name: &str, position: Option<u64>, data: &impl Serialize) {
+        self.out.put_slice(b"event: ");
+        self.out.put_slice(name.as_bytes());
+        if let Some(position) = position {
+            self.out.put_slice(b"\nid: ");
+            self.out.put_slice(position.to_string().as_bytes());
+        }
+        self.out.put_slice(b"\ndata: ");
+        // JSON has no line break of its own, so one `data` line holds it. Plain data to memory cannot fail.
+        let written = serde_json::to_writer((&mut self.out).writer(), data);
+        debug_assert!(written.is_ok());
+        self.out.put_slice(b"\n\n");
+    }
+}
+
+/// The text of bytes that come in pieces; the beginning of a character that is still to come stays in `half`.
+fn whole_characters(half: &mut Vec<u8>, bytes: &[u8]) -> String {
+    let mut joined = std::mem::take(half);
+    joined.extend_from_slice(bytes);
+    let tail = joined.utf8_chunks().last().map_or(0, |last| {
+        let invalid = last.invalid();
+        // Only what could still become a character waits; at most three bytes.
+        let open = !invalid.is_empty()
+            && joined.ends_with(invalid)
+            && std::str::from_utf8(invalid).is_err_and(|error| error.error_len().is_none());
+        if open { invalid.len() } else { 0 }
+    });
+    let rest = joined.split_off(joined.len() - tail);
+    *half = rest;
+    String::from_utf8_lossy(&joined).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_character_that_comes_in_two_pieces_is_told_whole() {
+        for (pieces, expected) in [
+            (vec![&b"gr\xc3"[..], b"\xbc\xc3\x9f"], vec!["gr", "üß"]),
+            (vec![b"a\xff", b"b"], vec!["a\u{fffd}", "b"]),
+            (vec![b"\xf0\x9f", b"\x98\x80!"], vec!["", "😀!"]),
+            (vec![b"\xe2\x82", b"x"], vec!["", "\u{fffd}x"]),
+        ] {
+            let mut half = Vec::new();
+            let told: Vec<String> = pieces.iter().map(|piece| whole_characters(&mut half, piece)).collect();
+            assert_eq!(told, expected, "{pieces:?}");
+        }
+    }
+}
