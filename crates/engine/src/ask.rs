@@ -6,7 +6,7 @@ use crate::facts::Fact;
 use crate::live::LiveKind;
 use domain::content::media;
 use domain::record::{CallHead, Replied};
-use domain::{Cost, Event, Failure, FailureClass, Id, Item, id};
+use domain::{Cost, Event, Failure, FailureClass, Id, Item, Usage, id};
 use futures::future::BoxFuture;
 use model::{Delta, Deltas, Prompt, Reply};
 use std::collections::HashSet;
@@ -20,7 +20,7 @@ const DELTAS_MAX: usize = 256;
 /// What asking came to.
 pub(crate) struct Asked {
     turn: u32,
-    reply: Result<Reply, Failure>,
+    reply: Result<Reply, (Failure, Usage)>,
     took: Duration,
 }
 
@@ -44,7 +44,7 @@ impl Driver {
             let started = inner.parts.clock.monotonic();
             inner.channels.tell(&key.tenant, key.session, run, || LiveKind::Asking { turn });
             let reply = match &ready.model {
-                Err(failure) => Err(failure.clone()),
+                Err(failure) => Err((failure.clone(), Usage::default())),
                 Ok(model) if inner.channels.is_watched(&key.tenant, key.session) => {
                     let (sender, receiver) = mpsc::channel(DELTAS_MAX);
                     let deltas = Deltas::to(sender);
@@ -54,9 +54,9 @@ impl Driver {
                         drop(deltas);
                         reply
                     };
-                    tokio::join!(reply, show).0.map_err(|failure| failure.to_domain())
+                    tokio::join!(reply, show).0.map_err(told)
                 }
-                Ok(model) => model.reply(&prompt, &Deltas::none()).await.map_err(|failure| failure.to_domain()),
+                Ok(model) => model.reply(&prompt, &Deltas::none()).await.map_err(told),
             };
             let took = inner.parts.clock.monotonic().saturating_sub(started);
             Done::Asked(Box::new(Asked { turn, reply, took }))
@@ -68,7 +68,8 @@ impl Driver {
         let Asked { turn, reply, took } = asked;
         let (reply, run) = match (reply, self.state.run.as_ref()) {
             (_, None) => return Ok(()),
-            (Err(failure), _) => {
+            (Err((failure, usage)), _) => {
+                self.spent = self.spent.plus(usage);
                 self.fail(failure);
                 return Ok(());
             }
@@ -151,6 +152,11 @@ impl Driver {
         };
         items.into_iter().map(clean_item).map(Arc::new).collect()
     }
+}
+
+/// A failure for the record, with what the attempts used.
+fn told(failure: model::Failure) -> (Failure, Usage) {
+    (failure.to_domain(), failure.usage)
 }
 
 /// Shows a reply's pieces to those who watch, until it is whole.

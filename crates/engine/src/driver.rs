@@ -13,7 +13,7 @@ use crate::prompt::Memory;
 use crate::ready::Ready;
 use crate::{Error, fold};
 use domain::record::Resumed;
-use domain::{Call, CallStatus, Event, Failure, FailureClass, Id, id};
+use domain::{Call, CallStatus, Event, Failure, FailureClass, Id, Usage, id};
 use futures::StreamExt;
 use futures::future::{AbortHandle, BoxFuture, abortable};
 use futures::stream::FuturesUnordered;
@@ -69,6 +69,8 @@ pub(crate) struct Driver {
     pub(crate) slot: Arc<Slot>,
     /// Why the current run must fail.
     pub(crate) doom: Option<Failure>,
+    /// What asking used that gave no reply.
+    pub(crate) spent: Usage,
     tasks: FuturesUnordered<BoxFuture<'static, Option<(Task, Done)>>>,
     under_way: HashMap<Task, AbortHandle>,
 }
@@ -124,6 +126,7 @@ impl Driver {
             permits: HashMap::new(),
             slot: Arc::new(Slot::default()),
             doom: None,
+            spent: Usage::default(),
             tasks: FuturesUnordered::new(),
             under_way: HashMap::new(),
         })
@@ -255,6 +258,7 @@ impl Driver {
                 Event::SandboxOpened(_) => self.slot.recorded(),
                 Event::Finished(body) => {
                     self.doom = None;
+                    self.spent = Usage::default();
                     self.calls.clear();
                     self.permits.clear();
                     self.ready = None;

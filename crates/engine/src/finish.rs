@@ -8,7 +8,7 @@ use crate::{ArtifactView, Error, RunView, prompt};
 use bytes::Bytes;
 use domain::content::media;
 use domain::record::{ArtifactSaved, Finished, SandboxClosed, Save};
-use domain::{Event, Failure, Id, RunStatus, id};
+use domain::{Event, Failure, Id, RunStatus, Usage, id};
 use futures::future::BoxFuture;
 use journal::SessionKey;
 use machine::{Run, Session, Stamp};
@@ -34,7 +34,7 @@ pub(crate) struct Finishing {
 }
 
 /// The last word on a run.
-pub(crate) fn finished(run: &Run, status: RunStatus, failure: Option<Failure>) -> Finished {
+pub(crate) fn finished(run: &Run, spent: Usage, status: RunStatus, failure: Option<Failure>) -> Finished {
     Finished {
         run: run.id,
         status,
@@ -42,7 +42,7 @@ pub(crate) fn finished(run: &Run, status: RunStatus, failure: Option<Failure>) -
         failure,
         turns: run.turn,
         tool_calls: run.tool_calls,
-        usage: run.usage,
+        usage: run.usage.plus(spent),
         cost: run.cost,
         used_sandbox: run.used_sandbox,
     }
@@ -102,7 +102,7 @@ impl Driver {
             let event = Event::SandboxClosed(SandboxClosed { run: id, sandbox, reason: "run_ended".into() });
             self.pending.push(Fact::bare(stamp, event));
         }
-        let event = Event::Finished(finished(&run, status, failure));
+        let event = Event::Finished(finished(&run, self.spent, status, failure));
         self.pending.push(Fact::bare(stamp, event));
         Ok(())
     }

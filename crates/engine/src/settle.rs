@@ -6,7 +6,7 @@ use crate::ready::Ready;
 use crate::{Error, finish};
 use domain::contract::{Idempotency, Repeat};
 use domain::record::{AfterCrash, Began, InDoubt, Judged};
-use domain::{Call, CallStatus, Contract, Digest, Event, Id, Item, Verdict, id};
+use domain::{Call, CallStatus, Contract, Digest, Event, Id, Item, Usage, Verdict, id};
 use machine::{Answer, Effect, Entry, Run};
 use policy::{Decision, Request};
 use std::sync::Arc;
@@ -107,7 +107,8 @@ impl Driver {
         if is_current && self.has_to_clear(run) {
             return Ok(Vec::new());
         }
-        let event = Event::Finished(finish::finished(run, status, failure));
+        let spent = if is_current { self.spent } else { Usage::default() };
+        let event = Event::Finished(finish::finished(run, spent, status, failure));
         Ok(vec![Fact::bare(self.stamp(), event)])
     }
 

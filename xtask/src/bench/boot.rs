@@ -13,7 +13,7 @@ use crate::process;
 pub(crate) fn measure(built: &Path, arguments: &super::Arguments, page: &mut Page) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let project = folder.path().join("project");
-    peers::write_project(&project, 1)?;
+    peers::write_project(&project, 1, "responses", false)?;
     let data = folder.path().join("data");
     let mut fill = Command::new(built.join("examples/store"));
     fill.arg("fill").arg(&data).arg(arguments.sessions.to_string());

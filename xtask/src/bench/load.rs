@@ -41,7 +41,8 @@ pub(crate) fn measure(built: &Path, peers: &Path, arguments: &Arguments, page: &
     std::fs::write(&script, SCRIPT)?;
     let model = peers::model(peers)?;
     let project = folder.path().join("project");
-    peers::write_project(&project, model.port)?;
+    peers::write_project(&project, model.port, "responses", false)?;
+    wires(built, &model, folder.path(), page)?;
     memory(built, &project, &folder.path().join("memory"), page)?;
     let data = folder.path().join("data");
     let topside = Server::topside(built, &project, &data)?;
@@ -82,6 +83,24 @@ pub(crate) fn measure(built: &Path, peers: &Path, arguments: &Arguments, page: &
     page.note("The peer keeps its database with `synchronous=NORMAL`: what it acknowledged can be lost with the power. Topside writes with `FULL`.");
     topside.stop()?;
     verify(built, &data, page)
+}
+
+/// One run over each wire, streamed and not, to its end.
+fn wires(built: &Path, model: &Server, folder: &Path, page: &mut Page) -> Result<()> {
+    let mut served = Vec::new();
+    for (wire, stream) in [("responses", false), ("responses", true), ("chat", false), ("chat", true)] {
+        let name = format!("{wire}{}", if stream { ", streamed" } else { "" });
+        let project = folder.join(format!("project-{wire}-{stream}"));
+        peers::write_project(&project, model.port, wire, stream)?;
+        let server = Server::topside(built, &project, &project.join("data"))?;
+        let answer = post(server.port, "/runs", BODY).with_context(|| format!("{name}: no answer"))?;
+        let done = answer.contains(r#""status":"completed""#) && answer.contains("Done after 2 tool calls.");
+        ensure!(done, "{name}: {answer}");
+        server.stop()?;
+        served.push(name);
+    }
+    page.fact("wires that took a run of two calls to its end", &served.join("; "));
+    Ok(())
 }
 
 /// What the database says of the runs: how many commits each took, and whether every chain verifies.

@@ -9,7 +9,7 @@ use super::server::{Server, free_port};
 use crate::process;
 
 /// Writes the project: one agent, one `sql` tool, one model that answers at once on `model_port`.
-pub(crate) fn write_project(folder: &Path, model_port: u16) -> Result<()> {
+pub(crate) fn write_project(folder: &Path, model_port: u16, wire: &str, stream: bool) -> Result<()> {
     let write = |path: &str, text: &str| -> Result<()> {
         let path = folder.join(path);
         std::fs::create_dir_all(path.parent().context("a parent")?)?;
@@ -20,8 +20,10 @@ pub(crate) fn write_project(folder: &Path, model_port: u16) -> Result<()> {
         "agents/maya.md",
         "---\nmodel: fast\ntools: [lookup_account]\nlimits: {turns: 10, tool_calls: 20, running_seconds: 300}\n---\nYou are Maya, tier-1 support.\n",
     )?;
-    let model = "provider: openai-compatible, key: x, name: bench-2-lookup_account, wire: responses, stream: false";
-    write("models/main.yaml", &format!("fast: {{{model}, url: \"http://127.0.0.1:{model_port}/v1\"}}\n"))?;
+    let model = format!(
+        "provider: openai-compatible, key: x, name: bench-2-lookup_account, wire: {wire}, stream: {stream}, url: \"http://127.0.0.1:{model_port}/v1\""
+    );
+    write("models/main.yaml", &format!("fast: {{{model}}}\n"))?;
     write(
         "tools/lookup_account.yaml",
         "description: Look an account up.\ninput_schema: {type: object, properties: {account_id: {type: string}}, required: [account_id]}\n\

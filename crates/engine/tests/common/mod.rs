@@ -63,7 +63,8 @@ impl Project {
     }
 
     pub fn engine_with(&self, functions: Functions, providers: Vec<Arc<dyn sandbox::Provider>>) -> Engine {
-        let catalog = Arc::new(Catalog::load(self.folder.path(), &|_| None).unwrap_or_else(|problems| panic!("{problems}")));
+        let catalog =
+            Arc::new(Catalog::load(self.folder.path(), &|_| None).unwrap_or_else(|problems| panic!("{problems}")));
         open(&self.data(), Arc::new(move || catalog.clone()), functions, providers)
     }
 }
