@@ -3,6 +3,7 @@
 
 mod bench;
 mod execute;
+mod feed;
 mod functions;
 mod kinds;
 mod outcome;

@@ -133,6 +133,9 @@ impl Schema {
 }
 
 fn refuses_null(property: &Value) -> bool {
+    if let Some(options) = property.get("enum").and_then(Value::as_array) {
+        return !options.contains(&Value::Null);
+    }
     match property.get("type") {
         Some(Value::String(kind)) => kind != "null",
         Some(Value::Array(kinds)) => !kinds.iter().any(|kind| kind == "null"),

@@ -2,17 +2,17 @@
 //! reads what it writes, so that it never blocks on an unread pipe; what is held of it is bounded.
 
 use crate::bench::{Bench, Progress};
+use crate::feed::{Fed, PIECE_BYTES_MAX, feed};
 use crate::output::{Capture, WHOLE_BYTES_MAX};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use sandbox::{Chunk, Exit, Process, Stream};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 use stdx::Random;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 /// Live processes of a session at most; a further one takes the place of the one that was idle longest.
 pub const TERMINALS_MAX: usize = 64;
@@ -22,10 +22,7 @@ const PROTECTED: usize = 8;
 const IDLE_BYTES_MAX: u64 = 256 * 1024;
 /// Live output on its way to a watcher at most; older pieces are dropped first.
 const LIVE_BYTES_MAX: usize = 64 * 1024;
-/// A write to a process that does not read is given up after this long.
-const WRITE_MS_MAX: u64 = 2_000;
-/// Bytes written at once, so that reading goes on in between.
-const WRITE_BYTES_MAX: usize = 4_096;
+const LIVE_PIECES_MAX: usize = 1_024;
 
 /// The live processes of one session's sandbox. They survive turns and runs; closing the sandbox ends them, and so does
 /// dropping this.
@@ -47,6 +44,19 @@ struct Slot {
     used: u64,
 }
 
+impl Held {
+    fn make_room(&mut self) {
+        while self.slots.len() >= TERMINALS_MAX {
+            let mut order: Vec<(bool, u64, u32)> =
+                self.slots.iter().map(|(id, slot)| (!slot.terminal.has_ended(), slot.used, *id)).collect();
+            order.sort_by_key(|(_, used, _)| *used);
+            order.truncate(order.len().saturating_sub(PROTECTED));
+            let Some((_, _, id)) = order.into_iter().min() else { return };
+            self.slots.remove(&id);
+        }
+    }
+}
+
 impl Terminals {
     /// None yet.
     pub fn new() -> Self {
@@ -56,6 +66,11 @@ impl Terminals {
     /// How many are held, those that ended and were not asked for since included.
     pub fn count(&self) -> usize {
         self.held.lock().slots.len()
+    }
+
+    /// How many of them still run.
+    pub fn running(&self) -> usize {
+        self.held.lock().slots.values().filter(|slot| !slot.terminal.has_ended()).count()
     }
 
     /// Kills all and waits until their readers have ended.
@@ -73,20 +88,14 @@ impl Terminals {
 
     /// Makes sure that one more fits: those that ended go first, then the one idle longest.
     pub(crate) fn make_room(&self) {
-        let mut held = self.held.lock();
-        while held.slots.len() >= TERMINALS_MAX {
-            let mut order: Vec<(bool, u64, u32)> =
-                held.slots.iter().map(|(id, slot)| (!slot.terminal.has_ended(), slot.used, *id)).collect();
-            order.sort_by_key(|(_, used, _)| *used);
-            order.truncate(order.len().saturating_sub(PROTECTED));
-            let Some((_, _, id)) = order.into_iter().min() else { return };
-            held.slots.remove(&id);
-        }
+        self.held.lock().make_room();
     }
 
     /// Keeps a process that outlived its call, under a number the model can name.
     pub(crate) fn keep(&self, terminal: Terminal, random: &Random) -> u32 {
         let mut held = self.held.lock();
+        // Calls of one turn start at once; each found room before the others took it.
+        held.make_room();
         let id = loop {
             let id = 1_000 + u32::try_from(random.below(99_000)).unwrap_or_default();
             if !held.slots.contains_key(&id) {
@@ -280,7 +289,7 @@ impl Terminal {
     pub(crate) async fn write(&self, bytes: Bytes) -> Result<(), Unread> {
         let mut rest = bytes;
         while !rest.is_empty() {
-            let piece = rest.split_to(rest.len().min(WRITE_BYTES_MAX));
+            let piece = rest.split_to(rest.len().min(PIECE_BYTES_MAX));
             let (done, written) = oneshot::channel();
             self.input.send(Input::Write(piece, done)).await.map_err(|_| Unread::Ended)?;
             written.await.map_err(|_| Unread::Ended)??;
@@ -310,8 +319,9 @@ impl Shared {
         state.captures.of(stream).push(&bytes);
         if state.watched {
             state.live_bytes += bytes.len();
-            state.live.push_back(Progress { stream, bytes });
-            while state.live_bytes > LIVE_BYTES_MAX && state.live.len() > 1 {
+            // A copy, so that a small piece does not keep a large buffer.
+            state.live.push_back(Progress { stream, bytes: Bytes::copy_from_slice(&bytes) });
+            while (state.live_bytes > LIVE_BYTES_MAX || state.live.len() > LIVE_PIECES_MAX) && state.live.len() > 1 {
                 let oldest = state.live.pop_front().map_or(0, |piece| piece.bytes.len());
                 state.live_bytes -= oldest;
             }
@@ -328,26 +338,30 @@ impl Shared {
 
 /// Owns the process until it ends: reads its output, writes its input.
 async fn read(mut process: Box<dyn Process>, shared: Arc<Shared>, mut inputs: mpsc::Receiver<Input>) {
-    loop {
+    let mut take = |chunk| match chunk {
+        Chunk::Output(stream, bytes) => shared.push(stream, bytes),
+        Chunk::Exit(exit) => shared.end(End::Exit(exit)),
+    };
+    while shared.state.lock().end.is_none() {
         tokio::select! {
             chunk = process.next() => match chunk {
-                Ok(Chunk::Output(stream, bytes)) => shared.push(stream, bytes),
-                Ok(Chunk::Exit(exit)) => return shared.end(End::Exit(exit)),
-                Err(error) => return shared.end(End::Lost(error)),
+                Ok(chunk) => take(chunk),
+                Err(error) => shared.end(End::Lost(error)),
             },
             Some(input) = inputs.recv() => match input {
                 Input::Write(bytes, done) => {
-                    let written = timeout(Duration::from_millis(WRITE_MS_MAX), process.write(bytes)).await;
                     // Who no longer waits for the answer does not need it.
-                    let _ = done.send(match written {
-                        Ok(written) => written.map_err(Unread::Sandbox),
-                        Err(_) => Err(Unread::Stuck),
+                    let _ = done.send(match feed(&mut *process, bytes, &mut take).await {
+                        Ok(Fed::Written) => Ok(()),
+                        Ok(Fed::Ended) => Err(Unread::Ended),
+                        Ok(Fed::Stuck) => Err(Unread::Stuck),
+                        Err(error) => Err(Unread::Sandbox(error)),
                     });
                 }
-                Input::Kill => match process.kill().await {
-                    Ok(exit) => return shared.end(End::Exit(exit)),
-                    Err(error) => return shared.end(End::Lost(error)),
-                },
+                Input::Kill => shared.end(match process.kill().await {
+                    Ok(exit) => End::Exit(exit),
+                    Err(error) => End::Lost(error),
+                }),
             },
         }
     }

@@ -3,16 +3,15 @@
 
 use super::Job;
 use crate::Outcome;
+use crate::feed::{Fed, PIECE_BYTES_MAX, feed};
 use crate::output::{self, Capture, WHOLE_BYTES_MAX};
 use crate::project::{Values, locate};
 use bytes::Bytes;
 use domain::{CallStatus, Id};
-use futures::FutureExt;
 use sandbox::{Bind, Chunk, Command, Exit, Limits, Process, RelPath, Spec, Stream, Workspace};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
 /// Where a program finds itself in its jail.
 const INSIDE: &str = "/tool";
@@ -20,9 +19,6 @@ const INSIDE: &str = "/tool";
 const KEY: &str = "TOPSIDE_IDEMPOTENCY_KEY";
 /// Standard error kept at most.
 const STDERR_BYTES_MAX: u64 = 64 * 1024;
-/// Arguments written at once, and how long a program may not read before it is left to itself.
-const WRITE_BYTES_MAX: usize = 4_096;
-const WRITE_MS_MAX: u64 = 5_000;
 
 /// A declared program.
 #[derive(Clone, Debug)]
@@ -126,27 +122,23 @@ fn inside(project: &Path, argv: &[String]) -> Result<(Vec<String>, Vec<Bind>), S
 async fn converse(process: &mut dyn Process, arguments: String) -> Result<Ended, sandbox::Error> {
     let (mut stdout, mut stderr) = (Capture::new(WHOLE_BYTES_MAX), Capture::new(STDERR_BYTES_MAX));
     let mut exit = None;
-    let mut rest = Bytes::from(arguments);
     let mut take = |chunk: Chunk| match chunk {
         Chunk::Output(Stream::Stdout, bytes) => stdout.push(&bytes),
         Chunk::Output(Stream::Stderr, bytes) => stderr.push(&bytes),
         Chunk::Exit(end) => exit = Some(end),
     };
+    let mut rest = Bytes::from(arguments);
     let mut ended = false;
-    while !rest.is_empty() && !ended {
-        let piece = rest.split_to(rest.len().min(WRITE_BYTES_MAX));
-        let written = tokio::time::timeout(Duration::from_millis(WRITE_MS_MAX), process.write(piece)).await;
-        // A program need not read its arguments, and may end before it could.
-        if !matches!(written, Ok(Ok(()))) {
-            break;
-        }
-        while let Some(chunk) = process.next().now_or_never() {
-            let chunk = chunk?;
-            ended = matches!(chunk, Chunk::Exit(_));
-            take(chunk);
-            if ended {
+    while !rest.is_empty() {
+        let piece = rest.split_to(rest.len().min(PIECE_BYTES_MAX));
+        match feed(process, piece, &mut take).await {
+            Ok(Fed::Written) => {}
+            Ok(Fed::Ended) => {
+                ended = true;
                 break;
             }
+            // A program need not read its arguments, and may close its end before it is done.
+            Ok(Fed::Stuck) | Err(_) => break,
         }
     }
     if !ended {

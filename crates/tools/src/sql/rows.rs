@@ -122,6 +122,8 @@ fn refused(error: &Error, writes: bool) -> Failure {
         Error::SqlInputError { msg, .. } => msg.clone(),
         other => other.to_string(),
     };
+    // A function that the authorizer refuses comes as a plain error.
+    let code = if reason.starts_with("not authorized") { "sql_refused" } else { code };
     let hint = match code {
         "sql_refused" if !writes => "; the tool is declared to read, with one statement, on one file",
         "sql_refused" => "; a tool has one statement on one file, without ATTACH, PRAGMA or a transaction of its own",

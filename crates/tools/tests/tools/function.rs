@@ -24,9 +24,8 @@ async fn functions_answer_fail_and_break() {
     functions.add("image", |_, _| async {
         Ok::<_, String>(vec![Part::text("see"), Part::Image { media: "image/png".into(), base64: "AA==".into() }])
     });
-    functions.add("broken", |_, _| async {
-        let nothing: Option<String> = None;
-        Ok::<_, String>(nothing.expect("something"))
+    functions.add("broken", |arguments: Value, _| async move {
+        Ok::<_, String>(arguments["name"].as_str().expect("a name").to_owned())
     });
     functions.add("forever", |_, _| std::future::pending::<Result<String, String>>());
     let mut world = world(&functions);

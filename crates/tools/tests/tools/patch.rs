@@ -279,8 +279,9 @@ async fn all_files_change_or_none() {
         .await;
     bad_body(before, "*** Add File: c\n+c\n*** Update File: a\n*** Move to: d\n@@\n-X\n+Y", "a, hunk 1").await;
     // The sandbox itself refuses: a file can't be a directory.
-    let patch = "*** Begin Patch\n*** Update File: a\n@@\n-a\n+A\n*** Add File: b/c\n+c\n*** End Patch";
-    bad(before, patch, "sandbox_file", "write `b/c`: a directory and a file meet").await;
+    let patch =
+        "*** Begin Patch\n*** Update File: a\n@@\n-a\n+A\n*** Add File: c\n+c\n*** Add File: c/d\n+d\n*** End Patch";
+    bad(before, patch, "sandbox_file", "write `c/d`: a directory and a file meet").await;
 }
 
 #[tokio::test]
