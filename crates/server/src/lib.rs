@@ -26,4 +26,5 @@ mod stream;
 
 pub use config::{Config, Error, Key, KeyHash, Limits};
 pub use listen::{Listener, MemoryConnector, memory};
+pub use resolve::record as resolved;
 pub use serve::serve;

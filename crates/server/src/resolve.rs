@@ -9,8 +9,11 @@ use journal::{Content, Error, Journal, SessionKey};
 /// Contents above this are not opened for a viewer, only named.
 const CONTENT_BYTES_MAX: u64 = 4 << 20;
 
-/// A record with its contents.
-pub(crate) async fn record(journal: &Journal, key: &SessionKey, record: Record) -> Result<api::Record, Error> {
+/// A record with its contents, as viewers see it; also for a program that reads a journal nobody serves.
+///
+/// # Errors
+/// When a content item can't be read or is not what its record says.
+pub async fn record(journal: &Journal, key: &SessionKey, record: Record) -> Result<api::Record, Error> {
     let Record { head, event } = record;
     let run_id = event.run();
     let happened = Reader { journal, key }.happened(event).await?;

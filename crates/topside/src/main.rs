@@ -1,2 +1,12 @@
-//! The `topside` binary: parses the command line and hands over to the library.
-fn main() {}
+//! The binary `topside`: forks the launcher, then does what the command line says. Everything else lives in `cli` and in
+//! the library.
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // Before anything else: the launcher must be forked from a process that has no thread and no secret yet.
+    let launcher = topside::launch();
+    cli::main(launcher).into()
+}

@@ -42,8 +42,8 @@ const ONLY: &[Only] = &[
     Only { library: "rustls", rooms: &["net"], reason: "only `net` opens a socket outward" },
     Only {
         library: "saphyr",
-        rooms: &["catalog", "model"],
-        reason: "people write declarations and transcripts; everything else is JSON",
+        rooms: &["catalog", "model", "topside"],
+        reason: "people write declarations, transcripts, keys and secrets; everything else is JSON",
     },
     Only { library: "seccompiler", rooms: &["jail"], reason: "the walls are built in one place" },
     Only { library: "tracing-subscriber", rooms: &["topside"], reason: "only the binary decides where logs go" },

@@ -1,0 +1,163 @@
+//! A service that runs in this process: its engine, a client of it, and its end.
+
+use crate::{Data, Error};
+use api::PostRun;
+use catalog::{Catalog, Live};
+use client::{Client, Follow, PostOptions, Wait};
+use domain::{Id, id};
+use engine::Engine;
+use journal::Journal;
+use journal::query::Unfinished;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// Unfinished runs that are looked at, at most.
+const UNFINISHED_MAX: usize = 10_000;
+
+/// What [`crate::Builder`] put together.
+pub(crate) struct Service {
+    pub(crate) engine: Engine,
+    pub(crate) journal: Journal,
+    pub(crate) live: Arc<Live>,
+    pub(crate) data: Data,
+    pub(crate) api_keys: Vec<server::Key>,
+}
+
+/// A running service. [`App::close`] ends it; when it is dropped instead, its runs go on at the next start.
+pub struct App {
+    service: Service,
+    client: Client,
+    stop: watch::Sender<bool>,
+    /// The service on memory, and the look at the project's files.
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for App {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("App").field("data", &self.service.data).finish_non_exhaustive()
+    }
+}
+
+impl App {
+    pub(crate) fn start(service: Service) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        let (connector, listener) = server::memory();
+        let serving = {
+            let (engine, stopped) = (service.engine.clone(), stopped.clone());
+            tokio::spawn(async move {
+                if let Err(error) = server::serve(listener, server::Config::default(), engine, told(stopped)).await {
+                    tracing::error!(code = error.code(), %error, "the service of this process ended");
+                }
+            })
+        };
+        let looking = tokio::spawn(service.live.clone().watch(told(stopped)));
+        let client = Client::memory(move || {
+            let connector = connector.clone();
+            async move { connector.connect().await }
+        });
+        Self { service, client, stop, tasks: vec![serving, looking] }
+    }
+
+    /// A client of this service, over memory; it asks as principal `local`.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// What drives the runs.
+    pub fn engine(&self) -> &Engine {
+        &self.service.engine
+    }
+
+    /// The declarations in force.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.service.live.current()
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> &Data {
+        &self.service.data
+    }
+
+    /// Runs that have not ended, oldest first: after the start, those that an earlier process left.
+    ///
+    /// # Errors
+    /// When the journal can't be read.
+    pub async fn unfinished(&self) -> Result<Vec<Unfinished>, Error> {
+        Ok(self.service.journal.unfinished(UNFINISHED_MAX).await?)
+    }
+
+    /// Takes up every run that an earlier process left; gives the number of their sessions. They go on in the background.
+    ///
+    /// # Errors
+    /// When the journal can't be read.
+    pub async fn recover(&self) -> Result<usize, Error> {
+        Ok(self.service.engine.recover().await?)
+    }
+
+    /// Runs an agent in a new session and waits for the end.
+    ///
+    /// # Errors
+    /// When the run is not taken. A run that ends badly is no error; its status says so.
+    pub async fn run(&self, agent: &str, message: &str) -> Result<api::Run, Error> {
+        let run = PostRun { agent: Some(agent.to_owned()), message: message.to_owned(), ..PostRun::default() };
+        let posted = self.client.post_run(&run, &PostOptions { wait: Wait::No, ..PostOptions::default() }).await?;
+        self.wait(posted.run_id).await
+    }
+
+    /// A run at its end.
+    ///
+    /// # Errors
+    /// When there is no such run, or its events can't be read.
+    pub async fn wait(&self, run: Id<id::Run>) -> Result<api::Run, Error> {
+        let mut events = self.client.events(Follow::Run(run), None);
+        while let Some(event) = events.next().await {
+            event?;
+        }
+        Ok(self.client.run(run).await?)
+    }
+
+    /// How the service may be reached from outside, with the keys that `keys.yaml` declares.
+    pub fn config(&self) -> server::Config {
+        server::Config { keys: self.service.api_keys.clone(), ..server::Config::default() }
+    }
+
+    /// Serves on a socket until `shutdown` is done.
+    ///
+    /// # Errors
+    /// When the configuration may not serve there, or the socket fails.
+    pub async fn serve(
+        &self,
+        listener: tokio::net::TcpListener,
+        config: server::Config,
+        shutdown: impl Future<Output = ()> + Send,
+    ) -> Result<(), Error> {
+        let listener = server::Listener::Tcp(listener);
+        Ok(server::serve(listener, config, self.service.engine.clone(), shutdown).await?)
+    }
+
+    /// Takes no new runs, gives those under way `grace` to end and as long again to reach the end of a turn, then closes
+    /// the journal. What has not ended goes on at the next start.
+    ///
+    /// # Errors
+    /// When the journal can't be closed well; nothing that was acknowledged is lost by it.
+    pub async fn close(self, grace: Duration) -> Result<(), Error> {
+        self.service.engine.drain(grace).await;
+        // An error would mean that both tasks are gone already.
+        let _ = self.stop.send(true);
+        for task in self.tasks {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a task of the service failed");
+            }
+        }
+        self.service.data.withdraw();
+        Ok(self.service.journal.close().await?)
+    }
+}
+
+async fn told(mut stopped: watch::Receiver<bool>) {
+    // An error means that the sender is gone, which is the end too.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}

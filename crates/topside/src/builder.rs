@@ -1,0 +1,193 @@
+//! Puts a service together: reads what it is told, opens what it needs, joins the rooms. Nothing is guessed silently: what
+//! is configured and can't be had is an error.
+
+use crate::adapters::{Contents, Wrapping};
+use crate::app::{App, Service};
+use crate::{DATA_DIRECTORY, Data, Environment, Error, keys, secrets, settings};
+use blob::{Blobs, Links};
+use catalog::Live;
+use domain::TENANT_DEFAULT;
+use engine::{Engine, Parts};
+use journal::{Config, ContentsMode, Journal};
+use std::fmt;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use stdx::{Clock, Random};
+use tools::{Context, Functions, Reply};
+
+/// What a service is made of. See the crate's example.
+#[derive(Debug)]
+pub struct Builder {
+    project: PathBuf,
+    data: Option<PathBuf>,
+    environment: Option<Environment>,
+    functions: Functions,
+    launcher: Option<jail::Launcher>,
+    providers: Vec<Arc<dyn sandbox::Provider>>,
+    limits: engine::Limits,
+}
+
+impl Builder {
+    /// A service of the project in this folder.
+    pub fn new(project: impl Into<PathBuf>) -> Self {
+        Self {
+            project: project.into(),
+            data: None,
+            environment: None,
+            functions: Functions::new(),
+            launcher: None,
+            providers: Vec::new(),
+            limits: engine::Limits::default(),
+        }
+    }
+
+    /// Keeps journal, objects and keys in this directory; otherwise in `.topside` of the project.
+    #[must_use]
+    pub fn data(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.data = Some(directory.into());
+        self
+    }
+
+    /// Uses these variables instead of those of the process.
+    #[must_use]
+    pub fn environment(mut self, environment: Environment) -> Self {
+        self.environment = Some(environment);
+        self
+    }
+
+    /// Registers what the tool `name` of kind `function` runs.
+    #[must_use]
+    pub fn function<F, Answer, Good, Bad>(mut self, name: impl Into<String>, function: F) -> Self
+    where
+        F: Fn(serde_json::Value, Context) -> Answer + Send + Sync + 'static,
+        Answer: Future<Output = Result<Good, Bad>> + Send + 'static,
+        Good: Into<Reply>,
+        Bad: fmt::Display,
+    {
+        self.functions.add(name, function);
+        self
+    }
+
+    /// Makes local sandboxes through this launcher, which [`crate::launch`] forked first of all in `main`. Without one,
+    /// agents with a sandbox can't run.
+    #[must_use]
+    pub fn launcher(mut self, launcher: jail::Launcher) -> Self {
+        self.launcher = Some(launcher);
+        self
+    }
+
+    /// Makes sandboxes with a provider of the caller's own.
+    #[must_use]
+    pub fn provider(mut self, provider: Arc<dyn sandbox::Provider>) -> Self {
+        self.providers.push(provider);
+        self
+    }
+
+    /// Keeps the engine within these limits.
+    #[must_use]
+    pub fn limits(mut self, limits: engine::Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Where the service keeps what it keeps.
+    pub fn data_directory(&self) -> Data {
+        Data::at(self.data.clone().unwrap_or_else(|| self.project.join(DATA_DIRECTORY)))
+    }
+
+    /// Opens everything and serves this process. Runs that an earlier process left wait for [`App::recover`].
+    ///
+    /// # Errors
+    /// Everything in [`Error`] but [`Error::NoData`]: the project is wrong, the data directory is taken, a configured part
+    /// can't be had.
+    pub async fn start(self) -> Result<App, Error> {
+        let mut data = self.data_directory();
+        let environment = self.environment.unwrap_or_else(Environment::of_process);
+        let variables = environment.clone();
+        let live = Live::open(&self.project, Arc::new(move |name: &str| variables.get(name).map(str::to_owned)))?;
+        let live = Arc::new(live);
+        data.make()?;
+        let (clock, random) = (Clock::system(), Random::system());
+        let net = net::Client::new(settings::net(&environment)?)?;
+        let secrets = secrets::read(&data, &environment)?;
+        let api_keys = keys::read(&data)?;
+        let vault = Arc::new(vault::Keys::open(&data.keys(), random.clone())?);
+        let blobs = objects(&data, &environment, &vault, &net, &clock)?;
+        let journal = open_journal(&data, &live, vault, &blobs, &clock, &random)?;
+        // Nobody else serves this directory: what an earlier process announced is over.
+        data.withdraw();
+        if blobs.is_remote() {
+            blobs.probe().await?;
+        }
+        let mut providers = self.providers;
+        if let Some(launcher) = self.launcher {
+            providers.push(Arc::new(jail::Provider::new(launcher, data.path().to_owned(), random.clone())?));
+        }
+        let current = live.clone();
+        let engine = Engine::new(Parts {
+            clock,
+            random,
+            journal: journal.clone(),
+            blobs,
+            catalog: Arc::new(move || current.current()),
+            providers,
+            net,
+            environment: Arc::new(move |name: &str| environment.get(name).map(str::to_owned)),
+            secrets,
+            functions: self.functions,
+            limits: self.limits,
+        });
+        Ok(App::start(Service { engine, journal, live, data, api_keys }))
+    }
+}
+
+fn objects(
+    data: &Data,
+    environment: &Environment,
+    vault: &vault::Keys,
+    net: &net::Client,
+    clock: &Clock,
+) -> Result<Blobs, Error> {
+    let links = Links::new(&vault.derive(TENANT_DEFAULT, "links")?, clock.clone());
+    Ok(match settings::s3(environment)? {
+        Some(s3) => Blobs::s3(&s3, net.clone(), links)?,
+        None => Blobs::local(&data.objects(), links)?,
+    })
+}
+
+fn open_journal(
+    data: &Data,
+    live: &Live,
+    vault: Arc<vault::Keys>,
+    blobs: &Blobs,
+    clock: &Clock,
+    random: &Random,
+) -> Result<Journal, Error> {
+    let contents = match live.current().settings.contents {
+        catalog::Contents::Sealed => ContentsMode::Sealed,
+        catalog::Contents::Plain => ContentsMode::Plain,
+    };
+    let parts = journal_parts(vault, blobs.clone(), clock.clone(), random.clone());
+    Ok(Journal::open(data.path(), parts, Config { contents, ..Config::default() })?)
+}
+
+fn journal_parts(vault: Arc<vault::Keys>, blobs: Blobs, clock: Clock, random: Random) -> journal::Parts {
+    journal::Parts { clock, random, wrap: Arc::new(Wrapping(vault)), objects: Arc::new(Contents(blobs)) }
+}
+
+/// Opens the journal of a data directory alone, for reading it when nothing serves it.
+///
+/// # Errors
+/// [`Error::NoData`] when there is none; [`journal::Error::Locked`] when another process has it.
+pub fn read_journal(directory: &Path, environment: &Environment) -> Result<Journal, Error> {
+    let data = Data::at(directory);
+    if !data.has_journal() {
+        return Err(Error::NoData { path: directory.to_owned() });
+    }
+    let (clock, random) = (Clock::system(), Random::system());
+    let net = net::Client::new(settings::net(environment)?)?;
+    let vault = Arc::new(vault::Keys::open(&data.keys(), random.clone())?);
+    let blobs = objects(&data, environment, &vault, &net, &clock)?;
+    Ok(Journal::open(data.path(), journal_parts(vault, blobs, clock, random), Config::default())?)
+}

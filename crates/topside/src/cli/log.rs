@@ -1,0 +1,229 @@
+//! `topside log`: the record of a session, from the data directory itself or, while another process has it, from that
+//! process over HTTP.
+
+use super::Session;
+use super::arguments::Log;
+use super::clean::clean;
+use super::console::{Console, Paint};
+use super::ending::{Ending, Trouble};
+use super::run::json_line;
+use api::{Happened, Record};
+use client::{Client, Follow};
+use domain::{Id, TENANT_DEFAULT};
+use engine::SessionName;
+use journal::query::PAGE_ROWS_MAX;
+use journal::{Journal, SessionKey, Verified};
+use std::fmt::Write;
+use topside::{Data, Environment};
+
+/// Characters of one text that are printed; `--json` prints all that the record gives.
+const TEXT_CHARACTERS_MAX: usize = 2_000;
+
+pub(crate) async fn log(session: Session, arguments: Log) -> Result<Ending, Trouble> {
+    let Session { console, environment, .. } = session;
+    let verified = match topside::read_journal(&arguments.data, &environment) {
+        Ok(journal) => {
+            let printed = from_journal(&console, &journal, &arguments).await;
+            journal.close().await?;
+            Some(printed?)
+        }
+        Err(error @ topside::Error::Journal(journal::Error::Locked { .. })) => {
+            let Some(url) = Data::at(&arguments.data).announced() else { return Err(error.into()) };
+            from_service(&console, &url, &environment, &arguments).await?;
+            None
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let (text, ending) = match &verified {
+        Some(Verified::Intact { records, head_hash }) => {
+            (format!("chain of {records} records verifies, head {head_hash}"), Ending::Done)
+        }
+        Some(Verified::Broken { position, reason }) => {
+            (format!("chain is broken at position {position}: {reason}"), Ending::Failed)
+        }
+        None if arguments.verify => {
+            let hint = "hint: stop the process that serves it, or verify a copy of the data directory";
+            let message = format!("the chain was not verified: another process has the data directory; {hint}");
+            return Err(Trouble::new(Ending::InUse, "log_not_verified", message));
+        }
+        None => ("chain not verified: another process has the data directory".to_owned(), Ending::Done),
+    };
+    match (&verified, arguments.json) {
+        (Some(Verified::Intact { records, head_hash }), true) => {
+            json_line(&console, &serde_json::json!({"verified": {"records": records, "head": head_hash}}));
+        }
+        (Some(Verified::Broken { position, reason }), true) => {
+            json_line(&console, &serde_json::json!({"verified": {"broken_at": position, "reason": reason}}));
+        }
+        (None, true) => json_line(&console, &serde_json::json!({ "verified": null })),
+        (_, false) => console.data_line(&text),
+    }
+    Ok(ending)
+}
+
+async fn from_journal(console: &Console, journal: &Journal, arguments: &Log) -> Result<Verified, Trouble> {
+    let missing = || {
+        let message = format!("there is no session `{}` in {}", clean(&arguments.session), arguments.data.display());
+        Trouble::new(Ending::Failed, "session_not_found", message)
+    };
+    let session = match SessionName::parse(&arguments.session).ok_or_else(missing)? {
+        SessionName::Id(id) => id,
+        SessionName::Named(name) => Id::from_name(TENANT_DEFAULT, &name),
+        SessionName::New => return Err(missing()),
+    };
+    let key = SessionKey::new(TENANT_DEFAULT, session);
+    let mut from = 0;
+    loop {
+        let page = journal.records(&key, from, PAGE_ROWS_MAX).await?;
+        let Some(last) = page.last() else { break };
+        from = last.position + 1;
+        for stored in &page {
+            let record = server::resolved(journal, &key, stored.decode()?).await?;
+            print(console, &record, arguments.json);
+        }
+    }
+    if from == 0 {
+        return Err(missing());
+    }
+    Ok(journal.verify(&key).await?)
+}
+
+async fn from_service(console: &Console, url: &str, environment: &Environment, arguments: &Log) -> Result<(), Trouble> {
+    // The service is on this machine: no proxy stands between.
+    let net = net::Client::new(net::Settings::default()).map_err(topside::Error::from)?;
+    let client = Client::http(url, environment.get("TOPSIDE_KEY"), net)?;
+    let follow = Follow::Session(arguments.session.clone());
+    let mut after = None;
+    loop {
+        let page = client.records(&follow, after).await?;
+        for record in &page.records {
+            print(console, record, arguments.json);
+        }
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return Ok(()),
+        }
+    }
+}
+
+fn print(console: &Console, record: &Record, json: bool) {
+    if json {
+        json_line(console, &serde_json::json!({ "record": record }));
+    } else {
+        let paint = if console.data_is_terminal { console.paint } else { Paint::Plain };
+        console.data(&told(record, paint));
+    }
+}
+
+/// A record as people read it: position, time, kind, principal; then what it says.
+fn told(record: &Record, paint: Paint) -> String {
+    let head = format!("{:>4}  {}  ", record.position, time(record.at_ms));
+    let kind = paint.bold(&format!("{:<16}", record.happened.kind()));
+    let mut out = format!("{}{kind}{}\n", paint.dim(&head), paint.dim(&record.principal.to_string()));
+    for (name, text) in says(&record.happened) {
+        let text = clean(&text);
+        let mut lines = text.trim_end().lines();
+        let _ = writeln!(out, "      {name}: {}", lines.next().unwrap_or_default());
+        for line in lines {
+            let _ = writeln!(out, "        {line}");
+        }
+    }
+    out
+}
+
+fn says(happened: &Happened) -> Vec<(&'static str, String)> {
+    match happened {
+        Happened::Submitted { agent, message, session_name } => {
+            let mut says = vec![("agent", agent.clone()), ("message", text(message))];
+            says.extend(session_name.as_ref().map(|name| ("session", text(name))));
+            says
+        }
+        Happened::CancelRequested {} => Vec::new(),
+        Happened::Resumed { epoch } => vec![("epoch", epoch.to_string())],
+        Happened::SandboxOpened { sandbox, provider, walls, missing } => {
+            let mut says = vec![("sandbox", format!("{sandbox} of {provider}")), ("walls", walls.join(" "))];
+            says.extend((!missing.is_empty()).then(|| ("missing", missing.join(" "))));
+            says
+        }
+        Happened::SandboxClosed { sandbox, reason } => vec![("sandbox", format!("{sandbox}: {reason}"))],
+        Happened::Replied { turn, model, text: said, calls, usage, .. } => {
+            let tokens = format!("{} in, {} out", usage.input_tokens, usage.output_tokens);
+            let mut says = vec![("model", format!("{model}, turn {turn}, tokens {tokens}"))];
+            says.extend(Some(("text", text(said))).filter(|(_, said)| !said.is_empty()));
+            says.extend(
+                calls.iter().map(|call| ("call", format!("{} {} {}", call.call, call.tool, text(&call.arguments)))),
+            );
+            says
+        }
+        Happened::Judged { call, verdict, reason, policies, pack } => {
+            let verdict = format!("{verdict:?}").to_lowercase();
+            vec![
+                ("call", call.to_string()),
+                ("verdict", format!("{verdict}: {reason} {} by {pack}", policies.join(" "))),
+            ]
+        }
+        Happened::Began { call, attempt } => vec![("call", format!("{call}, attempt {attempt}"))],
+        Happened::Returned { call, status, output, code, duration_ms } => {
+            let code = code.as_deref().map(|code| format!(" ({code})")).unwrap_or_default();
+            let what = format!("{call} {}{code} after {duration_ms} ms", status.name());
+            vec![("call", what), ("output", text(output))]
+        }
+        Happened::InDoubt { call } => vec![("call", call.to_string())],
+        Happened::ArtifactSaved { artifact, name, media, bytes } => {
+            vec![("artifact", format!("{artifact} {} {media}, {bytes} bytes", text(name)))]
+        }
+        Happened::Finished { status, reply, error, turns, tool_calls, .. } => {
+            let mut says = vec![("status", format!("{status}, {turns} turns, {tool_calls} tool calls"))];
+            says.extend(error.as_ref().map(|error| ("error", format!("{}: {}", error.code, error.message))));
+            says.extend(reply.as_ref().map(|reply| ("reply", text(reply))));
+            says
+        }
+    }
+}
+
+fn text(text: &api::Text) -> String {
+    if text.erased {
+        return format!("(erased, {} bytes)", text.bytes);
+    }
+    let whole = text.text.as_deref().unwrap_or_default();
+    let mut shown: String = whole.chars().take(TEXT_CHARACTERS_MAX).collect();
+    if text.cut || shown.len() < whole.len() {
+        let _ = write!(shown, "… ({} bytes in all)", text.bytes);
+    }
+    shown
+}
+
+/// A time of day in UTC, as RFC 3339 writes it.
+fn time(at_ms: u64) -> String {
+    let (days, ms) = (at_ms / 86_400_000, at_ms % 86_400_000);
+    // Howard Hinnant's `civil_from_days`, for dates since 1970.
+    let z = days + 719_468;
+    let era = z / 146_097;
+    let day_of_era = z % 146_097;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1_000 % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", ms % 1_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_told_in_utc() {
+        for (ms, expected) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_399_999, "2000-02-28T23:59:59.999Z"),
+            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
+            (1_700_000_000_123, "2023-11-14T22:13:20.123Z"),
+            (4_102_444_800_000, "2100-01-01T00:00:00.000Z"),
+        ] {
+            assert_eq!(time(ms), expected);
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! `topside run`: starts the service in this process, asks it over its own HTTP contract, and shows what happens.
+
+use super::arguments::Run;
+use super::clean::{clean, clean_json};
+use super::ending::{Ending, Trouble};
+use super::follow::{Ended, follow};
+use super::keep::{Kept, keep};
+use super::signals::Signals;
+use super::view::View;
+use super::{Console, Session, start, summary};
+use api::{Event, PostRun};
+use client::{PostOptions, Wait};
+use domain::{Id, id};
+use std::time::Duration;
+use topside::App;
+
+/// What other runs of the data directory get to end when this one has.
+const GRACE_MS: u64 = 3_000;
+
+pub(crate) async fn run(session: Session, arguments: Run) -> Result<Ending, Trouble> {
+    let Session { console, environment, launcher } = session;
+    let mut signals = Signals::new()?;
+    let app = start(&console, &environment, launcher, &arguments.place).await?;
+    let shown = shown(&console, &app, &arguments, &mut signals).await;
+    finish(app, shown).await
+}
+
+async fn shown(console: &Console, app: &App, arguments: &Run, signals: &mut Signals) -> Result<Ending, Trouble> {
+    let others = app.recover().await?;
+    if others > 0 {
+        console.talk_line(&format!("{others} unfinished session(s) of an earlier process go on in the background"));
+    }
+    let body = PostRun {
+        session: arguments.session.clone(),
+        agent: Some(arguments.agent.clone()),
+        message: arguments.task.clone(),
+        save_artifact: false,
+    };
+    let options = PostOptions { wait: Wait::No, ..PostOptions::default() };
+    let taken = app.client().post_run(&body, &options).await?;
+    let what = format!("{} · session {} · {}", clean(&taken.agent), clean(&taken.session), taken.run_id);
+    console.talk_line(&console.paint.dim(&what));
+    let show = if arguments.json { Show::Json } else { Show::People };
+    watch(console, app, taken.run_id, 0, show, signals).await
+}
+
+/// How a run is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Show {
+    /// As lines for people, with the reply as data.
+    People,
+    /// As JSON data.
+    Json,
+}
+
+/// Follows a run, then says what became of it. Records before `from` are not shown.
+pub(crate) async fn watch(
+    console: &Console,
+    app: &App,
+    run: Id<id::Run>,
+    from: u64,
+    show: Show,
+    signals: &mut Signals,
+) -> Result<Ending, Trouble> {
+    let mut view = View::new(console.paint, from);
+    let ended = follow(app.client(), run, signals, console, |event| {
+        let text = view.event(event);
+        match (show, event) {
+            (Show::People, _) => console.talk(&text),
+            (Show::Json, Event::Record(record)) if record.position >= from => {
+                json_line(console, &serde_json::json!({ "record": record }));
+            }
+            (Show::Json, _) => {}
+        }
+    })
+    .await?;
+    match ended {
+        Ended::AtOnce => return Ok(Ending::Cancelled),
+        Ended::Terminated => return Ok(Ending::Terminated),
+        Ended::Settled => {}
+    }
+    let run = app.client().run(run).await?;
+    let kept = keep(app.client(), app.data(), &run).await;
+    match show {
+        Show::Json => {
+            let path = |kept: &Kept| match kept {
+                Kept::File(path) => Some(path.display().to_string()),
+                Kept::Link { .. } | Kept::Lost { .. } => None,
+            };
+            let files: Vec<String> = kept.iter().filter_map(path).collect();
+            json_line(console, &serde_json::json!({ "run": run, "files": files }));
+        }
+        Show::People => {
+            let data = app.data().path();
+            console.talk(&summary::summary(&run, &view, &app.catalog(), &kept, data, console.paint));
+            let seen = console.data_is_terminal && console.talk_is_terminal;
+            if let Some(reply) = run.reply.as_deref().filter(|_| !seen) {
+                console.data_line(clean(reply).trim_end());
+            }
+        }
+    }
+    Ok(Ending::of(&run))
+}
+
+pub(crate) fn json_line(console: &Console, value: &serde_json::Value) {
+    console.data_line(&clean_json(&value.to_string()));
+}
+
+/// Ends the service, unless the program is to end at once.
+pub(crate) async fn finish(app: App, shown: Result<Ending, Trouble>) -> Result<Ending, Trouble> {
+    if let Ok(Ending::Cancelled) = shown
+        && !app.unfinished().await.is_ok_and(|runs| runs.is_empty())
+    {
+        return shown;
+    }
+    let grace = match shown {
+        Ok(Ending::Terminated) => Duration::ZERO,
+        _ => Duration::from_millis(GRACE_MS),
+    };
+    let closed = app.close(grace).await;
+    let ending = shown?;
+    closed?;
+    Ok(ending)
+}
