@@ -93,7 +93,8 @@ async fn write(journal: Journal, sessions: u64) -> Result<(), journal::Error> {
 async fn verify(directory: &Path) -> Result<String, Box<dyn std::error::Error>> {
     let journal = open(directory)?;
     let tenant: Arc<str> = TENANT.into();
-    let (mut runs, mut ended, mut records, mut broken, mut commits_max, mut commits_sum) = (0u64, 0u64, 0u64, 0u64, 0, 0);
+    let (mut runs, mut ended, mut records, mut broken, mut commits_max, mut commits_sum) =
+        (0u64, 0u64, 0u64, 0u64, 0, 0);
     let mut verified = BTreeSet::new();
     let mut before = None;
     loop {

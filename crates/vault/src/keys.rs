@@ -213,6 +213,21 @@ mod tests {
         assert_eq!(files, 1, "a draft was left behind");
     }
 
+    /// Keys that exist were wrapped and derived like this: these bytes never change.
+    #[test]
+    fn wrapped_bytes_are_fixed() {
+        let wrapped = "c15c0289ec2d0a9167ec8e656e06ae35c1f6cbbbeadc661dfe9589447fb7825ebeb133d005bc17c621ad72cc0ae786911da68624582cfc361b600dbd";
+        let derived = "26ef6cae0c78eccbf8f821031790bc656a0318ed50f933e5505c47db945c7bd1";
+        let directory = tempfile::tempdir().unwrap();
+        let keys = Keys::open(&directory.path().join("keys"), Random::seeded(1)).unwrap();
+        let path = directory.path().join("keys/default.key");
+        write(&path, [3; 32]).unwrap();
+        set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(hex::encode(keys.wrap("default", &[1; 16], &[2; 32]).unwrap()), wrapped);
+        assert_eq!(keys.unwrap("default", &[1; 16], &hex::decode(wrapped).unwrap()).unwrap(), [2; 32]);
+        assert_eq!(hex::encode(keys.derive("default", "links").unwrap()), derived);
+    }
+
     #[test]
     fn many_first_uses_make_one_key() {
         let directory = tempfile::tempdir().unwrap();

@@ -260,3 +260,39 @@ fn array<const N: usize>(slice: &[u8]) -> [u8; N] {
     out.copy_from_slice(slice);
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> DataKey {
+        let session = SessionKey::new("default", Id::from_bytes([1; 16]));
+        DataKey::new(session, &[2; 32], Vec::new(), true).unwrap()
+    }
+
+    const SMALL: &str = "a53c36d76cec99e0758527124a5bcb57b7407a54399c3122e6291f3dff482a0a924f0854ad9f08bf5b5fbcdb699321c88271d5e6108d22f5ae4c9b7d10b394937a";
+    const LARGE: &str = "3b4a79a517cec22a630bfdb715d58c7b5c5c0933d91765eef2c397a2af0fc0f900ce001e049c478ff465d2996007be5ace42bb23fdbdf12cfb596323";
+    const OBJECT: &str = "ca7e8c20ec51fb0ab0344f8e330a31e854be3c924e69f501749da97b60c41643";
+
+    /// Items that exist were sealed like this: these bytes never change, and open for ever.
+    #[test]
+    fn sealed_bytes_are_fixed() {
+        let sealer = Sealer { key: Arc::new(key()), mode: ContentsMode::Sealed, random: Random::seeded(1) };
+        let (content, item) = sealer.seal("text/plain", b"hello").unwrap();
+        assert_eq!(content.mac.to_string(), "b9f209fe74701a38eee4e422bcce5e79528c20e0b6a621e594664e91e5c5dc96");
+        assert_eq!((item.stored.form.number(), hex::encode(&item.stored.body).as_str()), (0, SMALL));
+        assert_eq!(open(&key(), &content, item.stored).unwrap(), Content::Bytes(b"hello".to_vec()));
+
+        let large = vec![b'x'; INLINE_BYTES_MAX + 1];
+        let (content, item) = sealer.seal("text/plain", &large).unwrap();
+        let object = item.object.unwrap();
+        assert_eq!((item.stored.form.number(), hex::encode(&item.stored.body).as_str()), (1, LARGE));
+        assert_eq!(Digest::of(&object).to_string(), OBJECT);
+        assert_eq!(open_object(&key(), &content, item.stored.clone(), object.clone()).unwrap(), Content::Bytes(large));
+
+        let mut changed = object;
+        changed[40] ^= 1;
+        let refused = open_object(&key(), &content, item.stored, changed).unwrap_err();
+        assert_eq!(refused.code(), "journal_corrupt");
+    }
+}
