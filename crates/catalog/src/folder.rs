@@ -134,8 +134,8 @@ impl Folder {
         for entry in entries.take(ENTRIES_MAX) {
             let Ok(entry) = entry else { continue };
             let name = entry.file_name();
-            let Some(name) = name.to_str() else {
-                let message = format!("the file name `{}` is not UTF-8", shown(&name.to_string_lossy()));
+            let Some(name) = name.to_str().filter(|name| !name.contains(char::is_control)) else {
+                let message = format!("the file name `{}` is no text", shown(&name.to_string_lossy()));
                 problems.push(problem(folder, message, None));
                 continue;
             };

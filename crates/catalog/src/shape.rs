@@ -165,12 +165,12 @@ impl<'a> Check<'a> {
             (Shape::List { .. }, Value::Text(text)) => Some(format!("write [{}]", shown(text))),
             _ => None,
         };
-        let message = format!("{} is {}; expected {}", named(path), node.kind(), expected(shape));
+        let message = format!("{} is {}; expected {}", named(path), told(node, shape), expected(shape));
         self.wrong(Rule::WrongType, node.at, message, hint);
     }
 
     fn unfit(&mut self, node: &Node, path: &str, shape: &Shape, hint: Option<String>) {
-        let message = format!("{} is {}; expected {}", named(path), node.kind(), expected(shape));
+        let message = format!("{} is {}; expected {}", named(path), told(node, shape), expected(shape));
         self.wrong(Rule::BadValue, node.at, message, hint);
     }
 
@@ -283,8 +283,10 @@ impl<'a> Check<'a> {
             Source::Secret => None,
         });
         match found {
-            Ok(text) if matches!(shape, Shape::Text { .. }) => node.value = Value::Text(text),
-            Ok(text) => node.value = Value::plain(&text),
+            Ok(text) if matches!(shape, Shape::Integer { .. } | Shape::Milli { .. } | Shape::Boolean | Shape::Mode) => {
+                node.value = Value::plain(&text);
+            }
+            Ok(text) => node.value = Value::Text(text),
             Err(template::Error::Missing { source_name: Source::Env, name }) => {
                 self.missing.push(Missing { variable: name, at: node.at });
                 self.unset = true;
@@ -449,6 +451,16 @@ impl Keys {
             Self::Variable => "letters, digits and _, not beginning with a digit",
             Self::Text => "1 to 256 bytes of text",
         }
+    }
+}
+
+/// A value in the words of a message. What may be a secret is not repeated.
+fn told(node: &Node, shape: &Shape) -> String {
+    let open = !matches!(shape, Shape::Template { secrets: Secrets::Allowed });
+    match &node.value {
+        Value::Text(_) if !open => "text of several lines, or too long".to_owned(),
+        Value::Integer(_) | Value::Number(_) if !open => "a number".to_owned(),
+        _ => node.kind(),
     }
 }
 

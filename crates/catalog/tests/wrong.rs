@@ -237,6 +237,21 @@ fn models() {
         ],
     );
     model(
+        "secrets are not repeated",
+        "fast: {provider: openai-compatible, name: a, url: \"http://me:hunter2@h/\", key: \"hunter\\n2\", headers: {x: 12345}}\n",
+        &[
+            "models/main.yaml:1:80: `fast.key` is text of several lines, or too long; expected one line of text, at most 8192 bytes",
+            "models/main.yaml:1:106: `fast.headers.x` is a number; expected one line of text, at most 8192 bytes; hint: quote it to make it text",
+        ],
+    );
+    model(
+        "password in a URL",
+        "fast: {provider: openai-compatible, name: a, url: \"http://me:hunter2@h/\"}\n",
+        &[
+            "models/main.yaml:1:51: the text is no URL that can be called: it holds a user or a password; expected http:// or https:// and a host; hint: send them in a header, from ${secret.NAME}",
+        ],
+    );
+    model(
         "secret in a URL",
         "fast: {provider: openai-compatible, name: a, url: \"http://h/${secret.KEY}\"}\n",
         &[
