@@ -58,9 +58,12 @@ fn filled(node: &Node, check: &Check<'_>) -> Option<(String, bool)> {
 
 fn parsed(text: &str, node: &Node, check: &mut Check<'_>) -> Option<Url> {
     let wrong = |check: &mut Check<'_>, why: &str, hint: Option<&str>| {
-        let written = shown(node.text().unwrap_or_default());
-        let message =
-            format!("`{written}` is no URL that can be called: {why}; expected http:// or https:// and a host");
+        // What stands before an `@` may be a password.
+        let written = match node.text() {
+            Some(text) if !text.contains('@') => format!("`{}`", shown(text)),
+            _ => "the text".to_owned(),
+        };
+        let message = format!("{written} is no URL that can be called: {why}; expected http:// or https:// and a host");
         check.wrong(Rule::BadValue, node.at, message, hint.map(str::to_owned));
     };
     match Url::parse(text) {
