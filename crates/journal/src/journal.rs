@@ -230,6 +230,12 @@ impl Journal {
         Ok(())
     }
 
+    /// Makes the lists of sessions, runs and artifacts anew from the records; gives the number of records read. Appends
+    /// wait meanwhile. For a list that was damaged, or whose form a newer program changed; timers are left as they are.
+    pub async fn rebuild_index(&self) -> Result<u64, Error> {
+        self.inner.store.rebuild_index().await
+    }
+
     /// Where a log stands.
     pub async fn head(&self, key: &SessionKey) -> Result<Head, Error> {
         self.inner.store.head(key).await

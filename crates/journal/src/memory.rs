@@ -3,12 +3,12 @@
 use crate::append::{Fence, Idempotency};
 use crate::contents::{DataKeys, Stored};
 use crate::hints::{Hint, Registry};
-use crate::index::{Change, Finish};
+use crate::index::{self, Change, Finish};
 use crate::query::{Head, PAGE_BYTES_MAX, Page, RunFilter, SessionCursor, StoredRecord, Unfinished};
 use crate::store::Store;
 use crate::{Append, Appended, ArtifactRow, DueRow, Error, Existing, Health, RunRow, SessionKey, SessionRow, link};
 use async_trait::async_trait;
-use domain::{Cost, Digest, Id, RunStatus, Usage, id};
+use domain::{Cost, Digest, Id, Record, RunStatus, Usage, id};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -255,6 +255,31 @@ impl Store for Memory {
         state.data_keys.remove(key);
         self.data_keys.destroy(key);
         Ok(items.into_iter().filter(|(_, stored)| stored.form.has_object()).map(|(item, _)| item).collect())
+    }
+
+    async fn rebuild_index(&self) -> Result<u64, Error> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(Error::Closed);
+        }
+        state.sessions.clear();
+        state.runs.clear();
+        state.artifacts.clear();
+        let logs: Vec<_> = state.records.iter().map(|(key, records)| (key.clone(), records.clone())).collect();
+        let mut read = 0;
+        for (key, records) in logs {
+            for stored in &records {
+                let Record { head, event } = stored.decode()?;
+                for change in index::of(head.at_ms, head.principal, &event) {
+                    state.change(&key, stored.position, &change);
+                }
+                read += 1;
+            }
+            if let Some(session) = state.sessions.get_mut(&key) {
+                session.next_position = records.len() as u64;
+            }
+        }
+        Ok(read)
     }
 
     async fn head(&self, key: &SessionKey) -> Result<Head, Error> {

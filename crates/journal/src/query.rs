@@ -9,7 +9,7 @@ pub const PAGE_ROWS_MAX: usize = 1_000;
 /// Bytes of records in one page at most; one record is always given.
 pub const PAGE_BYTES_MAX: usize = 4 << 20;
 /// Rows that a filtered list looks at for one page; the page may then be short, with a `next`.
-pub const SCAN_ROWS_MAX: usize = 20_000;
+pub const SCAN_ROWS_MAX: usize = 5_000;
 
 /// Where a session's log stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -119,6 +119,12 @@ impl Store for Sqlite {
         Ok(self.erase(key, None).await?.objects)
     }
 
+    async fn rebuild_index(&self) -> Result<u64, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.send(Job::RebuildIndex { reply }).await.map_err(|_| Error::Closed)?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
     async fn head(&self, key: &SessionKey) -> Result<Head, Error> {
         let key = key.clone();
         self.readers.read(move |connection| read::head(connection, &key)).await

@@ -22,6 +22,9 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
     /// The items that had an object.
     async fn erase_session(&self, key: &SessionKey) -> Result<Vec<Id<id::Content>>, Error>;
 
+    /// Makes sessions, runs and artifacts anew from the records; gives the number of records read.
+    async fn rebuild_index(&self) -> Result<u64, Error>;
+
     async fn head(&self, key: &SessionKey) -> Result<Head, Error>;
     async fn records(&self, key: &SessionKey, from: u64, rows_max: usize) -> Result<Vec<StoredRecord>, Error>;
     async fn content(&self, key: &SessionKey, item: Id<id::Content>) -> Result<Option<Stored>, Error>;

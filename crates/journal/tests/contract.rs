@@ -410,6 +410,43 @@ async fn artifacts_and_timers_are_indexed() {
 }
 
 #[tokio::test]
+async fn the_index_can_be_made_anew_from_the_records() {
+    for Bench { name, journal, directory, .. } in benches(ContentsMode::Sealed) {
+        let tenant: Arc<str> = "default".into();
+        for n in 0..12u16 {
+            let key = session((n % 3) as u8);
+            write(&journal, input(&key, &submitted(run(n), u64::from(n), "maya", nothing()))).await;
+            if n % 2 == 0 {
+                let saved = ArtifactSaved {
+                    run: run(n),
+                    artifact: Id::from_bytes([n as u8; 16]),
+                    name: nothing(),
+                    media: "text/markdown".to_owned(),
+                    bytes: 5,
+                    object: format!("outputs/{n}"),
+                };
+                write(&journal, input(&key, &draft(50, Event::ArtifactSaved(saved)))).await;
+                write(&journal, input(&key, &finished(run(n), 60, RunStatus::Failed))).await;
+            }
+        }
+        let lists = async || {
+            let runs = journal.runs(&tenant, RunFilter::default(), None, 100).await.unwrap();
+            let sessions = journal.sessions(&tenant, None, 100).await.unwrap();
+            (runs, sessions, journal.unfinished(100).await.unwrap(), journal.artifacts(&tenant, run(4)).await.unwrap())
+        };
+        let before = lists().await;
+        assert_eq!((before.0.rows.len(), before.1.rows.len(), before.3.len()), (12, 3, 1), "{name}");
+        if let Some(directory) = &directory {
+            let database = rusqlite::Connection::open(directory.path().join("journal.db")).unwrap();
+            database.execute_batch("DELETE FROM runs; UPDATE sessions SET runs = 0; DELETE FROM artifacts").unwrap();
+            assert_ne!(lists().await, before, "{name}");
+        }
+        assert_eq!(journal.rebuild_index().await.unwrap(), 24, "{name}");
+        assert_eq!(lists().await, before, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn who_follows_a_log_misses_nothing() {
     for Bench { name, journal, .. } in benches(ContentsMode::Sealed) {
         let key = session(1);

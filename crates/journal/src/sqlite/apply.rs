@@ -3,12 +3,13 @@
 
 use crate::append::{Fence, Idempotency};
 use crate::heads::Heads;
-use crate::index::{ArtifactChange, Change, Finish};
+use crate::index::{self, ArtifactChange, Change, Finish};
 use crate::query::StoredRecord;
 use crate::sqlite::read;
 use crate::{Append, Appended, Error, Existing, SealedItem, SessionKey, link};
-use domain::{Cost, Digest, Id, id};
+use domain::{Cost, Digest, Id, Record, id, record};
 use rusqlite::{Connection, OptionalExtension, params};
+use std::sync::Arc;
 
 /// What came of an entry. An error of the database itself is no outcome: it ends the whole group.
 #[derive(Debug)]
@@ -58,7 +59,7 @@ pub(crate) fn apply(
     insert(connection, key, contents, &records)?;
     for (draft, record) in drafts.iter().zip(&records) {
         for change in &draft.changes {
-            index(connection, key, record.position, change)?;
+            apply_change(connection, key, record.position, change)?;
         }
     }
     let mut moved = connection.prepare_cached(
@@ -144,7 +145,7 @@ fn insert(
     Ok(())
 }
 
-fn index(connection: &Connection, key: &SessionKey, position: u64, change: &Change) -> Result<(), Error> {
+fn apply_change(connection: &Connection, key: &SessionKey, position: u64, change: &Change) -> Result<(), Error> {
     let (tenant, session) = (&*key.tenant, key.session.as_bytes());
     match change {
         Change::Submitted { run, agent, principal, at_ms } => {
@@ -234,6 +235,27 @@ fn artifact(connection: &Connection, key: &SessionKey, position: u64, kept: &Art
 /// SQLite's integers have 63 bits for us.
 fn clamp(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Makes sessions, runs and artifacts anew from the records, in the order in which they were written.
+pub(crate) fn rebuild_index(connection: &Connection) -> Result<u64, Error> {
+    connection.execute_batch("DELETE FROM sessions; DELETE FROM runs; DELETE FROM artifacts")?;
+    let mut records = connection.prepare("SELECT tenant, session, position, bytes FROM records ORDER BY rowid")?;
+    let mut rows = records.query([])?;
+    let mut read = 0;
+    while let Some(row) = rows.next()? {
+        let tenant: Arc<str> = row.get(0)?;
+        let key = SessionKey::new(tenant, Id::from_bytes(row.get(1)?));
+        let position = row.get(2)?;
+        let bytes = row.get_ref(3)?.as_blob().map_err(Error::corrupt)?;
+        let Record { head, event } =
+            record::decode(bytes).map_err(|error| Error::Record { position, error: Arc::new(error) })?;
+        for change in index::of(head.at_ms, head.principal, &event) {
+            apply_change(connection, &key, position, &change)?;
+        }
+        read += 1;
+    }
+    Ok(read)
 }
 
 /// Takes an item out; gives what it was.

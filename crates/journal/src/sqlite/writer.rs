@@ -34,6 +34,9 @@ pub(crate) enum Job {
         item: Option<Id<id::Content>>,
         reply: oneshot::Sender<Result<Erased, Error>>,
     },
+    RebuildIndex {
+        reply: oneshot::Sender<Result<u64, Error>>,
+    },
     Close,
 }
 
@@ -124,6 +127,11 @@ impl Writer {
                     let erased = self.erase(&key, item);
                     // Whoever asked may have gone; it is erased all the same.
                     let _ = reply.send(erased);
+                }
+                Job::RebuildIndex { reply } => {
+                    let read = self.transaction(|writer| apply::rebuild_index(&writer.connection));
+                    // Whoever asked may have gone; the index is there all the same.
+                    let _ = reply.send(read);
                 }
                 // Nothing new is taken; what was taken is still written.
                 Job::Close => self.jobs.close(),
