@@ -37,7 +37,7 @@ pub enum Error {
         /// The limit.
         max: u64,
     },
-    /// An append that can't be meant: no records, or contents of another session.
+    /// An append that can't be meant: no records, contents of another session, an id that is stored already.
     #[error("not an append: {reason}")]
     Invalid {
         /// What is wrong.
@@ -99,6 +99,9 @@ pub enum Error {
     Closed,
 }
 
+/// A content, a run or an artifact whose id is stored already: ids are random, so it was appended twice.
+pub(crate) const ID_TAKEN: Error = Error::Invalid { reason: "an id that is stored already" };
+
 impl Error {
     /// Stable code, with a page under `docs/errors/`.
     pub fn code(&self) -> &'static str {
@@ -137,6 +140,7 @@ impl From<rusqlite::Error> for Error {
         use rusqlite::ErrorCode as Code;
         match error.sqlite_error_code() {
             Some(Code::DiskFull) => Self::Full,
+            Some(Code::ConstraintViolation) => ID_TAKEN,
             Some(Code::DatabaseCorrupt | Code::NotADatabase) => Self::corrupt(error),
             _ => Self::io(error),
         }

@@ -2,6 +2,7 @@
 
 use crate::append::{Fence, Idempotency};
 use crate::contents::{DataKeys, Stored};
+use crate::error::ID_TAKEN;
 use crate::hints::{Hint, Registry};
 use crate::index::{self, Change, Finish};
 use crate::query::{Head, PAGE_BYTES_MAX, Page, RunFilter, SessionCursor, StoredRecord, Unfinished};
@@ -10,7 +11,7 @@ use crate::{Append, Appended, ArtifactRow, DueRow, Error, Existing, Health, RunR
 use async_trait::async_trait;
 use domain::{Cost, Digest, Id, Record, RunStatus, Usage, id};
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use stdx::Clock;
 
@@ -60,6 +61,9 @@ impl State {
         if let Some(existing) = self.existing(key, fence, now_ms)? {
             return Ok((Appended::Existing(existing), Vec::new()));
         }
+        if self.takes_twice(entry) {
+            return Err(ID_TAKEN);
+        }
         if let Some(first) = contents.first() {
             let there = self.data_keys.get(key);
             if first.key.is_destroyed() || there.is_some_and(|there| *there != first.key.wrapped) {
@@ -88,6 +92,23 @@ impl State {
         self.heads.insert(key.clone(), head);
         self.records.entry(key.clone()).or_default().extend(records.iter().cloned());
         Ok((Appended::Written(written), records))
+    }
+
+    /// Whether an id of the entry is stored already, or comes twice in it.
+    fn takes_twice(&self, Append { key, drafts, contents, .. }: &Append) -> bool {
+        let there = self.contents.get(key);
+        let mut items = HashSet::new();
+        let mut runs = HashSet::new();
+        let submitted = drafts.iter().flat_map(|draft| &draft.changes).filter_map(|change| match change {
+            Change::Submitted { run, .. } => Some(*run),
+            Change::Status { .. }
+            | Change::Finished(_)
+            | Change::Artifact(_)
+            | Change::Due { .. }
+            | Change::NotDue { .. } => None,
+        });
+        contents.iter().any(|item| !items.insert(item.id) || there.is_some_and(|there| there.contains_key(&item.id)))
+            || submitted.into_iter().any(|run| !runs.insert(run) || self.runs.contains_key(&(key.tenant.clone(), run)))
     }
 
     fn existing(&mut self, key: &SessionKey, fence: &Fence, now_ms: u64) -> Result<Option<Existing>, Error> {

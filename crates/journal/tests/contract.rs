@@ -108,6 +108,29 @@ async fn a_refused_entry_fails_alone() {
 }
 
 #[tokio::test]
+async fn an_id_is_taken_once_and_harms_nobody_else() {
+    for Bench { name, journal, .. } in benches(ContentsMode::Sealed) {
+        let key = session(1);
+        write(&journal, input(&key, &submitted(run(1), 5, "maya", nothing()))).await;
+        let (_, item) = journal.sealer(&key).await.unwrap().seal("text/plain", b"x").unwrap();
+        write(&journal, input(&key, &cancel(run(1))).content(item.clone())).await;
+        let same_item = input(&key, &cancel(run(1))).content(item);
+        let same_run = input(&key, &submitted(run(1), 5, "maya", nothing()));
+        // All in one group: the two fail alone.
+        let others = (10..40).map(|n| input(&session(n), &cancel(run(1))));
+        let answers =
+            join_all([same_item, same_run].into_iter().chain(others).map(|entry| journal.append(entry))).await;
+        for (n, answer) in answers.into_iter().enumerate() {
+            let code = answer.map_or_else(|error| error.code(), |_| "ok");
+            assert_eq!(code, if n < 2 { "journal_invalid" } else { "ok" }, "{name}: entry {n}");
+        }
+        assert!(journal.health().error.is_none(), "{name}");
+        assert_intact(&journal, &key, 2).await;
+        assert_intact(&journal, &session(39), 1).await;
+    }
+}
+
+#[tokio::test]
 async fn concurrent_inputs_of_one_session_all_get_a_place() {
     for Bench { name, journal, .. } in benches(ContentsMode::Sealed) {
         let key = session(1);

@@ -378,6 +378,30 @@ async fn no_question_of_the_start_scans() {
 }
 
 #[tokio::test]
+async fn keys_that_are_over_are_taken_out_a_few_at_a_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = stdx::Clock::manual(support::NOW_MS);
+    let parts = support::parts(&clock, &journal::MemoryObjects::default());
+    let journal = journal::Journal::open(directory.path(), parts, journal::Config::default()).unwrap();
+    for n in 0..600u16 {
+        let mut key = [0; 32];
+        key[..2].copy_from_slice(&n.to_be_bytes());
+        let expires_at_ms = support::NOW_MS + if n < 500 { 1_000 } else { 100_000 };
+        let idempotency = Idempotency { key: Digest(key), body: Digest([2; 32]), run: run(n), expires_at_ms };
+        write(&journal, Append::new(session(1), Fence::Input(Some(idempotency))).draft(&cancel(run(n)))).await;
+    }
+    clock.advance(std::time::Duration::from_secs(20));
+    let mut left = Vec::new();
+    for n in 0..4 {
+        write(&journal, input(&session(2), &cancel(run(n)))).await;
+        let count = "SELECT count(*) FROM idempotency";
+        left.push(database(directory.path()).query_row(count, [], |row| row.get::<_, u32>(0)).unwrap());
+    }
+    assert_eq!(left, [344, 100, 100, 100]);
+    journal.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn people_can_read_the_log_with_sql() {
     let directory = tempfile::tempdir().unwrap();
     let journal = open(directory.path()).unwrap();

@@ -168,7 +168,10 @@ impl Writer {
             }
             Err(error) => {
                 tracing::error!(code = error.code(), %error, entries = group.len(), "commit failed");
-                *self.shared.error.lock() = Some(error.clone());
+                // An entry that can't be meant says nothing of the disk.
+                if !matches!(error, Error::Invalid { .. }) {
+                    *self.shared.error.lock() = Some(error.clone());
+                }
                 for pending in group {
                     // The caller may have gone.
                     let _ = pending.reply.send(Err(error.clone()));
