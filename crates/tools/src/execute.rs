@@ -1,6 +1,7 @@
 //! The only place where a call happens: takes the permit, holds the time limit, runs the kind.
 
 use crate::kinds::{self, Job, Kind};
+use crate::reason::Reason;
 use crate::{Bench, Outcome, Toolbox};
 use domain::CallStatus;
 use policy::Permit;
@@ -11,7 +12,7 @@ use std::time::Duration;
 pub async fn execute(permit: Permit, toolbox: &Toolbox, bench: &dyn Bench) -> Outcome {
     if !permit.is_good_at(bench.clock().monotonic()) {
         return Outcome::error(
-            "permit_expired",
+            Reason::PermitExpired.code(),
             "The permission for this call expired before it began; nothing was done.",
         );
     }

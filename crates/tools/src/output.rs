@@ -158,3 +158,110 @@ pub(crate) fn brief(text: &str, bytes_max: usize) -> String {
 fn length(bytes: &[u8]) -> u64 {
     u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stdx::Random;
+
+    const CALL: Id<id::Call> = Id::from_bytes([1; 16]);
+    /// What prefix and marker take at most; a budget below that gives them alone.
+    const FRAME_BYTES_MAX: u64 = 260;
+
+    /// Bytes of the kinds that are hard to cut: plain, long characters, no characters at all, NUL.
+    fn hard(random: &Random, length: u64) -> Vec<u8> {
+        let kind = random.below(4);
+        let mut bytes = Vec::new();
+        while u64::try_from(bytes.len()).unwrap() < length {
+            match kind {
+                0 => bytes.extend_from_slice(if random.below(20) == 0 { b"\n" } else { b"x" }),
+                1 => bytes
+                    .extend_from_slice(["é", "漢", "🤿", "a"][usize::try_from(random.below(4)).unwrap()].as_bytes()),
+                2 => bytes.extend_from_slice(&random.bytes::<7>()),
+                _ => bytes.extend_from_slice(b"a\0\n"),
+            }
+        }
+        bytes
+    }
+
+    #[test]
+    fn what_is_shown_keeps_to_its_budget_and_reads_on_without_a_gap() {
+        let random = Random::seeded(1);
+        for _ in 0..2_000 {
+            let (length, budget) = (random.below(6_000), random.below(5_000));
+            let whole = hard(&random, length);
+            let shown = show(&whole, budget, CALL);
+            let text_bytes = u64::try_from(shown.text.len()).unwrap();
+            assert!(text_bytes <= budget.max(FRAME_BYTES_MAX), "{text_bytes} of {budget}");
+            assert!(!shown.text.contains('\0'));
+            if !shown.cut {
+                assert_eq!(shown.text, clean(&whole));
+                continue;
+            }
+            let (head, rest) = shown.text.split_once("\n\n").unwrap().1.rsplit_once("\n…").unwrap();
+            let marker = rest.split_once("]\n").unwrap();
+            let offset: usize = marker.0.rsplit_once(':').unwrap().1.trim_end_matches('}').parse().unwrap();
+            let left: usize = rest.split_once('[').unwrap().1.split_once(' ').unwrap().0.parse().unwrap();
+            assert_eq!(head, clean(&whole[..offset]));
+            assert_eq!(marker.1, clean(&whole[offset + left..]));
+        }
+    }
+
+    #[test]
+    fn pages_join_to_the_whole() {
+        let random = Random::seeded(2);
+        for _ in 0..200 {
+            let length = random.below(3_000);
+            let whole = hard(&random, length);
+            let page_bytes = usize::try_from(16 + random.below(500)).unwrap();
+            let (mut joined, mut at) = (String::new(), 0);
+            while at < whole.len() {
+                let window = &whole[at..whole.len().min(at + page_bytes + 3)];
+                let (text, bytes) = head(window, page_bytes);
+                assert!(bytes > 0 && text.len() <= page_bytes);
+                joined += &text;
+                at += bytes;
+            }
+            // Pieces of what is no character may be replaced one by one; the rest is the same.
+            let plain = |text: &str| text.replace('\u{fffd}', "");
+            assert_eq!(plain(&joined), plain(&clean(&whole)));
+        }
+    }
+
+    #[test]
+    fn a_capture_keeps_both_ends() {
+        let random = Random::seeded(3);
+        for _ in 0..500 {
+            let (length, limit) = (random.below(4_000), 2 * random.below(1_000));
+            let whole = hard(&random, length);
+            let mut capture = Capture::new(limit);
+            let mut rest = whole.as_slice();
+            while !rest.is_empty() {
+                let (piece, more) = rest.split_at(rest.len().min(usize::try_from(1 + random.below(700)).unwrap()));
+                capture.push(piece);
+                rest = more;
+            }
+            assert_eq!(capture.total_bytes(), length_of(&whole));
+            let kept = capture.take();
+            if length_of(&whole) <= limit {
+                assert_eq!(kept, whole);
+            } else {
+                let half = usize::try_from(limit / 2).unwrap();
+                let gap = format!("\n[{} bytes were not kept]\n", whole.len() - 2 * half);
+                assert_eq!(kept.len(), 2 * half + gap.len());
+                assert!(kept.starts_with(&whole[..half]) && kept.ends_with(&whole[whole.len() - half..]));
+                assert_eq!(&kept[half..half + gap.len()], gap.as_bytes());
+            }
+        }
+    }
+
+    fn length_of(bytes: &[u8]) -> u64 {
+        u64::try_from(bytes.len()).unwrap()
+    }
+
+    #[test]
+    fn brief_says_that_it_cut() {
+        assert_eq!(brief("abc", 3), "abc");
+        assert_eq!(brief("aéb", 2), "a…");
+    }
+}

@@ -1,6 +1,7 @@
 //! Arguments against their JSON Schema, and what a model is told when they do not fit.
 
 use crate::output::brief;
+use crate::reason::Reason;
 use crate::toolbox::Error;
 use jsonschema::error::{TypeKind, ValidationErrorKind};
 use jsonschema::{Draft, PatternOptions, ValidationError, Validator};
@@ -42,7 +43,7 @@ impl Rejection {
         for (field, expected) in wrong {
             let _ = write!(text, "\n- {field}: {expected}");
         }
-        Self::new("arguments_invalid", text)
+        Self::new(Reason::ArgumentsInvalid.code(), text)
     }
 }
 

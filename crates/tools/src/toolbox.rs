@@ -3,6 +3,7 @@
 use crate::functions::Functions;
 use crate::kinds::{self, Kind};
 use crate::output::brief;
+use crate::reason::Reason;
 use crate::schema::{Rejection, Schema};
 use domain::agent::Capability;
 use domain::{Call, Contract, Tool, ToolSpec};
@@ -167,7 +168,7 @@ impl Toolbox {
             }
             _ => {}
         }
-        Rejection::new("tool_unknown", text)
+        Rejection::new(Reason::ToolUnknown.code(), text)
     }
 
     pub(crate) fn entry(&self, tool: &str) -> Option<&Entry> {
@@ -183,7 +184,7 @@ impl Entry {
             Kind::ApplyPatch => kinds::apply_patch::read(call, &self.schema),
             _ if call.custom => {
                 let text = format!("`{}` takes a JSON object, not free text.", self.name);
-                Err(Rejection::new("arguments_invalid", text))
+                Err(Rejection::new(Reason::ArgumentsInvalid.code(), text))
             }
             _ => self.schema.read(&call.arguments),
         }

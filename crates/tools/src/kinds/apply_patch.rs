@@ -5,6 +5,7 @@ use super::files::{self, Unread};
 use crate::Outcome;
 use crate::output::brief;
 use crate::patch::{self, Operation, Refusal};
+use crate::reason::Reason;
 use crate::schema::{Rejection, Schema};
 use bytes::Bytes;
 use domain::item::Grammar;
@@ -151,7 +152,7 @@ impl Draft<'_> {
 
     /// Whether a file stands at `path`; anything else there is refused.
     async fn stands(&self, path: &RelPath) -> Result<bool, Refusal> {
-        let conflict = |what: &str| Refusal { code: "patch_conflict", text: format!("{path}: {what}.") };
+        let conflict = |what: &str| Refusal { code: Reason::PatchConflict.code(), text: format!("{path}: {what}.") };
         match self.sandbox.stat(path).await {
             Ok(stat) => match stat.kind {
                 FileKind::File | FileKind::Link => Ok(true),
@@ -192,7 +193,7 @@ impl Draft<'_> {
         if let Some(file) = self.files.get(path) {
             return file.text.clone().map(|text| (text, file.mode)).ok_or_else(|| missing(path));
         }
-        let conflict = |what: String| Refusal { code: "patch_conflict", text: format!("{path}: {what}.") };
+        let conflict = |what: String| Refusal { code: Reason::PatchConflict.code(), text: format!("{path}: {what}.") };
         let (bytes, stat) = files::read(self.sandbox, path, FILE_BYTES_MAX).await.map_err(|error| match error {
             Unread::Missing => missing(path),
             Unread::Kind(kind) => conflict(format!("it is {kind}, expected a file")),
@@ -224,5 +225,8 @@ impl Draft<'_> {
 }
 
 fn missing(path: &RelPath) -> Refusal {
-    Refusal { code: "patch_conflict", text: format!("{}: there is no such file.", brief(path.as_str(), 400)) }
+    Refusal {
+        code: Reason::PatchConflict.code(),
+        text: format!("{}: there is no such file.", brief(path.as_str(), 400)),
+    }
 }

@@ -6,6 +6,7 @@ use crate::Outcome;
 use crate::feed::{Fed, PIECE_BYTES_MAX, feed};
 use crate::output::{self, Capture, WHOLE_BYTES_MAX};
 use crate::project::{Values, locate};
+use crate::reason::Reason;
 use bytes::Bytes;
 use domain::{CallStatus, Id};
 use sandbox::{Bind, Chunk, Command, Exit, Limits, Process, RelPath, Spec, Stream, Workspace};
@@ -41,20 +42,22 @@ pub(crate) async fn run(program: &Program, job: &Job<'_>) -> Outcome {
         let text = format!(
             "`{name}` can't run: this machine gives no jail for programs of the project. Its operator finds the reason with `topside doctor`."
         );
-        return Outcome::error("helper_missing", text);
+        return Outcome::error(Reason::HelperMissing.code(), text);
     };
     let mut values = Values::new(job.bench);
     let mut environment = Vec::new();
     for (variable, value) in &program.environment {
         match values.expand(value) {
             Ok(value) => environment.push((variable.clone(), value)),
-            Err(error) => return Outcome::error("tool_not_configured", format!("`{name}` is not configured: {error}")),
+            Err(error) => {
+                return Outcome::error(Reason::ToolNotConfigured.code(), format!("`{name}` is not configured: {error}"));
+            }
         }
     }
     environment.extend(job.bench.idempotency_key().map(|key| (KEY.to_owned(), key.to_owned())));
     let (argv, binds) = match inside(job.bench.project(), &program.argv) {
         Ok(inside) => inside,
-        Err(text) => return Outcome::error("command_program", format!("`{name}` can't run: {text}")),
+        Err(text) => return Outcome::error(Reason::CommandProgram.code(), format!("`{name}` can't run: {text}")),
     };
     let spec = Spec {
         id: Id::new(job.bench.clock().wall_ms(), job.bench.random().bytes()),
@@ -173,5 +176,5 @@ fn told(ended: Ended, values: &Values<'_>, job: &Job<'_>) -> Outcome {
     }
     let shown = output::show(&values.scrub(text), bytes_max, job.call.id);
     // A failure's output is not kept for paging: the end that explains it is shown.
-    Outcome::text(shown.text).failed(CallStatus::Error, "command_failed")
+    Outcome::text(shown.text).failed(CallStatus::Error, Reason::CommandFailed.code())
 }

@@ -3,6 +3,7 @@
 use super::Job;
 use crate::Outcome;
 use crate::output::{self, BYTES_PER_TOKEN};
+use crate::reason::Reason;
 use crate::terminals::{End, Report, TERMINALS_MAX, Terminal, Unread};
 use bytes::Bytes;
 use domain::{CallStatus, ToolSpec};
@@ -115,7 +116,7 @@ pub(crate) async fn write(job: &Job<'_>) -> Outcome {
             "write_stdin failed: unknown session_id {id}; it ended, was closed, or never was. Start the command again with exec_command."
         );
         return render(job, begun, &Standing::Exited(1), text.into_bytes(), None)
-            .failed(CallStatus::Error, "terminal_unknown");
+            .failed(CallStatus::Error, Reason::TerminalUnknown.code());
     };
     let asked = job.number("yield_time_ms").unwrap_or(250);
     let wait_ms = asked.clamp(if chars.is_empty() { POLL_MS_MIN } else { YIELD_MS_MIN }, YIELD_MS_MAX);
@@ -128,14 +129,14 @@ pub(crate) async fn write(job: &Job<'_>) -> Outcome {
                 // An end is told with the output that came before it.
                 Ok(()) | Err(Unread::Ended) => {}
                 Err(Unread::Stuck) => {
-                    return refused("write_stdin failed: the process does not read its input; a part of it may have been written. Poll for its output, or interrupt it with \\u0003.".into(), "terminal_stuck");
+                    return refused("write_stdin failed: the process does not read its input; a part of it may have been written. Poll for its output, or interrupt it with \\u0003.".into(), Reason::TerminalStuck.code());
                 }
                 Err(Unread::Sandbox(error)) => return refused(format!("write_stdin failed: {error}"), error.code()),
             }
         } else if chars == INTERRUPT {
             terminal.kill().await;
         } else {
-            return refused("stdin is not available for this process. Start the command with `tty=true` to write to it; \\u0003 alone stops it.".into(), "terminal_no_stdin");
+            return refused("stdin is not available for this process. Start the command with `tty=true` to write to it; \\u0003 alone stops it.".into(), Reason::TerminalNoStdin.code());
         }
     }
     let report = terminal.watch(job.bench, Instant::now() + Duration::from_millis(wait_ms)).await;

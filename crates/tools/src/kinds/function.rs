@@ -2,6 +2,7 @@
 
 use super::Job;
 use crate::functions::{Context, Function};
+use crate::reason::Reason;
 use crate::{Outcome, output};
 use domain::Part;
 use futures::FutureExt;
@@ -21,10 +22,11 @@ pub(crate) async fn run(function: &Function, job: &Job<'_>) -> Outcome {
     let answer = AssertUnwindSafe(async { (function.0)(arguments, context).await }).catch_unwind().await;
     match answer {
         Ok(Ok(reply)) => shown(reply.0, job),
-        Ok(Err(error)) => Outcome::error("function_failed", output::brief(&error, 4_096)),
-        Err(_) => {
-            Outcome::error("function_panicked", format!("The tool `{}` broke down and gave no answer.", job.call.tool))
-        }
+        Ok(Err(error)) => Outcome::error(Reason::FunctionFailed.code(), output::brief(&error, 4_096)),
+        Err(_) => Outcome::error(
+            Reason::FunctionPanicked.code(),
+            format!("The tool `{}` broke down and gave no answer.", job.call.tool),
+        ),
     }
 }
 

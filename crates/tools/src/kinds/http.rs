@@ -5,6 +5,7 @@ use super::url::{Built, Template};
 use crate::Outcome;
 use crate::output::{self, Capture, WHOLE_BYTES_MAX};
 use crate::project::Values;
+use crate::reason::Reason;
 use crate::schema::Schema;
 use bytes::Bytes;
 use domain::CallStatus;
@@ -65,13 +66,13 @@ impl Service {
     fn request(&self, job: &Job<'_>, values: &mut Values<'_>) -> Result<Request, Outcome> {
         let name = &job.call.tool;
         let not_configured = |error: &dyn std::fmt::Display| {
-            Outcome::error("tool_not_configured", format!("`{name}` is not configured: {error}"))
+            Outcome::error(Reason::ToolNotConfigured.code(), format!("`{name}` is not configured: {error}"))
         };
         let Built { url, operator } = self.url.build(&job.arguments, &mut |text| values.expand(text)).map_err(|refusal| match refusal {
             super::url::Refusal::Configuration(error) => not_configured(&error),
             super::url::Refusal::Argument { name: argument, expected } => {
                 let text = format!("Invalid tool arguments for {argument}. Check the tool schema and try again.\n- {argument}: {expected}");
-                Outcome::error("arguments_invalid", text).failed(CallStatus::Invalid, "arguments_invalid")
+                Outcome::error(Reason::ArgumentsInvalid.code(), text).failed(CallStatus::Invalid, Reason::ArgumentsInvalid.code())
             }
         })?;
         // The text may hold a secret, so it is not repeated.
@@ -145,7 +146,7 @@ async fn send(request: Request, job: &Job<'_>, values: &Values<'_>) -> Result<Ou
     if !(200..300).contains(&status) {
         let text = if is_text(&media) { output::show(&body, bytes_max, job.call.id).text } else { String::new() };
         let text = format!("`{}` failed: {title}\n\n{text}", job.call.tool);
-        return Ok(Outcome::text(text.trim_end()).failed(CallStatus::Error, "http_status"));
+        return Ok(Outcome::text(text.trim_end()).failed(CallStatus::Error, Reason::HttpStatus.code()));
     }
     if body.is_empty() {
         return Ok(Outcome::text(title));

@@ -14,6 +14,7 @@ pub(crate) mod view_image;
 use self::command::Program;
 use self::http::Service;
 use crate::functions::{Function, Functions};
+use crate::reason::Reason;
 use crate::schema::Schema;
 use crate::sql::{Pool, Statement};
 use crate::toolbox::Error;
@@ -118,7 +119,7 @@ pub(crate) fn timed_out(kind: &Kind, job: &Job<'_>, seconds: f64) -> Outcome {
         Kind::ExecCommand | Kind::WriteStdin => format!("Command timed out after {seconds:.3} seconds."),
         _ => format!("`{}` timed out after {seconds:.3} seconds and was stopped.", job.call.tool),
     };
-    Outcome::error("tool_timeout", text).failed(CallStatus::TimedOut, "tool_timeout")
+    Outcome::error(Reason::ToolTimeout.code(), text).failed(CallStatus::TimedOut, Reason::ToolTimeout.code())
 }
 
 /// What a declared tool runs.

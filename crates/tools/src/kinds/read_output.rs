@@ -3,6 +3,7 @@
 use super::Job;
 use crate::Outcome;
 use crate::output::head;
+use crate::reason::Reason;
 use domain::{Id, ToolSpec, id};
 
 const DESCRIPTION: &str = "Reads on in an earlier output that was truncated. The truncation marker names the output and the offset to read on from.";
@@ -24,7 +25,7 @@ pub(crate) async fn run(job: &Job<'_>) -> Outcome {
     let unknown = |id: &str| {
         let id = crate::output::brief(id, 64);
         Outcome::error(
-            "output_unknown",
+            Reason::OutputUnknown.code(),
             format!("There is no stored output `{id}` in this session. Use the id that a truncation marker names."),
         )
     };
@@ -38,7 +39,7 @@ pub(crate) async fn run(job: &Job<'_>) -> Outcome {
     };
     if offset > total || (offset == total && total > 0) {
         return Outcome::error(
-            "output_offset",
+            Reason::OutputOffset.code(),
             format!("The output `{call}` ends at byte {total}; offset {offset} is beyond its end."),
         );
     }

@@ -4,6 +4,7 @@ use super::Job;
 use super::files::{self, Unread};
 use crate::Outcome;
 use crate::output::brief;
+use crate::reason::Reason;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use domain::{Part, ToolSpec};
@@ -42,18 +43,21 @@ pub(crate) async fn run(job: &Job<'_>) -> Outcome {
         |code, detail: &str| Outcome::error(code, format!("view_image failed: `{}` {detail}", brief(asked, 200)));
     let bytes = match files::read(&*sandbox, &path, IMAGE_BYTES_MAX).await {
         Ok((bytes, _)) => bytes,
-        Err(Unread::Missing) => return failed("image_missing", "does not exist."),
-        Err(Unread::Kind(kind)) => return failed("image_missing", &format!("is {kind}, not a file.")),
+        Err(Unread::Missing) => return failed(Reason::ImageMissing.code(), "does not exist."),
+        Err(Unread::Kind(kind)) => return failed(Reason::ImageMissing.code(), &format!("is {kind}, not a file.")),
         Err(Unread::TooLarge(bytes)) => {
             return failed(
-                "image_too_large",
+                Reason::ImageTooLarge.code(),
                 &format!("has {bytes} bytes; at most {IMAGE_BYTES_MAX} can be shown. Make a smaller copy first."),
             );
         }
         Err(Unread::Sandbox(error)) => return Outcome::sandbox("view_image failed", &error),
     };
     let Some(media) = media(&bytes) else {
-        return failed("image_unknown", "is no image of a supported kind: png, jpeg, gif, webp, bmp, tiff, svg.");
+        return failed(
+            Reason::ImageUnknown.code(),
+            "is no image of a supported kind: png, jpeg, gif, webp, bmp, tiff, svg.",
+        );
     };
     let part = Part::Image { media: media.to_owned(), base64: STANDARD.encode(&bytes) };
     Outcome { parts: vec![part], ..Outcome::text("") }

@@ -3,6 +3,7 @@
 
 use super::{Hunk, Line, Refusal};
 use crate::output::brief;
+use crate::reason::Reason;
 use sandbox::RelPath;
 use std::fmt::Write as _;
 
@@ -141,7 +142,7 @@ impl Search<'_> {
         let anchor = brief(anchor, ECHO_BYTES_MAX);
         let mut text = format!("{}: the line `{anchor}` of its @@ was not found{after}.", self.head());
         self.hint_before(&mut text, &[&anchor], from);
-        Refusal { code: "patch_conflict", text }
+        Refusal { code: Reason::PatchConflict.code(), text }
     }
 
     fn not_found(&self, wanted: &[&str], from: usize) -> Refusal {
@@ -160,7 +161,7 @@ impl Search<'_> {
             let _ =
                 write!(text, "\nThe nearest place differs at line {line}: the file has `{file}`, the patch `{patch}`.");
         }
-        Refusal { code: "patch_conflict", text }
+        Refusal { code: Reason::PatchConflict.code(), text }
     }
 
     /// Says so when the lines stand above where they were looked for.

@@ -6,6 +6,7 @@ mod parse;
 pub(crate) use apply::apply;
 pub(crate) use parse::{from_operations, parse};
 
+use crate::reason::Reason;
 use sandbox::RelPath;
 
 /// The grammar for wires that let a model write free text under one.
@@ -52,6 +53,6 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     fn malformed(line: usize, expected: impl std::fmt::Display) -> Self {
-        Self { code: "patch_malformed", text: format!("patch line {line}: {expected}") }
+        Self { code: Reason::PatchMalformed.code(), text: format!("patch line {line}: {expected}") }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{Hunk, Line, Operation, Refusal};
 use crate::output::brief;
+use crate::reason::Reason;
 use sandbox::RelPath;
 use serde_json::Value;
 
@@ -230,8 +231,10 @@ fn anchor_of(text: &str) -> Option<String> {
 
 /// The operations of the JSON form: `{"operations":[{"type":"update_file","path":…,"diff":…}]}`, or one such object.
 pub(crate) fn from_operations(value: &Value) -> Result<Vec<Operation>, Refusal> {
-    let malformed =
-        |index: usize, text: String| Refusal { code: "patch_malformed", text: format!("operations.{index}: {text}") };
+    let malformed = |index: usize, text: String| Refusal {
+        code: Reason::PatchMalformed.code(),
+        text: format!("operations.{index}: {text}"),
+    };
     let one = std::slice::from_ref(value);
     let list = value.get("operations").map_or(Some(one), |list| list.as_array().map(Vec::as_slice));
     let Some(list) = list.filter(|list| (1..=OPERATIONS_MAX).contains(&list.len())) else {

@@ -1,6 +1,7 @@
 //! Connections of one thread to SQLite files, kept open with their prepared statements, fenced by an authorizer.
 
 use super::Failure;
+use crate::reason::Reason;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags};
@@ -70,7 +71,9 @@ struct Open {
 impl Connections {
     /// The connection to a file, opened when there is none.
     pub(super) fn get(&mut self, file: &Path, writes: bool) -> Result<&Connection, Failure> {
-        let failed = |detail: String| Failure::new("sql_database", format!("the database can't be opened: {detail}"));
+        let failed = |detail: String| {
+            Failure::new(Reason::SqlDatabase.code(), format!("the database can't be opened: {detail}"))
+        };
         let metadata = std::fs::metadata(file).map_err(|error| failed(error.to_string()))?;
         let identity = (metadata.dev(), metadata.ino());
         self.open.retain(|open| open.file != file || open.identity == identity);

@@ -8,6 +8,7 @@ pub(crate) use pool::Pool;
 
 use crate::output::WHOLE_BYTES_MAX;
 use crate::project::locate;
+use crate::reason::Reason;
 use crate::schema::Schema;
 use rusqlite::types::Value as Sql;
 use serde_json::{Map, Value};
@@ -71,7 +72,7 @@ impl Statement {
             return Ok(file.clone());
         }
         let file = locate(project, &self.database)
-            .map_err(|error| Failure::new("sql_database", format!("the database {error}")))?;
+            .map_err(|error| Failure::new(Reason::SqlDatabase.code(), format!("the database {error}")))?;
         // Another call may have found it meanwhile; it found the same.
         let _ = self.found.set((project.to_owned(), file.clone()));
         Ok(file)
@@ -165,7 +166,7 @@ fn values(parameters: &[String], arguments: &Map<String, Value>) -> Result<Vec<(
     for name in parameters {
         if let Some(argument) = arguments.get(name) {
             let value = bound(argument).ok_or_else(|| {
-                Failure::new("sql_parameter", format!("{name}: the number does not fit into 64 bits"))
+                Failure::new(Reason::SqlParameter.code(), format!("{name}: the number does not fit into 64 bits"))
             })?;
             values.push((name.clone(), value));
         }

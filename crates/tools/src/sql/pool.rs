@@ -2,6 +2,7 @@
 
 use super::connection::{self, Connections};
 use super::{Answer, Failure, Question, rows};
+use crate::reason::Reason;
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -70,7 +71,7 @@ impl Drop for GiveUp {
 impl Pool {
     /// Asks; dropping the future interrupts the statement, and what it changed is rolled back.
     pub(crate) async fn ask(&self, question: Question) -> Result<Answer, Failure> {
-        let closed = || Failure::new("sql_failed", "the tools are being closed");
+        let closed = || Failure::new(Reason::SqlFailed.code(), "the tools are being closed");
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| closed())?;
         let (sender, receiver) = oneshot::channel();
         let given_up = Arc::new(AtomicBool::new(false));
@@ -91,7 +92,7 @@ impl Pool {
                 // Others may still serve; alone nobody would.
                 if state.threads == 0 {
                     state.waiting.clear();
-                    return Err(Failure::new("sql_failed", format!("no thread could be started: {error}")));
+                    return Err(Failure::new(Reason::SqlFailed.code(), format!("no thread could be started: {error}")));
                 }
             }
         }

@@ -3,6 +3,7 @@
 use super::connection::Connections;
 use super::{Answer, Failure, Limits, Question};
 use crate::output::brief;
+use crate::reason::Reason;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rusqlite::types::ValueRef;
@@ -13,7 +14,10 @@ pub(super) fn answer(connections: &mut Connections, question: &Question) -> Resu
     let connection = connections.get(&question.file, question.writes)?;
     let mut statement = connection.prepare_cached(&question.query).map_err(|error| refused(&error, question.writes))?;
     if !question.writes && !statement.readonly() {
-        return Err(Failure::new("sql_refused", "the statement would write, and the tool is declared to read"));
+        return Err(Failure::new(
+            Reason::SqlRefused.code(),
+            "the statement would write, and the tool is declared to read",
+        ));
     }
     for index in 1..=statement.parameter_count() {
         let name = statement.parameter_name(index).map(|name| name.trim_start_matches([':', '@', '$']));
@@ -106,28 +110,30 @@ fn value(value: ValueRef<'_>, json: &mut Vec<u8>) {
 
 /// What a model can make of SQLite's refusal.
 fn refused(error: &Error, writes: bool) -> Failure {
-    let code = match error {
-        Error::MultipleStatement => "sql_refused",
-        Error::SqliteFailure(inner, _) | Error::SqlInputError { error: inner, .. } => match inner.code {
-            ErrorCode::OperationInterrupted => "tool_timeout",
-            ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => "sql_busy",
-            ErrorCode::AuthorizationForStatementDenied | ErrorCode::ReadOnly => "sql_refused",
-            ErrorCode::ConstraintViolation => "sql_constraint",
-            ErrorCode::NotADatabase | ErrorCode::CannotOpen | ErrorCode::DatabaseCorrupt => "sql_database",
-            _ => "sql_failed",
-        },
-        _ => "sql_failed",
-    };
-    let reason = match error {
+    let text = match error {
         Error::SqlInputError { msg, .. } => msg.clone(),
         other => other.to_string(),
     };
-    // A function that the authorizer refuses comes as a plain error.
-    let code = if reason.starts_with("not authorized") { "sql_refused" } else { code };
-    let hint = match code {
-        "sql_refused" if !writes => "; the tool is declared to read, with one statement, on one file",
-        "sql_refused" => "; a tool has one statement on one file, without ATTACH, PRAGMA or a transaction of its own",
+    let reason = match error {
+        Error::MultipleStatement => Reason::SqlRefused,
+        // A function that the authorizer refuses comes as a plain error.
+        _ if text.starts_with("not authorized") => Reason::SqlRefused,
+        Error::SqliteFailure(inner, _) | Error::SqlInputError { error: inner, .. } => match inner.code {
+            ErrorCode::OperationInterrupted => Reason::ToolTimeout,
+            ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => Reason::SqlBusy,
+            ErrorCode::AuthorizationForStatementDenied | ErrorCode::ReadOnly => Reason::SqlRefused,
+            ErrorCode::ConstraintViolation => Reason::SqlConstraint,
+            ErrorCode::NotADatabase | ErrorCode::CannotOpen | ErrorCode::DatabaseCorrupt => Reason::SqlDatabase,
+            _ => Reason::SqlFailed,
+        },
+        _ => Reason::SqlFailed,
+    };
+    let hint = match reason {
+        Reason::SqlRefused if !writes => "; the tool is declared to read, with one statement, on one file",
+        Reason::SqlRefused => {
+            "; a tool has one statement on one file, without ATTACH, PRAGMA or a transaction of its own"
+        }
         _ => "",
     };
-    Failure::new(code, format!("{}{hint}", brief(&reason, 1_000)))
+    Failure::new(reason.code(), format!("{}{hint}", brief(&text, 1_000)))
 }

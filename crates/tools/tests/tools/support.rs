@@ -16,8 +16,8 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use stdx::{Clock, Random};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tools::{Bench, Functions, Outcome, Progress, Terminals, Toolbox};
@@ -345,12 +345,14 @@ impl World {
 }
 
 pub(crate) fn permit(call: &Call, now: std::time::Duration) -> Permit {
-    let source = policy::Source { file: "open.cedar".into(), text: "permit (principal, action, resource);".into() };
-    let pack = Pack::new("open", &[source]).unwrap();
+    static PACK: LazyLock<Pack> = LazyLock::new(|| {
+        let source = policy::Source { file: "open.cedar".into(), text: "permit (principal, action, resource);".into() };
+        Pack::new("open", &[source]).unwrap()
+    });
     let contract = Contract::of(Effect::Read);
     let principal = Id::from_name("default", "local");
     let request = Request { call, agent: "maya", principal, contract: &contract, turn: 1, tool_calls: 0, epoch: 7 };
-    match pack.decide(&request, now) {
+    match PACK.decide(&request, now) {
         Decision::Allow(_, permit) => permit,
         Decision::Deny(judgement) => panic!("{judgement:?}"),
     }
