@@ -1,8 +1,7 @@
 //! The data directory: its lock, its modes, its database file.
 
 use crate::Error;
-use rustix::fs::{FlockOperation, flock};
-use std::fs::{DirBuilder, File, OpenOptions, Permissions, set_permissions};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError, set_permissions};
 use std::io::{ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -17,15 +16,16 @@ pub(crate) fn lock(directory: &Path) -> Result<Lock, Error> {
     DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(named)?;
     set_permissions(directory, Permissions::from_mode(0o700)).map_err(named)?;
     let mut file = open(&directory.join("lock"))?;
-    if let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        if error != rustix::io::Errno::WOULDBLOCK {
-            return Err(Error::io(format_args!("{}/lock: {error}", directory.display())));
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::Error(error)) => return Err(named(error)),
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            // Whoever holds it may not have written its number yet; 0 says so.
+            let _ = file.take(32).read_to_string(&mut holder);
+            let directory = directory.display().to_string().into();
+            return Err(Error::Locked { directory, pid: holder.trim().parse().unwrap_or(0) });
         }
-        let mut holder = String::new();
-        // Whoever holds it may not have written its number yet; 0 says so.
-        let _ = file.take(32).read_to_string(&mut holder);
-        let directory = directory.display().to_string().into();
-        return Err(Error::Locked { directory, pid: holder.trim().parse().unwrap_or(0) });
     }
     let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
     written.map_err(named)?;
