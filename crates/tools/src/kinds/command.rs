@@ -50,7 +50,10 @@ pub(crate) async fn run(program: &Program, job: &Job<'_>) -> Outcome {
         match values.expand(value) {
             Ok(value) => environment.push((variable.clone(), value)),
             Err(error) => {
-                return Outcome::error(Reason::ToolNotConfigured.code(), format!("`{name}` is not configured: {error}"));
+                return Outcome::error(
+                    Reason::ToolNotConfigured.code(),
+                    format!("`{name}` is not configured: {error}"),
+                );
             }
         }
     }
@@ -93,7 +96,12 @@ fn inside(project: &Path, argv: &[String]) -> Result<(Vec<String>, Vec<Bind>), S
     let mut binds: Vec<Bind> = Vec::new();
     let mut inside = Vec::new();
     for (index, word) in argv.iter().enumerate() {
-        let is_path = index == 0 && word.contains('/');
+        // A program without a path is the jail's own; further words may name files of the project.
+        if index == 0 && !word.contains('/') {
+            inside.push(word.clone());
+            continue;
+        }
+        let is_path = index == 0;
         let file = match locate(project, word) {
             Ok(file) if file.is_file() => file,
             Ok(_) if is_path => return Err(format!("`{word}` is no file")),

@@ -5,11 +5,14 @@ use super::{Hunk, Line, Refusal};
 use crate::output::brief;
 use crate::reason::Reason;
 use sandbox::RelPath;
+use std::cell::Cell;
 use std::fmt::Write as _;
 
 /// Lines that a message repeats at most, and bytes of each.
 const ECHO_LINES_MAX: usize = 12;
 const ECHO_BYTES_MAX: usize = 160;
+/// Comparisons of lines spent on one file: a patch of many hunks that fit nowhere must not hold the harness up.
+const COMPARISONS_MAX: usize = 10_000_000;
 /// Comparisons spent on finding the nearest place for a message.
 const NEAREST_COMPARISONS_MAX: usize = 4_000_000;
 const BYTE_ORDER_MARK: char = '\u{feff}';
@@ -22,8 +25,9 @@ pub(crate) fn apply(path: &RelPath, text: &str, hunks: &[Hunk]) -> Result<String
     let mut new: Vec<&str> = Vec::with_capacity(old.len());
     // Lines before this one are done.
     let mut done = 0;
+    let budget = Cell::new(COMPARISONS_MAX);
     for (index, hunk) in hunks.iter().enumerate() {
-        let place = Search { path, lines: &old, hunk, number: index + 1, from: done }.place()?;
+        let place = Search { path, lines: &old, hunk, number: index + 1, from: done, budget: &budget }.place()?;
         new.extend_from_slice(&old[done..place.start]);
         let mut at = place.start;
         for line in &hunk.lines[..place.used] {
@@ -78,13 +82,25 @@ struct Search<'a> {
     hunk: &'a Hunk,
     number: usize,
     from: usize,
+    /// Comparisons left.
+    budget: &'a Cell<usize>,
 }
 
 impl Search<'_> {
     fn place(&self) -> Result<Place, Refusal> {
+        let place = self.seek();
+        if self.budget.get() == 0 {
+            let text =
+                format!("{}: finding its place takes too long; split the patch, and quote lines exactly.", self.head());
+            return Err(Refusal { code: Reason::PatchConflict.code(), text });
+        }
+        place
+    }
+
+    fn seek(&self) -> Result<Place, Refusal> {
         let mut from = self.from;
         for anchor in &self.hunk.anchors {
-            from = find(self.lines, &[anchor], from).ok_or_else(|| self.no_anchor(anchor, from))? + 1;
+            from = find(self.lines, &[anchor], from, self.budget).ok_or_else(|| self.no_anchor(anchor, from))? + 1;
         }
         let mut used = self.hunk.lines.len();
         let old = |used: usize| -> Vec<&str> {
@@ -120,15 +136,17 @@ impl Search<'_> {
     fn find(&self, wanted: &[&str], from: usize) -> Option<usize> {
         if self.hunk.at_end
             && let Some(last) = self.lines.len().checked_sub(wanted.len()).filter(|last| *last >= from)
-            && let Some(start) = find(self.lines, wanted, last)
+            && let Some(start) = find(self.lines, wanted, last, self.budget)
         {
             return Some(start);
         }
         // A hunk may begin with the very line its anchor names.
         let repeated = !self.hunk.anchors.is_empty() && from > self.from;
-        find(self.lines, wanted, from).or_else(|| {
+        find(self.lines, wanted, from, self.budget).or_else(|| {
             repeated
-                .then(|| find(&self.lines[..(from - 1 + wanted.len()).min(self.lines.len())], wanted, from - 1))
+                .then(|| {
+                    find(&self.lines[..(from - 1 + wanted.len()).min(self.lines.len())], wanted, from - 1, self.budget)
+                })
                 .flatten()
         })
     }
@@ -166,7 +184,7 @@ impl Search<'_> {
 
     /// Says so when the lines stand above where they were looked for.
     fn hint_before(&self, text: &mut String, wanted: &[&str], from: usize) -> bool {
-        let above = find(self.lines, wanted, 0).filter(|at| *at < from);
+        let above = find(self.lines, wanted, 0, self.budget).filter(|at| *at < from);
         if let Some(at) = above {
             let _ = write!(text, "\nThey stand at line {}: hunks come in the order of the file.", at + 1);
         }
@@ -175,7 +193,7 @@ impl Search<'_> {
 }
 
 /// The first place at or after `from` where `wanted` stands, by the first level of likeness that finds one.
-fn find(lines: &[&str], wanted: &[&str], from: usize) -> Option<usize> {
+fn find(lines: &[&str], wanted: &[&str], from: usize, budget: &Cell<usize>) -> Option<usize> {
     let last = lines.len().checked_sub(wanted.len())?;
     let levels: [fn(&str, &str) -> bool; 4] = [
         |a, b| a == b,
@@ -183,8 +201,15 @@ fn find(lines: &[&str], wanted: &[&str], from: usize) -> Option<usize> {
         |a, b| a.trim() == b.trim(),
         |a, b| a.trim().chars().map(plain).eq(b.trim().chars().map(plain)),
     ];
-    levels.iter().find_map(|like| {
-        (from..=last).find(|start| lines[*start..].iter().zip(wanted).all(|(line, wanted)| like(line, wanted)))
+    let like = |level: &fn(&str, &str) -> bool, a: &str, b: &str| {
+        let left = budget.get();
+        budget.set(left.saturating_sub(1));
+        left > 0 && level(a, b)
+    };
+    levels.iter().find_map(|level| {
+        (from..=last)
+            .take_while(|_| budget.get() > 0)
+            .find(|start| lines[*start..].iter().zip(wanted).all(|(line, wanted)| like(level, line, wanted)))
     })
 }
 

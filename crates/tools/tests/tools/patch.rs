@@ -272,6 +272,25 @@ async fn conflicts_name_file_hunk_and_nearest_place() {
 }
 
 #[tokio::test]
+async fn a_patch_that_fits_nowhere_is_given_up() {
+    let many = "a line\n".repeat(100_000);
+    let hunk: String = (0..200).map(|number| format!("@@ a line\n-no such {number}\n+x\n a line\n")).collect();
+    bad_body(
+        &[("f", &many)],
+        &format!("*** Update File: f\n{hunk}"),
+        "f, hunk 1 (patch line 3): these lines were not found",
+    )
+    .await;
+    let anchors = "@@ a lime\n".repeat(50) + "-a line";
+    let almost = format!("{many}a lime\n");
+    bad_body(&[("f", &almost)], &format!("*** Update File: f\n{anchors}"), "the line `a lime` of its @@ was not found")
+        .await;
+    let spread: String = (0..300).map(|number| format!("  {number}\n")).collect::<String>() + &many;
+    let late: String = (0..300).map(|number| format!("@@\n-{number}\n+x\n")).collect();
+    bad_body(&[("f", &spread)], &format!("*** Update File: f\n{late}"), "finding its place takes too long").await;
+}
+
+#[tokio::test]
 async fn all_files_change_or_none() {
     let before: Files<'_> = &[("a", "a\n"), ("b", "b\n")];
     bad_body(before, "*** Update File: a\n@@\n-a\n+A\n*** Update File: b\n@@\n-X\n+B", "b, hunk 1").await;
