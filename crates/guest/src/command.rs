@@ -40,6 +40,8 @@ pub(crate) struct Command {
     pub(crate) input: Option<OwnedFd>,
     pub(crate) input_queue: VecDeque<u8>,
     pub(crate) input_ended: bool,
+    /// Bytes of the queue that are ours, for which the other side gets no credit.
+    pub(crate) input_own: usize,
     /// Whether it has a terminal, and that for resizing.
     pub(crate) terminal: Option<OwnedFd>,
     /// What it may still send, in bytes of cost.
@@ -133,13 +135,16 @@ impl Command {
     /// No more input comes.
     pub(crate) fn end_input(&mut self) {
         if self.terminal.is_some() {
-            self.input_queue.push_back(END_OF_INPUT);
+            if self.input_queue.len() < wire::WINDOW_BYTES {
+                self.input_queue.push_back(END_OF_INPUT);
+                self.input_own += 1;
+            }
         } else {
             self.input_ended = true;
         }
     }
 
-    /// Writes what its stdin takes; returns the bytes that left the queue.
+    /// Writes what its stdin takes; returns the credit to give back.
     pub(crate) fn write_input(&mut self) -> usize {
         let Some(input) = &self.input else { return 0 };
         let (first, _) = self.input_queue.as_slices();
@@ -153,7 +158,9 @@ impl Command {
             }
         };
         self.close_ended_input();
-        gone
+        let own = gone.min(self.input_own);
+        self.input_own -= own;
+        gone - own
     }
 
     /// Closes stdin once all of it was written.

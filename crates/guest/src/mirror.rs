@@ -158,6 +158,10 @@ fn copy_data(from: &OwnedFd, to: &OwnedFd, stat: &rustix::fs::Stat) -> Result<()
         at = data;
         while at < hole {
             let room = usize::try_from(hole - at).unwrap_or(usize::MAX).min(buffer.len());
+            // A file removed meanwhile would keep its room as long as it is held open here.
+            if rustix::fs::fstat(from)?.st_nlink == 0 {
+                return Err(Errno::NOENT);
+            }
             let length = rustix::io::pread(from, &mut buffer[..room], at)?;
             if length == 0 {
                 break;

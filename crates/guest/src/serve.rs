@@ -260,10 +260,8 @@ impl Serve {
         if let (Took::Bytes(length), Some(source)) = (&took, command.sources.get(index)) {
             wire::put(&mut self.outgoing, source.kind, id, &buffer[..*length]);
         }
-        if matches!(took, Took::End) || command.is_drained(index) {
-            if index < command.sources.len() {
-                command.sources.remove(index);
-            }
+        if (matches!(took, Took::End) || command.is_drained(index)) && index < command.sources.len() {
+            command.sources.remove(index);
         }
     }
 

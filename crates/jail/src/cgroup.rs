@@ -4,11 +4,11 @@
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use sandbox::Limits;
+use std::cell::RefCell;
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// The scheduler's accounting period.
 const CPU_PERIOD_US: u64 = 100_000;
@@ -16,9 +16,6 @@ const CPU_PERIOD_US: u64 = 100_000;
 const OWN_PROCESSES: u64 = 2;
 /// Processes that are moved to a leaf so that v2 lets controllers through, at most.
 const MOVED_MAX: usize = 64;
-/// How often and in what steps the removal of a group is tried again.
-const REMOVE_ATTEMPTS_MAX: usize = 100;
-const REMOVE_WAIT: Duration = Duration::from_millis(1);
 const PREFIX: &str = "topside-";
 
 /// What is limited.
@@ -68,6 +65,8 @@ pub(crate) struct Groups {
     places: Vec<(Controller, Result<Place, String>)>,
     /// Removed when the launcher ends.
     bases: Vec<PathBuf>,
+    /// Groups of sandboxes that ended, in which the kernel still counted something.
+    stale: RefCell<Vec<Group>>,
 }
 
 impl Groups {
@@ -75,7 +74,7 @@ impl Groups {
     pub(crate) fn discover() -> Self {
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let mut groups = Self { places: Vec::new(), bases: Vec::new() };
+        let mut groups = Self { places: Vec::new(), bases: Vec::new(), stale: RefCell::default() };
         for controller in Controller::ALL {
             let place = groups.place(controller, &own, &mounts);
             groups.places.push((controller, place));
@@ -137,8 +136,23 @@ impl Groups {
         (group, missing)
     }
 
+    /// Removes the groups of a sandbox that ended, now or at the next [`Groups::retry`].
+    pub(crate) fn discard(&self, group: Group) {
+        if !group.remove() {
+            self.stale.borrow_mut().push(group);
+        }
+    }
+
+    /// Tries again what could not be removed yet; whether something is left.
+    pub(crate) fn retry(&self) -> bool {
+        let mut stale = self.stale.borrow_mut();
+        stale.retain(|group| !group.remove());
+        !stale.is_empty()
+    }
+
     /// Removes the bases; what is still busy is left to the next launcher's sweep.
     pub(crate) fn remove(&self) {
+        self.retry();
         for base in &self.bases {
             let _ = fs::remove_dir(base);
         }
@@ -218,23 +232,16 @@ impl Group {
         count.unwrap_or(0)
     }
 
-    /// Removes the groups, giving the kernel some time to forget what ended in them.
-    pub(crate) fn remove_patiently(&self) {
-        for _ in 0..REMOVE_ATTEMPTS_MAX {
-            if self.remove() {
-                return;
-            }
-            std::thread::sleep(REMOVE_WAIT);
-        }
-    }
-
     /// Removes the groups; `false` while the kernel still counts something in them.
     fn remove(&self) -> bool {
-        let gone = |part: &Part| match fs::remove_dir(&part.directory) {
-            Err(error) => error.kind() == io::ErrorKind::NotFound,
-            Ok(()) => true,
-        };
-        self.parts.iter().map(gone).fold(true, |all, one| all && one)
+        let mut all = true;
+        for part in &self.parts {
+            all &= match fs::remove_dir(&part.directory) {
+                Err(error) => error.kind() == io::ErrorKind::NotFound,
+                Ok(()) => true,
+            };
+        }
+        all
     }
 }
 
@@ -276,7 +283,7 @@ fn find(controller: Controller, own: &str, mounts: &str) -> Result<(PathBuf, Ver
     Err(reason)
 }
 
-fn own_path<'a>(own: &'a str, wanted: impl Fn(&str, &str) -> bool) -> Option<&'a str> {
+fn own_path(own: &str, wanted: impl Fn(&str, &str) -> bool) -> Option<&str> {
     own.lines().find_map(|line| {
         let mut fields = line.splitn(3, ':');
         let (id, list, path) = (fields.next()?, fields.next()?, fields.next()?);

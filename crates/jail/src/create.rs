@@ -56,7 +56,7 @@ pub(crate) fn create(
     let (mut standing, mut missing) = (Vec::new(), Vec::new());
     let optional = |wall: &str| ask.walls_optional.iter().any(|optional| optional == wall);
     let (group, refused) = groups.make(slot, &ask.limits);
-    let group = Guard(group);
+    let group = Guard(group, groups);
     for controller in Controller::ALL {
         match refused.iter().find(|(refused, _)| *refused == controller) {
             None => standing.push(controller.wall().to_owned()),
@@ -110,17 +110,17 @@ pub(crate) fn create(
 }
 
 /// Removes the groups of a start that failed.
-struct Guard(Group);
+struct Guard<'a>(Group, &'a Groups);
 
-impl Guard {
+impl Guard<'_> {
     fn keep(mut self) -> Group {
         std::mem::take(&mut self.0)
     }
 }
 
-impl Drop for Guard {
+impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        self.0.remove_patiently();
+        self.1.discard(std::mem::take(&mut self.0));
     }
 }
 

@@ -15,6 +15,8 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 /// Sandboxes alive at once.
 const SANDBOXES_MAX: usize = 4_096;
+/// When the removal of a group is tried again that the kernel still counted something in.
+const RETRY_MS: u64 = 10;
 /// How long sandboxes may save their files after the harness has gone.
 const FAREWELL_MS: u64 = 30_000;
 
@@ -117,7 +119,8 @@ impl State {
             polled.push(PollFd::new(&live.pidfd, PollFlags::IN));
         }
         let overdue = self.live.values().filter(|live| !live.ended).filter_map(|live| live.closing);
-        let next = overdue.map(|(_, kill_ms)| kill_ms.saturating_sub(now_ms())).min();
+        let next = overdue.map(|(_, kill_ms)| kill_ms.saturating_sub(now_ms()));
+        let next = next.chain(self.groups.retry().then_some(RETRY_MS)).min();
         let timeout = next.map(timespec);
         if rustix::event::poll(&mut polled, timeout.as_ref()).is_err() {
             return Vec::new();
@@ -209,7 +212,7 @@ impl State {
     /// Removes the last traces of a sandbox that ended, and says so.
     fn clear(&mut self, slot: u64) {
         let Some(live) = self.live.remove(&slot) else { return };
-        live.group.remove_patiently();
+        self.groups.discard(live.group);
         if let Some((number, _)) = live.closing {
             self.answer(number, Reply::Closed, &[]);
         }

@@ -205,8 +205,8 @@ impl Sandbox for Live {
         if let Some(slot) = slot {
             let _ = self.harbour.ask(slot.close(), Vec::new()).await;
         }
-        if let Some(directory) = self.directory.clone() {
-            let _ = tokio::task::spawn_blocking(move || workspaces::await_release(&directory)).await;
+        if let Some(directory) = &self.directory {
+            let _ = workspaces::await_release(directory).await;
         }
     }
 }

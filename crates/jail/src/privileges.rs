@@ -54,7 +54,8 @@ pub(crate) fn name_process(name: &std::ffi::CStr) {
 pub(crate) fn limit(limits: &Limits) -> Result<(), Errno> {
     raw::limit(libc::RLIMIT_CORE, 0)?;
     raw::limit(libc::RLIMIT_NOFILE, limits.open_files_max)?;
-    raw::limit(libc::RLIMIT_FSIZE, limits.workspace_bytes_max.max(limits.tmp_bytes_max))?;
+    // Above what the file systems hold, so that a full one says so; it bounds only how large a hole may be.
+    raw::limit(libc::RLIMIT_FSIZE, limits.workspace_bytes_max.max(limits.tmp_bytes_max).saturating_mul(2))?;
     raw::limit(libc::RLIMIT_MEMLOCK, 64 << 10)?;
     raw::limit(libc::RLIMIT_MSGQUEUE, 0)
 }

@@ -84,7 +84,7 @@ fn whole(groups: &Groups, filters: &Result<Filters, String>) -> Vec<Found> {
         Ok(made) => {
             guest::sys::kill(made.pid);
             crate::raw::reap(made.pid);
-            made.group.remove_patiently();
+            groups.discard(made.group);
             WHOLE.iter().map(|wall| holds(wall, "raised in a sandbox made for this probe")).collect()
         }
         Err(Failure::Wall { wall, detail, .. }) => {

@@ -34,18 +34,6 @@ impl Provider {
         let root = rustix::process::geteuid().is_root();
         Ok(Self { harbour: Harbour::new(launcher)?, data, random, root })
     }
-
-    async fn claim(&self, spec: &Spec) -> Result<workspaces::Claimed, Error> {
-        let (data, workspace, limits) = (self.data.clone(), spec.workspace.clone(), spec.limits);
-        let (root, seed) = (self.root, self.random.bytes());
-        blocking(move || workspaces::claim(&data, &workspace, &limits, root, seed)).await
-    }
-}
-
-/// Runs what waits for the disk on a thread that may wait.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| Err(Error::Start { stage: "workspace", detail: error.to_string() }))
 }
 
 /// Refuses a view that would stand over what the sandbox itself needs.
@@ -84,7 +72,8 @@ impl sandbox::Provider for Provider {
 
     async fn create(&self, spec: Spec) -> Result<Arc<dyn Sandbox>, Error> {
         check_binds(&spec)?;
-        let claimed = self.claim(&spec).await?;
+        let seed = self.random.bytes();
+        let claimed = workspaces::claim(&self.data, &spec.workspace, spec.limits, self.root, seed).await?;
         let directory = workspaces::directory(&self.data, &spec.workspace)?;
         let grace_ms = if claimed.keep == Keep::Layer { SAVE_GRACE_MS } else { 0 };
         let request = Create {
@@ -123,14 +112,14 @@ impl sandbox::Provider for Provider {
 
     async fn workspace_exists(&self, workspace: &Workspace) -> Result<bool, Error> {
         match workspaces::directory(&self.data, workspace)? {
-            Some(directory) => blocking(move || Ok(workspaces::exists(&directory))).await,
+            Some(directory) => workspaces::exists(directory).await,
             None => Ok(false),
         }
     }
 
     async fn workspace_remove(&self, workspace: &Workspace) -> Result<(), Error> {
         match workspaces::directory(&self.data, workspace)? {
-            Some(directory) => blocking(move || workspaces::remove(&directory)).await,
+            Some(directory) => workspaces::remove(directory).await,
             None => Ok(()),
         }
     }

@@ -138,6 +138,9 @@ pub(crate) fn limit(resource: libc::__rlimit_resource_t, value: u64) -> Result<(
     }
 }
 
+/// `IFF_UP | IFF_RUNNING`, in the type of the field.
+const IFF_UP_AND_RUNNING: libc::c_short = 0x41;
+
 /// Brings the loopback interface of this network namespace up.
 pub(crate) fn loopback_up() -> Result<(), Errno> {
     let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)?;
@@ -145,7 +148,7 @@ pub(crate) fn loopback_up() -> Result<(), Errno> {
     unsafe {
         let mut request: libc::ifreq = std::mem::zeroed();
         request.ifr_name[..2].copy_from_slice(&[b'l' as libc::c_char, b'o' as libc::c_char]);
-        request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+        request.ifr_ifru.ifru_flags = IFF_UP_AND_RUNNING;
         if libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) < 0 {
             return Err(last());
         }

@@ -15,8 +15,8 @@ use std::time::Duration;
 const IMAGE: &str = "image.ext4";
 const FILES: &str = "files";
 /// How long a start waits for an earlier sandbox of the same workspace to be gone.
-const LOCK_ATTEMPTS_MAX: u32 = 500;
-const LOCK_WAIT: Duration = Duration::from_millis(20);
+const LOCK_ATTEMPTS_MAX: u32 = 8_000;
+const LOCK_WAIT: Duration = Duration::from_millis(5);
 
 /// A workspace that is ready to be shown, and locked.
 #[derive(Debug)]
@@ -44,34 +44,50 @@ fn broken(path: &Path) -> impl Fn(io::Error) -> Error {
     move |error| failed(format!("{}: {error}", path.display()))
 }
 
-/// Makes or opens a workspace and locks it. Blocks: for a thread that may wait.
-pub(crate) fn claim(
+/// Makes or opens a workspace and locks it.
+pub(crate) async fn claim(
     data: &Path,
     workspace: &Workspace,
-    limits: &Limits,
+    limits: Limits,
     root: bool,
     seed: [u8; 32],
 ) -> Result<Claimed, Error> {
     let Some(directory) = directory(data, workspace)? else {
         return Ok(Claimed { keep: Keep::Nowhere, descriptor: None });
     };
-    if matches!(workspace, Workspace::Session { fresh: true, .. }) {
-        make(&directory, limits, root, seed)?;
+    let fresh = matches!(workspace, Workspace::Session { fresh: true, .. });
+    if fresh {
+        await_release(&directory).await?;
     }
+    let (keep, file) = blocking(move || {
+        if fresh {
+            make(&directory, &limits, root, seed)?;
+        }
+        open(&directory)
+    })
+    .await?;
+    lock(&file).await?;
+    Ok(Claimed { keep, descriptor: Some(file.into()) })
+}
+
+/// Runs what waits for the disk on a thread that may wait.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(failed(error.to_string())))
+}
+
+fn open(directory: &Path) -> Result<(Keep, File), Error> {
     let (image, files) = (directory.join(IMAGE), directory.join(FILES));
-    let (keep, descriptor) = if image.exists() {
-        (Keep::Image, File::options().read(true).write(true).open(&image).map_err(broken(&image))?)
+    if image.exists() {
+        Ok((Keep::Image, File::options().read(true).write(true).open(&image).map_err(broken(&image))?))
     } else if files.is_dir() {
-        (Keep::Layer, File::open(&files).map_err(broken(&files))?)
+        Ok((Keep::Layer, File::open(&files).map_err(broken(&files))?))
     } else {
-        return Err(Error::WorkspaceLost);
-    };
-    lock(&descriptor)?;
-    Ok(Claimed { keep, descriptor: Some(descriptor.into()) })
+        Err(Error::WorkspaceLost)
+    }
 }
 
 fn make(directory: &Path, limits: &Limits, root: bool, seed: [u8; 32]) -> Result<(), Error> {
-    remove(directory)?;
+    clear(directory)?;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(broken(directory))?;
     if !root {
         let files = directory.join(FILES);
@@ -91,11 +107,11 @@ fn make(directory: &Path, limits: &Limits, root: bool, seed: [u8; 32]) -> Result
     fs::rename(&new, &image).map_err(broken(&image))
 }
 
-fn lock(file: &File) -> Result<(), Error> {
+async fn lock(file: &File) -> Result<(), Error> {
     for _ in 0..LOCK_ATTEMPTS_MAX {
         match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(()),
-            Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => std::thread::sleep(LOCK_WAIT),
+            Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => tokio::time::sleep(LOCK_WAIT).await,
             Err(error) => return Err(failed(format!("locking: {error}"))),
         }
     }
@@ -103,25 +119,31 @@ fn lock(file: &File) -> Result<(), Error> {
 }
 
 /// Whether a workspace is there.
-pub(crate) fn exists(directory: &Path) -> bool {
-    directory.join(IMAGE).exists() || directory.join(FILES).is_dir()
+pub(crate) async fn exists(directory: PathBuf) -> Result<bool, Error> {
+    blocking(move || Ok(directory.join(IMAGE).exists() || directory.join(FILES).is_dir())).await
 }
 
-/// Waits until no sandbox has the workspace any more. Blocks.
-pub(crate) fn await_release(directory: &Path) {
-    let file = File::open(directory.join(IMAGE)).or_else(|_| File::open(directory.join(FILES)));
-    if let Ok(file) = file {
-        let _ = lock(&file);
+/// Waits until no sandbox has the workspace any more, when there is one.
+pub(crate) async fn await_release(directory: &Path) -> Result<(), Error> {
+    let directory = directory.to_owned();
+    match blocking(move || open(&directory)).await {
+        Ok((_, file)) => lock(&file).await,
+        Err(Error::WorkspaceLost) => Ok(()),
+        Err(error) => Err(error),
     }
 }
 
-/// Removes a workspace. Blocks.
-pub(crate) fn remove(directory: &Path) -> Result<(), Error> {
-    if !directory.exists() {
-        return Ok(());
+/// Removes a workspace.
+pub(crate) async fn remove(directory: PathBuf) -> Result<(), Error> {
+    await_release(&directory).await?;
+    blocking(move || clear(&directory)).await
+}
+
+fn clear(directory: &Path) -> Result<(), Error> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        done => done.map_err(broken(directory))?,
     }
-    await_release(directory);
-    fs::remove_dir_all(directory).map_err(broken(directory))?;
     // The tenant's directory goes with its last workspace.
     if let Some(above) = directory.parent() {
         let _ = fs::remove_dir(above);

@@ -1,0 +1,16 @@
+//! The provider's contract, kept by real sandboxes of whoever runs this.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "a test with a main of its own is a test"
+)]
+
+mod support;
+
+fn main() -> std::process::ExitCode {
+    let launcher = jail::launch().unwrap();
+    let data = tempfile::tempdir().unwrap();
+    support::run(launcher, data.path(), support::conformance::cases())
+}

@@ -1,0 +1,343 @@
+//! Runs tests that need the launcher: `main` forks it before any thread exists, then the cases run one after another and are
+//! reported as cargo does. Also what every case needs: sandboxes, shell commands inside, and things seen from outside.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "a test with a main of its own is a test"
+)]
+#![allow(dead_code, reason = "each of the programs that share this uses its own part of it")]
+
+pub(crate) mod conformance;
+pub(crate) mod hostile;
+
+use domain::{Id, id};
+use sandbox::{Chunk, Command, Error, Exit, Limits, Process, Provider as _, RelPath, Sandbox, Spec, Stream, Workspace};
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use stdx::{Clock, Random};
+
+/// A hang is a failure; nothing here takes near as long.
+const CASE_WAIT_MAX: Duration = Duration::from_secs(120);
+/// The name of a variable that is in the harness's environment, and its value: neither may be seen inside.
+pub(crate) const CANARY: (&str, &str) = ("TOPSIDE_TEST_CANARY", "canary-5b1c9f72e0");
+
+pub(crate) type Case = (&'static str, fn(Arc<World>) -> Pin<Box<dyn Future<Output = ()> + Send>>);
+
+/// Lists cases: the names of async functions that take the world.
+#[macro_export]
+macro_rules! cases {
+    ($($name:ident),* $(,)?) => { vec![$({ let case: $crate::support::Case = (stringify!($name), |world| Box::pin($name(world))); case }),*] };
+}
+
+/// What cases share.
+pub(crate) struct World {
+    pub(crate) provider: jail::Provider,
+    pub(crate) data: PathBuf,
+    pub(crate) root: bool,
+}
+
+/// The argument that makes a test program a harness that waits to be killed: the data directory, then the session.
+pub(crate) const VICTIM: &str = "--victim";
+
+/// Is a harness with a busy sandbox, until somebody kills it. `None` when that was not asked for.
+pub(crate) fn victim() -> Option<ExitCode> {
+    let prefix = format!("{VICTIM}=");
+    let data = std::env::args().find_map(|argument| Some(PathBuf::from(argument.strip_prefix(&prefix)?)))?;
+    let session = std::env::args().next_back()?.parse().ok()?;
+    let launcher = jail::launch().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let provider = jail::Provider::new(launcher, data.clone(), Random::system()).unwrap();
+    let world = World { provider, data, root: rustix::process::geteuid().is_root() };
+    runtime.block_on(async {
+        let sandbox = world.provider.create(world.spec(world.session(true, session))).await.unwrap();
+        sh(&sandbox, "echo before > made; setsid sleep 1000 &").await;
+        let _held = sandbox.start(command(&["sleep", "1000"])).await.unwrap();
+        println!("ready");
+        std::future::pending::<()>().await;
+    });
+    None
+}
+
+/// Runs the cases whose names hold what was asked for.
+pub(crate) fn run(launcher: jail::Launcher, data: &Path, cases: Vec<Case>) -> ExitCode {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    if std::env::args().any(|argument| argument == "--list") {
+        cases.iter().for_each(|(name, _)| println!("{name}: test"));
+        return ExitCode::SUCCESS;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let root = rustix::process::geteuid().is_root();
+    let provider = jail::Provider::new(launcher, data.to_owned(), Random::system()).unwrap();
+    let world = Arc::new(World { provider, data: data.to_owned(), root });
+    let (mut passed, mut failed, mut filtered) = (0, Vec::new(), 0);
+    for (name, case) in cases {
+        if !wanted.is_empty() && !wanted.iter().any(|wanted| name.contains(wanted.as_str())) {
+            filtered += 1;
+            continue;
+        }
+        let done = runtime.block_on(async {
+            let task = tokio::spawn(case(Arc::clone(&world)));
+            match tokio::time::timeout(CASE_WAIT_MAX, task).await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(_) => Err("it hangs".to_owned()),
+            }
+        });
+        match done {
+            Ok(()) => passed += 1,
+            Err(why) => failed.push(format!("{name}: {why}")),
+        }
+        println!(
+            "test {name} ... {}",
+            if failed.last().is_some_and(|last| last.starts_with(&format!("{name}:"))) { "FAILED" } else { "ok" }
+        );
+    }
+    failed.iter().for_each(|failure| println!("failure: {failure}"));
+    let result = if failed.is_empty() { "ok" } else { "FAILED" };
+    println!(
+        "\ntest result: {result}. {passed} passed; {} failed; 0 ignored; 0 measured; {filtered} filtered out\n",
+        failed.len()
+    );
+    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Says that something was not tried; in CI that is a failure.
+pub(crate) fn skip(name: &str, why: &str) {
+    eprintln!("SKIPPED {name}: {why}");
+    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "CI skips nothing: {name}");
+}
+
+/// What a command gave.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) out: String,
+    pub(crate) err: String,
+    pub(crate) exit: Exit,
+}
+
+impl World {
+    pub(crate) fn session(&self, fresh: bool, session: Id<id::Session>) -> Workspace {
+        Workspace::Session { tenant: "default".to_owned(), session, fresh }
+    }
+
+    pub(crate) fn spec(&self, workspace: Workspace) -> Spec {
+        let limits = Limits {
+            memory_bytes_max: 512 << 20,
+            workspace_bytes_max: 64 << 20,
+            workspace_inodes_max: 2_000,
+            tmp_bytes_max: 16 << 20,
+            processes_max: 64,
+            ..Limits::default()
+        };
+        let (environment, binds, walls_optional) = (Vec::new(), Vec::new(), Vec::new());
+        Spec { id: new_id(), workspace, environment, binds, limits, walls_optional, epoch: 1 }
+    }
+
+    /// A sandbox with a fresh workspace.
+    pub(crate) async fn sandbox(&self) -> Arc<dyn Sandbox> {
+        self.provider.create(self.spec(self.session(true, new_id()))).await.unwrap()
+    }
+}
+
+pub(crate) fn new_id<K: domain::id::Kind>() -> Id<K> {
+    Id::new(Clock::system().wall_ms(), Random::system().bytes())
+}
+
+pub(crate) fn path(text: &str) -> RelPath {
+    text.parse().unwrap()
+}
+
+pub(crate) fn command(argv: &[&str]) -> Command {
+    let argv = argv.iter().map(|&argument| argument.to_owned()).collect();
+    Command { argv, workdir: RelPath::root(), environment: Vec::new(), terminal: false, stdin: false, epoch: 1 }
+}
+
+/// Reads to the end, keeping at most a megabyte of each stream.
+pub(crate) async fn finish(process: &mut dyn Process) -> Result<Outcome, Error> {
+    const KEPT_BYTES_MAX: usize = 1 << 20;
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    loop {
+        match process.next().await? {
+            Chunk::Output(stream, bytes) => {
+                let kept = if stream == Stream::Stdout { &mut out } else { &mut err };
+                let room = KEPT_BYTES_MAX.saturating_sub(kept.len());
+                kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
+            }
+            Chunk::Exit(exit) => {
+                let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+                return Ok(Outcome { out: text(out), err: text(err), exit });
+            }
+        }
+    }
+}
+
+/// Runs a shell script to its end.
+pub(crate) async fn sh(sandbox: &Arc<dyn Sandbox>, script: &str) -> Outcome {
+    let mut process = sandbox.start(command(&["/bin/sh", "-c", script])).await.unwrap();
+    finish(process.as_mut()).await.unwrap()
+}
+
+/// Waits until something holds, looking again whenever others had their turn.
+pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
+    for _ in 0..2_000 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("never: {what}; last seen {:?}", descendants(std::process::id()));
+}
+
+/// This process's resident memory.
+pub(crate) fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1_024
+}
+
+/// What a host would keep of sandboxes: processes by name, groups, loop devices, this process's descriptors.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Traces {
+    pub(crate) processes: usize,
+    pub(crate) groups: usize,
+    pub(crate) loops: usize,
+    pub(crate) descriptors: usize,
+    pub(crate) mounts: usize,
+}
+
+pub(crate) fn traces(data: &Path) -> Traces {
+    let launcher = children_named("topside-launch").first().copied().unwrap_or(0);
+    let groups = ["memory", "pids", "cpu"].iter().map(|controller| groups_below(controller, launcher)).sum();
+    let data = data.display().to_string();
+    let loops = list("/sys/block").filter(|name| name.starts_with("loop"));
+    let backing = loops.filter_map(|name| std::fs::read_to_string(format!("/sys/block/{name}/loop/backing_file")).ok());
+    Traces {
+        processes: children_named("topside-init").len(),
+        groups,
+        loops: backing.filter(|file| file.starts_with(&data)).count(),
+        descriptors: list("/proc/self/fd").count(),
+        mounts: std::fs::read_to_string(format!("/proc/{launcher}/mountinfo")).map_or(0, |text| text.lines().count()),
+    }
+}
+
+fn list(directory: &str) -> impl Iterator<Item = String> {
+    std::fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+}
+
+/// Groups of sandboxes below the launcher's own.
+fn groups_below(controller: &str, launcher: u32) -> usize {
+    let own = std::fs::read_to_string(format!("/proc/{launcher}/cgroup")).unwrap_or_default();
+    let below = own.lines().filter_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        (fields.next()?.split(',').any(|name| name == controller)).then(|| fields.next())?
+    });
+    let directories = below.map(|own| format!("/sys/fs/cgroup/{controller}{own}/topside-{launcher}"));
+    directories.map(|base| list(&base).filter(|name| name.parse::<u64>().is_ok()).count()).sum()
+}
+
+/// Descendants of this process with a name.
+pub(crate) fn children_named(wanted: &str) -> Vec<u32> {
+    descendants(std::process::id()).into_iter().filter(|(_, name)| name == wanted).map(|(pid, _)| pid).collect()
+}
+
+/// Living descendants of a process, with their names.
+pub(crate) fn descendants(of: u32) -> Vec<(u32, String)> {
+    let read = |pid: u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let (head, tail) = stat.rsplit_once(')')?;
+        let mut tail = tail.split_ascii_whitespace();
+        let alive = !matches!(tail.next(), Some("Z" | "X"));
+        let parent: u32 = tail.next()?.parse().ok()?;
+        alive.then(|| (pid, parent, head.split_once('(').map_or(String::new(), |(_, name)| name.to_owned())))
+    };
+    let all: Vec<_> = list("/proc").filter_map(|name| read(name.parse().ok()?)).collect();
+    let (mut found, mut family) = (Vec::new(), vec![of]);
+    while let Some(parent) = family.pop() {
+        for (pid, _, name) in all.iter().filter(|(_, of, _)| *of == parent) {
+            family.push(*pid);
+            found.push((*pid, name.clone()));
+        }
+    }
+    found
+}
+
+/// Runs this program again with more arguments and variables, and gives its end.
+pub(crate) fn again(arguments: &[&str], variables: &[(&str, &str)]) -> ExitCode {
+    let own = std::env::current_exe().unwrap();
+    let mut command = std::process::Command::new(own);
+    command.args(std::env::args().skip(1)).args(arguments).envs(variables.iter().copied());
+    let status = command.status().unwrap();
+    if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Bounds of everything that a test program and its sandboxes do together.
+const OUTER_MEMORY_BYTES_MAX: &str = "4294967296";
+const OUTER_PROCESSES_MAX: &str = "2000";
+
+/// Groups around a whole test program. As root they are made here; otherwise there are none.
+pub(crate) struct Outer {
+    /// The group of each controller, and the one it was made in.
+    groups: Vec<(PathBuf, PathBuf)>,
+}
+
+impl Outer {
+    /// Makes bounded groups below this process's own, given to `owner`, and moves this process into them.
+    pub(crate) fn enter(name: &str, owner: Option<u32>) -> Self {
+        let mut outer = Self { groups: Vec::new() };
+        if !rustix::process::geteuid().is_root() {
+            return outer;
+        }
+        let own = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+        for (controller, limit, value) in [
+            ("memory", "memory.limit_in_bytes", OUTER_MEMORY_BYTES_MAX),
+            ("pids", "pids.max", OUTER_PROCESSES_MAX),
+            ("cpu", "", ""),
+        ] {
+            let path = own.lines().find_map(|line| {
+                let mut fields = line.splitn(3, ':').skip(1);
+                fields.next()?.split(',').any(|one| one == controller).then(|| fields.next())?
+            });
+            let Some(path) = path else { continue };
+            let parent = PathBuf::from(format!("/sys/fs/cgroup/{controller}{path}"));
+            let group = parent.join(format!("outer-{name}-{}", std::process::id()));
+            if std::fs::create_dir(&group).is_err() {
+                skip(name, &format!("no outer group of `{controller}` can be made"));
+                continue;
+            }
+            if !limit.is_empty() {
+                std::fs::write(group.join(limit), value).unwrap();
+            }
+            for file in ["", "cgroup.procs", "tasks"].iter().filter(|_| owner.is_some()) {
+                std::os::unix::fs::chown(group.join(file), owner, owner).unwrap();
+            }
+            std::fs::write(group.join("cgroup.procs"), std::process::id().to_string()).unwrap();
+            outer.groups.push((group, parent));
+        }
+        outer
+    }
+}
+
+impl Drop for Outer {
+    fn drop(&mut self) {
+        for (group, parent) in &self.groups {
+            let _ = std::fs::write(parent.join("cgroup.procs"), std::process::id().to_string());
+            // The launcher may still be on its way out.
+            for _ in 0..500 {
+                if std::fs::remove_dir(group).is_ok() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+}
