@@ -1,11 +1,14 @@
 //! Gathers the pages under `docs/errors`, so that the binary brings them along and `/docs` works offline.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::Path;
 use std::{fs, io};
 
 fn main() -> io::Result<()> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/errors");
+    // The folder lies outside the package, where cargo does not look by itself.
+    writeln!(io::stdout(), "cargo::rerun-if-changed={}\ncargo::rerun-if-changed=build.rs", folder.display())?;
     let mut pages = Vec::new();
     if folder.is_dir() {
         for entry in fs::read_dir(&folder)? {

@@ -171,7 +171,10 @@ artifact=$(printf '%s' "$answer" | sed -n 's/.*"artifact_url":"\([^"]*\)".*/\1/p
                       deltas and no record. The stream ends after `finished`.",
         query: &[AFTER, LIMIT],
         headers: &[ACCEPT, LAST_EVENT_ID],
-        answers: &[RECORDS],
+        answers: &[
+            RECORDS,
+            Answer { status: 204, description: "A stream of which all was told: the run has ended.", bodies: &[] },
+        ],
         refusals: &[Refusal::RequestInvalid],
         errors: &[NO_RUN],
         example: "curl -s {auth}-H 'accept: text/event-stream' {base}/runs/$run/events",

@@ -157,8 +157,10 @@ impl Client {
     /// A file's bytes, through the service's own link. A link that leads elsewhere (a presigned one) is for others to
     /// follow.
     pub async fn artifact_bytes(&self, artifact: &Artifact) -> Result<Bytes, Error> {
-        let path = artifact.url.find("/artifacts/").map(|at| artifact.url[at..].to_owned()).ok_or_else(|| {
-            Error::Malformed { what: "the artifact's link", detail: "it leads to another service".into() }
+        let own = artifact.url.rsplit_once("/artifacts/").filter(|(_, token)| !token.contains(['/', '?']));
+        let path = own.map(|(_, token)| format!("/artifacts/{token}")).ok_or_else(|| Error::Malformed {
+            what: "the artifact's link",
+            detail: "it leads to another service".into(),
         })?;
         self.answer(self.request(Method::GET, path, HeaderMap::new())).await?.body.bytes().await
     }

@@ -110,6 +110,11 @@ impl Events {
                 Err(error) => Some(error),
             },
             None => match self.client.open(&self.follow, self.after).await {
+                // All was told: the run had ended before the last cut.
+                Ok(answer) if answer.status == 204 => {
+                    self.ended = true;
+                    return Ok(());
+                }
                 Ok(answer) => {
                     self.open = Some((answer.body, Parser::default()));
                     return Ok(());

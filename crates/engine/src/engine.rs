@@ -1,5 +1,6 @@
 //! The engine's face: what it is made of, how it starts, serves and drains.
 
+use crate::counts::{Counts, Tally};
 use crate::dispatch::{Dispatch, Ends, Job};
 use crate::live::{Channels, Watch};
 use crate::ready::Crew;
@@ -78,6 +79,7 @@ pub(crate) struct Inner {
     pub(crate) ends: Ends,
     pub(crate) channels: Channels,
     pub(crate) crew: Crew,
+    pub(crate) tally: Tally,
 }
 
 /// How the engine does.
@@ -100,7 +102,8 @@ impl Engine {
     pub fn new(parts: Parts) -> Self {
         let dispatch = Dispatch::new(parts.limits.drivers_max);
         let (ends, channels, crew) = (Ends::default(), Channels::default(), Crew::default());
-        Self(Arc::new(Inner { parts, dispatch, ends, channels, crew }))
+        let tally = Tally::default();
+        Self(Arc::new(Inner { parts, dispatch, ends, channels, crew, tally }))
     }
 
     /// Takes up every run that an earlier process left; gives their number. They go on in the background.
@@ -153,6 +156,11 @@ impl Engine {
         };
         let model = self.catalog().agent(None).map(|closure| inner.expanded(&closure.model.name)).unwrap_or_default();
         Health { ready, model, sandbox: !inner.parts.providers.is_empty(), active, waiting }
+    }
+
+    /// What this process has done so far.
+    pub fn counts(&self) -> Counts {
+        self.0.tally.counts()
     }
 
     /// Takes no new runs; waits up to `grace` for those that run, then holds them at the end of their turns for as long

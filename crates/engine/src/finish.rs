@@ -114,6 +114,7 @@ impl Driver {
         let (tokens, turns, calls) = (body.usage.total_tokens(), body.turns, body.tool_calls);
         let code = body.failure.as_ref().map(|failure| failure.code.as_str());
         tracing::info!(run_id = %run, session_id = %self.key.session, %status, code, turns, calls, tokens, "run ended");
+        inner.tally.ended(body);
         if !inner.ends.awaited(run) {
             return;
         }

@@ -4,6 +4,7 @@
 
 mod ask;
 mod bench;
+mod counts;
 mod dispatch;
 mod driver;
 mod engine;
@@ -19,6 +20,7 @@ mod settle;
 mod submit;
 mod view;
 
+pub use counts::Counts;
 pub use engine::{Engine, Environment, Health, Limits, Parts};
 pub use error::Error;
 pub use live::{Live, LiveKind, Watch};

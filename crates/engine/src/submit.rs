@@ -129,6 +129,7 @@ impl Engine {
                 Ok(Ticket { run: existing.run, session: existing.session, existing: true })
             }
             Ok(Appended::Written(written)) => {
+                inner.tally.submitted();
                 let stamp = Stamp { at_ms, principal };
                 let seed = Seed { stamp, event: draft.event, message: (message_ref, message) };
                 let seed = (written.first_position == 0).then(|| Box::new(seed));

@@ -17,6 +17,13 @@ fn plain(status: u16, media: &'static str, body: Body) -> Response<Body> {
     response
 }
 
+/// There is nothing, and nothing will come.
+pub(crate) fn nothing() -> Response<Body> {
+    let mut response = plain(204, "text/event-stream", Body::Whole(None));
+    response.headers_mut().remove(header::CONTENT_TYPE);
+    response
+}
+
 /// JSON.
 pub(crate) fn json(status: u16, value: &impl Serialize) -> Result<Response<Body>, No> {
     let bytes = serde_json::to_vec(value).map_err(|error| No::internal("internal", &error))?;

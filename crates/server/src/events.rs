@@ -44,8 +44,12 @@ async fn answered(app: Arc<App>, asked: &Asked, key: SessionKey, run: Option<Run
         return answer::json(200, &page(&app, &key, run.as_ref(), position, limit).await?);
     }
     let ended = run.as_ref().and_then(|run| run.finished_position).is_some_and(|finished| position > finished);
+    if ended {
+        // A browser would come back for ever; this status tells it not to (HTML standard §9.2.2).
+        return Ok(answer::nothing());
+    }
     let place = app.stream_place()?;
-    let from = From { key, run: run.map(|run| run.run), position, ended };
+    let from = From { key, run: run.map(|run| run.run), position };
     let follower = Follower::new(app, from, place)
         .ok_or_else(|| No::refused(Refusal::NotReady, "the service is shutting down").retry_after(1))?;
     let pieces = futures::stream::unfold(follower, |mut follower| async move {

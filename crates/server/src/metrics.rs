@@ -102,10 +102,50 @@ fn own(out: &mut String, engine: &Engine) {
         head(out, name, "gauge", help);
         line(out, name, "", value);
     }
+    runs(out, &engine.counts());
     head(out, "topside_journal_commits_total", "counter", "Commits of this data directory so far.");
     line(out, "topside_journal_commits_total", "", journal.commit_id);
     head(out, "topside_build_info", "gauge", "The program's version.");
     line(out, "topside_build_info", &format!("version=\"{}\"", domain::VERSION), 1);
+}
+
+/// Runs that this process took and ended, and what they used.
+fn runs(out: &mut String, counts: &engine::Counts) {
+    head(out, "topside_runs_submitted_total", "counter", "Runs taken by this process.");
+    line(out, "topside_runs_submitted_total", "", counts.submitted);
+    head(out, "topside_runs_ended_total", "counter", "Runs ended by this process, by how they ended.");
+    for (status, count) in [
+        ("completed", counts.completed),
+        ("failed", counts.failed),
+        ("cancelled", counts.cancelled),
+        ("timed_out", counts.timed_out),
+        ("budget_exhausted", counts.budget_exhausted),
+    ] {
+        line(out, "topside_runs_ended_total", &format!("status=\"{status}\""), count);
+    }
+    head(
+        out,
+        "topside_tokens_total",
+        "counter",
+        "Tokens of ended runs; cached ones are among the input, reasoning among the output.",
+    );
+    for (kind, count) in [
+        ("input", counts.usage.input_tokens),
+        ("cached", counts.usage.cached_tokens),
+        ("output", counts.usage.output_tokens),
+        ("reasoning", counts.usage.reasoning_tokens),
+    ] {
+        line(out, "topside_tokens_total", &format!("kind=\"{kind}\""), count);
+    }
+    for (name, help, value) in [
+        ("topside_model_calls_total", "Model calls of ended runs, retries included.", counts.usage.model_calls),
+        ("topside_tool_calls_total", "Tool calls of ended runs.", counts.tool_calls),
+        ("topside_turns_total", "Turns of ended runs.", counts.turns),
+        ("topside_cost_micro_usd_total", "Known cost of ended runs, in millionths of a US dollar.", counts.micro_usd),
+    ] {
+        head(out, name, "counter", help);
+        line(out, name, "", value);
+    }
 }
 
 fn route(at: usize) -> (&'static str, &'static str) {

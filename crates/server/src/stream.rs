@@ -5,13 +5,14 @@ use crate::app::App;
 use crate::{order, resolve};
 use api::{Delta, Resync};
 use bytes::{BufMut, Bytes, BytesMut};
+use domain::record::{InDoubt, Returned};
 use domain::{Event, Id, id};
 use engine::{Live, LiveKind, Watch};
 use futures::FutureExt;
 use journal::hints::Told;
 use journal::{Hint, Hints, SessionKey, StoredRecord};
 use serde::Serialize;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
@@ -42,6 +43,8 @@ pub(crate) struct Follower {
     caught_up: bool,
     /// What was seen live and is not yet told.
     waiting: VecDeque<Arc<Live>>,
+    /// Calls that have begun and not returned, so far as was told.
+    open: HashSet<Id<id::Call>>,
     /// The beginnings of characters whose ends are still to come, by call.
     halves: HashMap<Id<id::Call>, Vec<u8>>,
     out: BytesMut,
@@ -63,15 +66,13 @@ pub(crate) struct From {
     pub(crate) key: SessionKey,
     pub(crate) run: Option<Id<id::Run>>,
     pub(crate) position: u64,
-    /// Whether the run's end has been told already.
-    pub(crate) ended: bool,
 }
 
 impl Follower {
     /// Subscribes; what was written before is read afterwards, so that nothing falls between. `None` when the journal is
     /// closed.
     pub(crate) fn new(app: Arc<App>, from: From, place: OwnedSemaphorePermit) -> Option<Self> {
-        let From { key, run, position, ended } = from;
+        let From { key, run, position } = from;
         let watch = app.engine.watch(&key.tenant, key.session);
         let hints = app.engine.journal().subscribe(&key)?;
         let draining = app.draining.clone();
@@ -89,9 +90,10 @@ impl Follower {
             page: VecDeque::new(),
             caught_up: false,
             waiting: VecDeque::new(),
+            open: HashSet::new(),
             halves: HashMap::new(),
             out,
-            ended,
+            ended: false,
             _place: place,
         })
     }
@@ -102,7 +104,7 @@ impl Follower {
             if self.out.len() >= PIECE_BYTES {
                 return Some(self.out.split().freeze());
             }
-            let ready = !self.ended && (!self.page.is_empty() || !self.caught_up || !self.waiting.is_empty());
+            let ready = !self.ended && (!self.page.is_empty() || !self.caught_up || self.may_tell_live());
             if !ready && !self.out.is_empty() {
                 return Some(self.out.split().freeze());
             }
@@ -129,11 +131,20 @@ impl Follower {
             self.page.extend(found);
             return Ok(());
         }
-        match self.waiting.pop_front() {
-            Some(live) => self.tell_live(&live),
-            None => self.wait().await,
+        match self.waiting.front().cloned() {
+            Some(live) if self.may_tell_live() => {
+                self.waiting.pop_front();
+                self.tell_live(&live);
+            }
+            _ => self.wait().await,
         }
         Ok(())
+    }
+
+    /// Whether there is something seen live that no record must come before. The results of quick calls are written a
+    /// little later, together with what follows them; what the model says next waits for them.
+    fn may_tell_live(&self) -> bool {
+        self.waiting.front().is_some_and(|live| self.open.is_empty() || !matches!(live.kind, LiveKind::Asking { .. }))
     }
 
     /// Waits until there is something to tell.
@@ -242,14 +253,37 @@ impl Follower {
         for live in self.waiting.drain(..order::owed(&record.event, &self.waiting)).collect::<Vec<_>>() {
             self.tell_live(&live);
         }
-        if let Event::Returned(body) = &record.event {
-            self.halves.remove(&body.call);
-        }
-        self.ended = self.run.is_some() && matches!(record.event, Event::Finished(_));
+        self.follow(&record.event);
         let kind = record.event.kind();
         let shown = resolve::record(self.app.engine.journal(), &self.key, record).await?;
         self.put(kind, Some(stored.position), &shown);
         Ok(())
+    }
+
+    /// Keeps in mind what a record changes for the stream itself.
+    fn follow(&mut self, event: &Event) {
+        match event {
+            Event::Began(body) => {
+                self.open.insert(body.call);
+            }
+            Event::Returned(Returned { call, .. }) | Event::InDoubt(InDoubt { call, .. }) => {
+                self.open.remove(call);
+                self.halves.remove(call);
+            }
+            // Calls of a process that died are judged and begun again.
+            Event::Resumed(_) | Event::Finished(_) => {
+                self.open.clear();
+                self.halves.clear();
+            }
+            Event::Submitted(_)
+            | Event::CancelRequested(_)
+            | Event::SandboxOpened(_)
+            | Event::SandboxClosed(_)
+            | Event::Replied(_)
+            | Event::Judged(_)
+            | Event::ArtifactSaved(_) => {}
+        }
+        self.ended = self.run.is_some() && matches!(event, Event::Finished(_));
     }
 
     fn tell_live(&mut self, live: &Live) {

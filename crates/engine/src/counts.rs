@@ -1,0 +1,61 @@
+//! What this process has done so far, in numbers that only grow. The record of it is the journal; these are for metrics.
+
+use domain::record::Finished;
+use domain::{RunStatus, Usage};
+use parking_lot::Mutex;
+
+/// What this process has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Runs taken.
+    pub submitted: u64,
+    /// Runs that completed.
+    pub completed: u64,
+    /// Runs that failed.
+    pub failed: u64,
+    /// Runs that were cancelled.
+    pub cancelled: u64,
+    /// Runs that ended at their limit of running time.
+    pub timed_out: u64,
+    /// Runs that ended at another limit.
+    pub budget_exhausted: u64,
+    /// Turns of the runs that ended.
+    pub turns: u64,
+    /// Calls of the runs that ended.
+    pub tool_calls: u64,
+    /// Tokens of the runs that ended.
+    pub usage: Usage,
+    /// What is known of their cost, in millionths of a US dollar.
+    pub micro_usd: u64,
+}
+
+/// Counts while runs come and go.
+#[derive(Debug, Default)]
+pub(crate) struct Tally(Mutex<Counts>);
+
+impl Tally {
+    pub(crate) fn counts(&self) -> Counts {
+        *self.0.lock()
+    }
+
+    pub(crate) fn submitted(&self) {
+        self.0.lock().submitted += 1;
+    }
+
+    pub(crate) fn ended(&self, body: &Finished) {
+        let mut counts = self.0.lock();
+        match body.status {
+            RunStatus::Completed => counts.completed += 1,
+            RunStatus::Failed => counts.failed += 1,
+            RunStatus::Cancelled => counts.cancelled += 1,
+            RunStatus::TimedOut => counts.timed_out += 1,
+            RunStatus::BudgetExhausted => counts.budget_exhausted += 1,
+            // No run ends so.
+            RunStatus::Queued | RunStatus::Running | RunStatus::NeedsResolution => {}
+        }
+        counts.turns += u64::from(body.turns);
+        counts.tool_calls += u64::from(body.tool_calls);
+        counts.usage = counts.usage.plus(body.usage);
+        counts.micro_usd = counts.micro_usd.saturating_add(body.cost.micro_usd());
+    }
+}
