@@ -1,18 +1,26 @@
 #!/bin/sh
-# Runs every case: the seconds, a space, and what is expected.
+# Runs every case in both directions and prints TAP; ends with 1 if any fails. A case: seconds, a blank, the text.
 set -u
 cd "$(dirname "$0")/.." || exit 2
 
-passed=0
+number=0
 failed=0
-while read -r seconds expected; do
-  got=$(sh bin/duration "$seconds")
-  if [ "$got" = "$expected" ]; then
-    passed=$((passed + 1))
+
+# same WHAT EXPECTED GOT
+same() {
+  number=$((number + 1))
+  if [ "$2" = "$3" ]; then
+    echo "ok $number - $1"
   else
     failed=$((failed + 1))
-    printf 'FAIL %s: expected "%s", got "%s"\n' "$seconds" "$expected" "$got"
+    echo "not ok $number - $1: expected '$2', got '$3'"
   fi
+}
+
+while read -r seconds text; do
+  same "say $seconds" "$text" "$(sh bin/duration say "$seconds" 2>&1)"
+  same "read $text" "$seconds" "$(sh bin/duration read "$text" 2>&1)"
 done < tests/cases.txt
-printf 'passed=%d failed=%d\n' "$passed" "$failed"
+
+echo "1..$number"
 [ "$failed" -eq 0 ]
