@@ -155,7 +155,8 @@ impl Engine {
             None => Ok(()),
         };
         let model = self.catalog().agent(None).map(|closure| inner.expanded(&closure.model.name)).unwrap_or_default();
-        Health { ready, model, sandbox: !inner.parts.providers.is_empty(), active, waiting }
+        let sandbox = inner.parts.providers.iter().any(|provider| provider.is_ready());
+        Health { ready, model, sandbox, active, waiting }
     }
 
     /// What this process has done so far.

@@ -25,6 +25,11 @@ pub trait Provider: Send + Sync + std::fmt::Debug {
     /// The name agents use: `local`.
     fn name(&self) -> &'static str;
 
+    /// Whether sandboxes can be made, so far as is known without trying.
+    fn is_ready(&self) -> bool {
+        true
+    }
+
     /// What this provider can give on this machine, without making a sandbox for anybody.
     async fn probe(&self) -> Probe;
 

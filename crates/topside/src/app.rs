@@ -24,6 +24,7 @@ pub(crate) struct Service {
     pub(crate) live: Arc<Live>,
     pub(crate) data: Data,
     pub(crate) api_keys: Vec<server::Key>,
+    pub(crate) providers: Vec<Arc<dyn sandbox::Provider>>,
 }
 
 /// A running service. [`App::close`] ends it; when it is dropped instead, its runs go on at the next start.
@@ -95,6 +96,23 @@ impl App {
     /// When the journal can't be read.
     pub async fn recover(&self) -> Result<usize, Error> {
         Ok(self.service.engine.recover().await?)
+    }
+
+    /// Tries whether sandboxes can be made, so that the service's health knows before the first one is wanted.
+    pub async fn probe_sandboxes(&self) {
+        for provider in &self.service.providers {
+            let probe = provider.probe().await;
+            for finding in probe.walls.iter().filter(|finding| !finding.holds) {
+                let fix = finding.fix.as_deref().unwrap_or_default();
+                tracing::warn!(
+                    provider = provider.name(),
+                    wall = finding.wall,
+                    detail = finding.detail,
+                    fix,
+                    "a wall does not hold"
+                );
+            }
+        }
     }
 
     /// Runs an agent in a new session and waits for the end.

@@ -3,6 +3,7 @@
 
 use crate::adapters::{Contents, Wrapping};
 use crate::app::{App, Service};
+use crate::provider::Watched;
 use crate::{DATA_DIRECTORY, Data, Environment, Error, keys, secrets, settings};
 use blob::{Blobs, Links};
 use catalog::Live;
@@ -124,6 +125,8 @@ impl Builder {
         if let Some(launcher) = self.launcher {
             providers.push(Arc::new(jail::Provider::new(launcher, data.path().to_owned(), random.clone())?));
         }
+        let watched = |provider| Arc::new(Watched::new(provider)) as Arc<dyn sandbox::Provider>;
+        let providers: Vec<_> = providers.into_iter().map(watched).collect();
         let current = live.clone();
         let engine = Engine::new(Parts {
             clock,
@@ -131,14 +134,14 @@ impl Builder {
             journal: journal.clone(),
             blobs,
             catalog: Arc::new(move || current.current()),
-            providers,
+            providers: providers.clone(),
             net,
             environment: Arc::new(move |name: &str| environment.get(name).map(str::to_owned)),
             secrets,
             functions: self.functions,
             limits: self.limits,
         });
-        Ok(App::start(Service { engine, journal, live, data, api_keys }))
+        Ok(App::start(Service { engine, journal, live, data, api_keys, providers }))
     }
 }
 

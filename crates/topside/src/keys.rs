@@ -33,7 +33,7 @@ pub fn new_key(principal: &str, scopes: &[Scope], random: &Random) -> NewKey {
     let hash = Digest::of(key.as_bytes());
     let scopes: Vec<&str> = scopes.iter().map(|scope| scope.name()).collect();
     let principal = serde_json::Value::from(principal);
-    let lines = format!("- principal: {principal}\n  key_sha256: {hash}\n  scopes: [{}]\n", scopes.join(", "));
+    let lines = format!("- principal: {principal}\n  key_sha256: \"{hash}\"\n  scopes: [{}]\n", scopes.join(", "));
     NewKey { key, lines }
 }
 
@@ -80,7 +80,7 @@ mod tests {
         let data = Data::at(directory.path());
         let hash = "0".repeat(64);
         for (text, expected) in [
-            (format!("- {{principal: a, key_sha256: {hash}, scopes: [all]}}"), "entry 1: scopes: `all` is no scope"),
+            (format!("- {{principal: a, key_sha256: '{hash}', scopes: [all]}}"), "entry 1: scopes: `all` is no scope"),
             ("- {principal: a, key_sha256: '12', scopes: []}".to_owned(), "entry 1: key_sha256: not a SHA-256 digest"),
             (format!("- {{principal: a, key_sha256: '{hash}', scopes: [], extra: 1}}"), "unknown field `extra`"),
             ("- [".to_owned(), "line 2, column 1"),

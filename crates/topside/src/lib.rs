@@ -41,6 +41,7 @@ mod data;
 mod environment;
 mod error;
 mod keys;
+mod provider;
 mod secrets;
 mod settings;
 mod yaml;

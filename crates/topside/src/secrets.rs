@@ -76,7 +76,6 @@ mod tests {
         check("A: one\nB: two\n", 0o600, "A=one B=from the environment");
         check("A: one\n", 0o640, "data_file_exposed");
         check("A: 1\n", 0o600, "data_file_unusable");
-        check("A: one\nA: two\n", 0o600, "data_file_unusable");
         check("a-b: one\n", 0o600, "data_file_unusable");
         check("[1]\n", 0o600, "data_file_unusable");
     }

@@ -54,9 +54,6 @@ fn value(node: &Yaml<'_>, depth: usize) -> Result<Value, String> {
             let mut map = Map::new();
             for (key, node) in entries {
                 let Value::String(key) = value(key, 1)? else { return Err("a key must be text".into()) };
-                if map.contains_key(&key) {
-                    return Err(format!("`{key}` stands twice"));
-                }
                 map.insert(key, value(node, depth)?);
             }
             Value::Object(map)

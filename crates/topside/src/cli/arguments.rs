@@ -181,10 +181,14 @@ pub(crate) fn command() -> clap::Command {
 Environment:
   TOPSIDE_DATA         the data directory
   TOPSIDE_LOG          what is logged, such as `info` or `warn,engine=debug`
-  TOPSIDE_SECRET_NAME  the secret NAME, for ${secret.NAME}; they can also stand in secrets.yaml of the data directory
-  TOPSIDE_S3_*         S3-compatible storage instead of the local directory: ENDPOINT, BUCKET, ACCESS_KEY_ID,
-                       SECRET_ACCESS_KEY; also REGION, ROOT, SESSION_TOKEN, ADDRESSING
-  HTTP(S)_PROXY, NO_PROXY, SSL_CERT_FILE, NO_COLOR  as everywhere
+  TOPSIDE_KEY          the API key with which `topside log` asks a service that runs
+  TOPSIDE_SECRET_NAME  the secret NAME, for ${secret.NAME}; secrets can also stand in
+                       secrets.yaml of the data directory
+  TOPSIDE_S3_*         S3-compatible storage instead of the local directory: ENDPOINT,
+                       BUCKET, ACCESS_KEY_ID, SECRET_ACCESS_KEY; also REGION, ROOT,
+                       SESSION_TOKEN, ADDRESSING
+  http_proxy, https_proxy, no_proxy, SSL_CERT_FILE, NO_COLOR
+                       as everywhere
 ";
     Arguments::command().after_help(format!("Exit codes:\n{}\n{variables}", Ending::table()))
 }

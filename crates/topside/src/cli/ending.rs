@@ -1,6 +1,10 @@
 //! How the program ends: its exit codes, each with one meaning, and the errors that lead to them.
 
-use domain::{FailureClass, RunStatus};
+use super::clean::clean;
+use domain::{FailureClass, Id, RunStatus, id};
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 macro_rules! endings {
@@ -31,7 +35,7 @@ macro_rules! endings {
 endings! {
     Done = 0, "the run completed, or the command did what it was asked";
     Failed = 1, "the run failed, or the command could not do what it was asked";
-    Usage = 2, "the command line is wrong";
+    Usage = 2, "the command line is wrong, or a variable of the environment";
     Project = 3, "the project is wrong; every problem is printed with file, line and column";
     InUse = 4, "another process has the data directory";
     Sandbox = 5, "the sandbox was refused: a wall does not hold here; see `topside doctor`";
@@ -75,44 +79,104 @@ impl From<Ending> for ExitCode {
 }
 
 /// Why a command did not do what it was asked.
-#[derive(Debug)]
-pub(crate) struct Trouble {
-    pub(crate) ending: Ending,
-    pub(crate) code: String,
-    pub(crate) message: String,
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Trouble {
+    /// The service could not be had, or refused.
+    #[error(transparent)]
+    Service(#[from] topside::Error),
+    /// The data directory belongs to a service that runs.
+    #[error(
+        "the data directory {directory} is in use by process {pid}, which serves {url}; hint: ask it there, stop it, or use another --data"
+    )]
+    Served { directory: String, pid: u32, url: String },
+    /// The tools of an agent can't serve.
+    #[error("agent `{agent}`: {error}")]
+    Tools { agent: String, error: tools::Error },
+    /// No session of that name.
+    #[error("there is no session `{session}` in {data}", data = .data.display())]
+    SessionMissing { session: String, data: PathBuf },
+    /// The chain was to be verified and could not be.
+    #[error(
+        "the chain was not verified: another process has the data directory; hint: stop that process, or verify a copy of the directory"
+    )]
+    NotVerified,
+    /// Nothing to record.
+    #[error(
+        "agent `{agent}` plays the transcript \"{title}\"; hint: set what its live model `{model}` needs, see `topside check`"
+    )]
+    NoModel { agent: String, title: String, model: String },
+    /// The record has a hole where the transcript needs words.
+    #[error("content {content} was erased; hint: record another run")]
+    Erased { content: Id<id::Content> },
+    /// The recorder refused.
+    #[error(transparent)]
+    Model(#[from] model::Failure),
+    /// A first project would be written over something.
+    #[error("{directory} is not empty; hint: name a folder that is not there yet", directory = .directory.display())]
+    NotEmpty { directory: PathBuf },
+    /// A file could not be written.
+    #[error("{path}: {error}", path = .path.display())]
+    File { path: PathBuf, error: io::Error },
+    /// The system gives no signals.
+    #[error("no signal can be heard: {error}")]
+    Signals { error: io::Error },
+    /// The address can't be had.
+    #[error("can't listen on {address}: {error}; hint: another program may, choose a port with --listen")]
+    Listen { address: SocketAddr, error: io::Error },
 }
 
 impl Trouble {
-    pub(crate) fn new(ending: Ending, code: &str, message: impl Into<String>) -> Self {
-        Self { ending, code: code.to_owned(), message: message.into() }
+    /// Stable code, with a page under `docs/errors/`.
+    pub(crate) fn code(&self) -> &str {
+        match self {
+            Self::Service(error) => error.code(),
+            Self::Served { .. } => "journal_locked",
+            Self::Tools { error, .. } => error.code(),
+            Self::SessionMissing { .. } => "session_not_found",
+            Self::NotVerified => "log_not_verified",
+            Self::NoModel { .. } => "record_no_model",
+            Self::Erased { .. } => "content_erased",
+            Self::Model(failure) => failure.code(),
+            Self::NotEmpty { .. } => "new_not_empty",
+            Self::File { .. } => "file_unusable",
+            Self::Signals { .. } => "signals_unavailable",
+            Self::Listen { .. } => "listen_failed",
+        }
     }
 
-    /// A file that could not be read or written.
-    pub(crate) fn file(path: &std::path::Path, error: &std::io::Error) -> Self {
-        Self::new(Ending::Failed, "file_unusable", format!("{}: {error}", path.display()))
+    /// How it ends the program.
+    pub(crate) fn ending(&self) -> Ending {
+        match self {
+            Self::Service(topside::Error::Project(_)) | Self::Tools { .. } => Ending::Project,
+            Self::Service(topside::Error::Journal(journal::Error::Locked { .. }))
+            | Self::Served { .. }
+            | Self::NotVerified => Ending::InUse,
+            Self::Service(topside::Error::Variable { .. }) => Ending::Usage,
+            Self::Service(error) if matches!(error.code(), "agent_unknown" | "agent_no_default") => Ending::Usage,
+            Self::Service(error) if error.code() == "agent_switched_off" => Ending::Project,
+            Self::Service(_)
+            | Self::SessionMissing { .. }
+            | Self::NoModel { .. }
+            | Self::Erased { .. }
+            | Self::Model(_)
+            | Self::NotEmpty { .. }
+            | Self::File { .. }
+            | Self::Signals { .. }
+            | Self::Listen { .. } => Ending::Failed,
+        }
     }
 
-    /// For people: what happened, then the hint on a line of its own.
+    /// For people: what happened, then the hint on a line of its own. Names in it may come from anywhere.
     pub(crate) fn told(&self) -> String {
-        let (what, hint) = match self.message.split_once("; hint: ") {
+        let message = self.to_string();
+        let message = clean(&message);
+        let (what, hint) = match message.split_once("; hint: ") {
             // Problems of a project each carry their own.
             Some((what, hint)) if !what.contains('\n') && !hint.contains('\n') => (what, Some(hint)),
-            _ => (self.message.as_str(), None),
+            _ => (&*message, None),
         };
         let hint = hint.map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
-        format!("error: {}\n{hint}code: {}\n", what.trim_end(), self.code)
-    }
-}
-
-impl From<topside::Error> for Trouble {
-    fn from(error: topside::Error) -> Self {
-        let ending = match &error {
-            topside::Error::Project(_) => Ending::Project,
-            topside::Error::Journal(journal::Error::Locked { .. }) => Ending::InUse,
-            _ if error.code().starts_with("agent_") => Ending::Project,
-            _ => Ending::Failed,
-        };
-        Self::new(ending, error.code(), error.to_string())
+        format!("error: {}\n{hint}code: {}\n", what.trim_end(), self.code())
     }
 }
 
@@ -124,6 +188,12 @@ impl From<client::Error> for Trouble {
 
 impl From<journal::Error> for Trouble {
     fn from(error: journal::Error) -> Self {
+        topside::Error::from(error).into()
+    }
+}
+
+impl From<engine::Error> for Trouble {
+    fn from(error: engine::Error) -> Self {
         topside::Error::from(error).into()
     }
 }
@@ -142,9 +212,10 @@ mod tests {
 
     #[test]
     fn a_hint_stands_on_its_own_line() {
-        let trouble = Trouble::new(Ending::InUse, "journal_locked", "taken; hint: stop it");
-        assert_eq!(trouble.told(), "error: taken\nhint: stop it\ncode: journal_locked\n");
-        let many = Trouble::new(Ending::Project, "project_wrong", "a:1:1: x; hint: y\nb:1:1: z");
-        assert_eq!(many.told(), "error: a:1:1: x; hint: y\nb:1:1: z\ncode: project_wrong\n");
+        let erased = Trouble::Erased { content: Id::from_bytes([1; 16]) };
+        let told = erased.told();
+        let lines: Vec<&str> = told.lines().collect();
+        let [what, "hint: record another run", "code: content_erased"] = lines[..] else { panic!("{told}") };
+        assert!(what.starts_with("error: content con_") && what.ends_with(" was erased"), "{what}");
     }
 }

@@ -42,9 +42,7 @@ pub(crate) async fn log(session: Session, arguments: Log) -> Result<Ending, Trou
             (format!("chain is broken at position {position}: {reason}"), Ending::Failed)
         }
         None if arguments.verify => {
-            let hint = "hint: stop the process that serves it, or verify a copy of the data directory";
-            let message = format!("the chain was not verified: another process has the data directory; {hint}");
-            return Err(Trouble::new(Ending::InUse, "log_not_verified", message));
+            return Err(Trouble::NotVerified);
         }
         None => ("chain not verified: another process has the data directory".to_owned(), Ending::Done),
     };
@@ -62,10 +60,7 @@ pub(crate) async fn log(session: Session, arguments: Log) -> Result<Ending, Trou
 }
 
 async fn from_journal(console: &Console, journal: &Journal, arguments: &Log) -> Result<Verified, Trouble> {
-    let missing = || {
-        let message = format!("there is no session `{}` in {}", clean(&arguments.session), arguments.data.display());
-        Trouble::new(Ending::Failed, "session_not_found", message)
-    };
+    let missing = || Trouble::SessionMissing { session: arguments.session.clone(), data: arguments.data.clone() };
     let session = match SessionName::parse(&arguments.session).ok_or_else(missing)? {
         SessionName::Id(id) => id,
         SessionName::Named(name) => Id::from_name(TENANT_DEFAULT, &name),

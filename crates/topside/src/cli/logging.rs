@@ -2,7 +2,7 @@
 
 use super::Session;
 use super::arguments::Command;
-use super::ending::{Ending, Trouble};
+use super::ending::Trouble;
 use std::io;
 use tracing_subscriber::EnvFilter;
 
@@ -11,8 +11,9 @@ pub(crate) fn start(command: &Command, session: &Session) -> Result<(), Trouble>
     let serves = matches!(command, Command::Serve(_));
     let default = if serves { "info" } else { "error" };
     let wanted = session.environment.get("TOPSIDE_LOG").unwrap_or(default);
-    let filter = EnvFilter::try_new(wanted).map_err(|error| {
-        Trouble::new(Ending::Usage, "variable_unusable", format!("the environment variable TOPSIDE_LOG: {error}"))
+    let filter = EnvFilter::try_new(wanted).map_err(|error| topside::Error::Variable {
+        name: "TOPSIDE_LOG".to_owned(),
+        reason: format!("is no filter: {error}"),
     })?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false);
     // An error would mean that logging has started already.

@@ -68,7 +68,7 @@ pub(crate) fn main(launcher: Result<Launcher, jail::Error>) -> Ending {
     runtime.shutdown_background();
     ending.unwrap_or_else(|trouble| {
         console.talk(&trouble.told());
-        trouble.ending
+        trouble.ending()
     })
 }
 
@@ -109,5 +109,11 @@ pub(crate) async fn start(
         Ok(launcher) => builder = builder.launcher(launcher),
         Err(error) => console.talk_line(&format!("warning: no sandboxes: {error}")),
     }
-    Ok(builder.start().await?)
+    let data = builder.data_directory();
+    builder.start().await.map_err(|error| match (&error, data.announced()) {
+        (topside::Error::Journal(journal::Error::Locked { directory, pid }), Some(url)) => {
+            Trouble::Served { directory: directory.to_string(), pid: *pid, url }
+        }
+        _ => error.into(),
+    })
 }

@@ -19,15 +19,14 @@ const FILES: &[(&str, &str)] = &[
 
 pub(crate) fn new(session: &Session, directory: &Path) -> Result<Ending, Trouble> {
     if directory.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
-        let message = format!("{} is not empty; hint: name a folder that is not there yet", directory.display());
-        return Err(Trouble::new(Ending::Failed, "new_not_empty", message));
+        return Err(Trouble::NotEmpty { directory: directory.to_owned() });
     }
     for (name, text) in FILES {
         let path = directory.join(name);
         let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
         let file = made.and_then(|()| OpenOptions::new().write(true).create_new(true).open(&path));
         let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
-        written.map_err(|error| Trouble::file(&path, &error))?;
+        written.map_err(|error| Trouble::File { path: path.clone(), error })?;
         session.console.talk_line(&format!("wrote {}", path.display()));
     }
     let shown = directory.display();

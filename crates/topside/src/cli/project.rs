@@ -20,8 +20,7 @@ pub(crate) fn check(session: &Session, place: &Place) -> Result<Ending, Trouble>
                 session.console.talk_line(&format!("warning: agent {}: {error}", clean(&closure.agent.name)));
             }
             Err(error) => {
-                let message = format!("agent {}: {error}", closure.agent.name);
-                return Err(Trouble::new(Ending::Project, error.code(), message));
+                return Err(Trouble::Tools { agent: closure.agent.name.clone(), error });
             }
         }
     }

@@ -4,7 +4,7 @@
 use super::arguments::Record;
 use super::clean::clean;
 use super::ending::{Ending, Trouble};
-use super::run::{Show, finish, watch};
+use super::run::{Show, Shown, finish, watch};
 use super::signals::Signals;
 use super::{Console, Session, start};
 use api::PostRun;
@@ -27,36 +27,34 @@ pub(crate) async fn record(session: Session, arguments: Record) -> Result<Ending
     finish(app, shown).await
 }
 
-async fn recorded(console: &Console, app: &App, arguments: &Record, signals: &mut Signals) -> Result<Ending, Trouble> {
+async fn recorded(console: &Console, app: &App, arguments: &Record, signals: &mut Signals) -> Result<Shown, Trouble> {
     let closure = app
         .catalog()
         .agent(Some(&arguments.agent))
-        .map_err(|error| Trouble::new(Ending::Project, error.code(), error.to_string()))?;
+        .map_err(|error| topside::Error::from(engine::Error::from(error)))?;
     if closure.model.provider == ModelProvider::Script {
-        let message = format!(
-            "agent `{}` plays the transcript \"{}\"; hint: set what its live model `{}` needs, see `topside check`",
-            arguments.agent, closure.model.name, closure.agent.model
-        );
-        return Err(Trouble::new(Ending::Failed, "record_no_model", message));
+        return Err(Trouble::NoModel {
+            agent: arguments.agent.clone(),
+            title: closure.model.name.clone(),
+            model: closure.agent.model.clone(),
+        });
     }
     let body = PostRun { agent: Some(arguments.agent.clone()), message: arguments.task.clone(), ..PostRun::default() };
     let options = PostOptions { wait: Wait::No, ..PostOptions::default() };
     let run = app.client().post_run(&body, &options).await?;
-    let ending = watch(console, app, run.run_id, 0, Show::People, signals).await?;
-    if ending != Ending::Done {
+    let shown = watch(console, app, run.run_id, 0, Show::People, signals).await?;
+    if shown != Shown::Settled(Ending::Done) {
         console.talk_line("no transcript was written: the run did not complete");
-        return Ok(ending);
+        return Ok(shown);
     }
     let journal = app.engine().journal();
     let row = journal.run(&Arc::from(TENANT_DEFAULT), run.run_id).await?;
-    let Some(row) = row else {
-        return Err(Trouble::new(Ending::Failed, "run_not_found", format!("there is no run {}", run.run_id)));
-    };
+    let row = row.ok_or(engine::Error::NoSuchRun { run: run.run_id })?;
     let title = arguments.title.clone().unwrap_or_else(|| arguments.agent.clone());
     let text = transcript(journal, &SessionKey::new(TENANT_DEFAULT, row.session), run.run_id, title).await?;
-    std::fs::write(&arguments.out, text).map_err(|error| Trouble::file(&arguments.out, &error))?;
+    std::fs::write(&arguments.out, text).map_err(|error| Trouble::File { path: arguments.out.clone(), error })?;
     console.talk_line(&format!("transcript: {}", clean(&arguments.out.display().to_string())));
-    Ok(ending)
+    Ok(shown)
 }
 
 /// The transcript of a run, from its record.
@@ -74,8 +72,7 @@ async fn transcript(journal: &Journal, key: &SessionKey, run: Id<id::Run>, title
             cache_key: None,
             output_tokens_max: None,
         };
-        let reply = recorder.reply(&prompt, &Deltas::none()).await;
-        let reply = reply.map_err(|failure| Trouble::new(Ending::Failed, failure.code(), failure.to_string()))?;
+        let reply = recorder.reply(&prompt, &Deltas::none()).await?;
         items.extend(reply.items.into_iter().map(Arc::new));
     }
     Ok(recorder.transcript())
@@ -144,11 +141,11 @@ async fn turns(journal: &Journal, key: &SessionKey, run: Id<id::Run>) -> Result<
 
 async fn opened(journal: &Journal, key: &SessionKey, content: &domain::ContentRef) -> Result<Vec<u8>, Trouble> {
     let bytes = journal.content(key, content).await?.into_bytes();
-    bytes.ok_or_else(|| Trouble::new(Ending::Failed, "content_erased", format!("content {} was erased", content.id)))
+    bytes.ok_or(Trouble::Erased { content: content.id })
 }
 
 fn parsed<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, Trouble> {
-    serde_json::from_slice(bytes).map_err(|error| Trouble::new(Ending::Failed, "record_malformed", error.to_string()))
+    Ok(serde_json::from_slice(bytes).map_err(domain::record::Error::Form).map_err(engine::Error::from)?)
 }
 
 /// A model that says once more what the record holds.

@@ -2,7 +2,7 @@
 
 use super::arguments::Resume;
 use super::ending::{Ending, Trouble};
-use super::run::{Show, finish, watch};
+use super::run::{Show, Shown, finish, watch};
 use super::signals::Signals;
 use super::{Console, Session, start};
 use topside::App;
@@ -16,11 +16,11 @@ pub(crate) async fn resume(session: Session, arguments: Resume) -> Result<Ending
 }
 
 /// Shows every run to its end; the first that does not complete decides how the program ends.
-async fn all(console: &Console, app: &App, signals: &mut Signals) -> Result<Ending, Trouble> {
+async fn all(console: &Console, app: &App, signals: &mut Signals) -> Result<Shown, Trouble> {
     let unfinished = app.unfinished().await?;
     if unfinished.is_empty() {
         console.talk_line("no unfinished run");
-        return Ok(Ending::Done);
+        return Ok(Shown::Settled(Ending::Done));
     }
     // What is on record already is not shown again.
     let mut heads = Vec::new();
@@ -31,15 +31,11 @@ async fn all(console: &Console, app: &App, signals: &mut Signals) -> Result<Endi
     let mut worst = Ending::Done;
     for (run, head) in unfinished.iter().zip(heads) {
         console.talk_line(&console.paint.dim(&format!("session {} · {}", run.key.session, run.run)));
-        let ending = watch(console, app, run.run, head, Show::People, signals).await?;
-        match ending {
-            Ending::Done => {}
-            Ending::Terminated => return Ok(ending),
-            // The run was left as it is: the program is to end.
-            Ending::Cancelled if !app.client().run(run.run).await?.status.is_end() => return Ok(ending),
-            _ if worst == Ending::Done => worst = ending,
-            _ => {}
+        match watch(console, app, run.run, head, Show::People, signals).await? {
+            Shown::Settled(ending) if worst == Ending::Done => worst = ending,
+            Shown::Settled(_) => {}
+            left @ (Shown::Terminated | Shown::AtOnce) => return Ok(left),
         }
     }
-    Ok(worst)
+    Ok(Shown::Settled(worst))
 }

@@ -25,7 +25,7 @@ pub(crate) async fn run(session: Session, arguments: Run) -> Result<Ending, Trou
     finish(app, shown).await
 }
 
-async fn shown(console: &Console, app: &App, arguments: &Run, signals: &mut Signals) -> Result<Ending, Trouble> {
+async fn shown(console: &Console, app: &App, arguments: &Run, signals: &mut Signals) -> Result<Shown, Trouble> {
     let others = app.recover().await?;
     if others > 0 {
         console.talk_line(&format!("{others} unfinished session(s) of an earlier process go on in the background"));
@@ -42,6 +42,17 @@ async fn shown(console: &Console, app: &App, arguments: &Run, signals: &mut Sign
     console.talk_line(&console.paint.dim(&what));
     let show = if arguments.json { Show::Json } else { Show::People };
     watch(console, app, taken.run_id, 0, show, signals).await
+}
+
+/// How showing a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shown {
+    /// The run has ended, or waits for somebody.
+    Settled(Ending),
+    /// SIGTERM: the run goes on at the next start.
+    Terminated,
+    /// The user wants the program to end now.
+    AtOnce,
 }
 
 /// How a run is shown.
@@ -61,7 +72,7 @@ pub(crate) async fn watch(
     from: u64,
     show: Show,
     signals: &mut Signals,
-) -> Result<Ending, Trouble> {
+) -> Result<Shown, Trouble> {
     let mut view = View::new(console.paint, from);
     let ended = follow(app.client(), run, signals, console, |event| {
         let text = view.event(event);
@@ -75,8 +86,8 @@ pub(crate) async fn watch(
     })
     .await?;
     match ended {
-        Ended::AtOnce => return Ok(Ending::Cancelled),
-        Ended::Terminated => return Ok(Ending::Terminated),
+        Ended::AtOnce => return Ok(Shown::AtOnce),
+        Ended::Terminated => return Ok(Shown::Terminated),
         Ended::Settled => {}
     }
     let run = app.client().run(run).await?;
@@ -99,26 +110,24 @@ pub(crate) async fn watch(
             }
         }
     }
-    Ok(Ending::of(&run))
+    Ok(Shown::Settled(Ending::of(&run)))
 }
 
 pub(crate) fn json_line(console: &Console, value: &serde_json::Value) {
     console.data_line(&clean_json(&value.to_string()));
 }
 
-/// Ends the service, unless the program is to end at once.
-pub(crate) async fn finish(app: App, shown: Result<Ending, Trouble>) -> Result<Ending, Trouble> {
-    if let Ok(Ending::Cancelled) = shown
-        && !app.unfinished().await.is_ok_and(|runs| runs.is_empty())
-    {
-        return shown;
-    }
-    let grace = match shown {
-        Ok(Ending::Terminated) => Duration::ZERO,
-        _ => Duration::from_millis(GRACE_MS),
+/// Ends the service, unless the program is to end at once: then the journal is whole all the same, and what runs is
+/// taken up at the next start.
+pub(crate) async fn finish(app: App, shown: Result<Shown, Trouble>) -> Result<Ending, Trouble> {
+    let ending = match shown {
+        Ok(Shown::AtOnce) => return Ok(Ending::Cancelled),
+        Ok(Shown::Terminated) => Ok(Ending::Terminated),
+        Ok(Shown::Settled(ending)) => Ok(ending),
+        Err(trouble) => Err(trouble),
     };
-    let closed = app.close(grace).await;
-    let ending = shown?;
+    let closed = app.close(Duration::from_millis(GRACE_MS)).await;
+    let ending = ending?;
     closed?;
     Ok(ending)
 }

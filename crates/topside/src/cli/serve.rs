@@ -14,11 +14,8 @@ pub(crate) async fn serve(session: Session, arguments: Serve) -> Result<Ending, 
     let mut signals = Signals::new()?;
     // First the socket: whoever asks while the rest is opened waits for an answer instead of being refused.
     let address = arguments.listen;
-    let listener = TcpListener::bind(address).await.map_err(|error| {
-        let message =
-            format!("can't listen on {address}: {error}; hint: another program may, choose a port with --listen");
-        Trouble::new(Ending::Failed, "listen_failed", message)
-    })?;
+    let refused = |error| Trouble::Listen { address, error };
+    let listener = TcpListener::bind(address).await.map_err(refused)?;
     let app = start(&console, &environment, launcher, &arguments.place).await?;
     let served = until_told(&console, &app, listener, &arguments, &mut signals).await;
     let grace = Duration::from_secs(arguments.drain_seconds);
@@ -36,6 +33,9 @@ pub(crate) async fn serve(session: Session, arguments: Serve) -> Result<Ending, 
     tracing::info!("ended");
     Ok(Ending::Done)
 }
+
+/// How long the line that says that the service is up waits for the sandbox to be tried.
+const PROBE_MS_MAX: u64 = 2_000;
 
 /// Whether the user was in a hurry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,8 +55,8 @@ async fn until_told(
     config.hosts_allowed.clone_from(&arguments.host);
     config.origins_allowed.clone_from(&arguments.origin);
     config.public_url.clone_from(&arguments.public_url);
-    let address =
-        listener.local_addr().map_err(|error| Trouble::new(Ending::Failed, "listen_failed", error.to_string()))?;
+    let refused = |error| Trouble::Listen { address: arguments.listen, error };
+    let address = listener.local_addr().map_err(refused)?;
     config.check(address).map_err(topside::Error::from)?;
     let url = format!("http://{address}");
     let (stop, mut stopped) = watch::channel(false);
@@ -73,8 +73,14 @@ async fn until_told(
     for off in &app.catalog().switched_off {
         tracing::warn!("{off}");
     }
-    console.data_line(&url);
+    let told = async {
+        // The service answers already; whoever reads the line finds the health as it is.
+        let _ = tokio::time::timeout(Duration::from_millis(PROBE_MS_MAX), app.probe_sandboxes()).await;
+        console.data_line(&url);
+        std::future::pending::<()>().await;
+    };
     tokio::select! {
+        () = told => return Ok(AtOnce::No),
         ended = &mut serving => return ended.map(|()| AtOnce::No).map_err(Trouble::from),
         wish = signals.next() => {
             let what = match wish {

@@ -1,6 +1,6 @@
 //! What the operating system asks of the program.
 
-use super::ending::{Ending, Trouble};
+use super::ending::Trouble;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// A wish to end.
@@ -21,10 +21,7 @@ pub(crate) struct Signals {
 
 impl Signals {
     pub(crate) fn new() -> Result<Self, Trouble> {
-        let listen = |kind| {
-            signal(kind)
-                .map_err(|error| Trouble::new(Ending::Failed, "signals", format!("no signal can be heard: {error}")))
-        };
+        let listen = |kind| signal(kind).map_err(|error| Trouble::Signals { error });
         Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
     }
 

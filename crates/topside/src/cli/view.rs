@@ -305,3 +305,134 @@ impl Call {
         format!("  {}\n", paint.dim(&text))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::{CallView, Text};
+
+    fn text(text: &str) -> Text {
+        Text { text: Some(text.into()), bytes: text.len() as u64, ..Text::default() }
+    }
+
+    fn call(number: u8) -> Id<id::Call> {
+        Id::from_bytes([number; 16])
+    }
+
+    fn run() -> Id<id::Run> {
+        Id::from_bytes([9; 16])
+    }
+
+    fn record(position: u64, happened: Happened) -> Event {
+        let principal = Id::from_bytes([8; 16]);
+        Event::Record(Box::new(Record { position, at_ms: 0, run_id: run(), principal, happened }))
+    }
+
+    fn replied(position: u64, said: &str, calls: &[(u8, &str)]) -> Event {
+        let view = |(number, command): &(u8, &str)| CallView {
+            call: call(*number),
+            tool: "exec_command".into(),
+            arguments: text(&serde_json::json!({ "cmd": command }).to_string()),
+        };
+        record(
+            position,
+            Happened::Replied {
+                turn: 1,
+                model: "m".into(),
+                text: text(said),
+                reasoning: None,
+                calls: calls.iter().map(view).collect(),
+                usage: api::Usage::default(),
+                cost: domain::Cost::default().into(),
+                duration_ms: 0,
+            },
+        )
+    }
+
+    fn asking() -> Event {
+        Event::Delta(Delta::Asking { run_id: run(), turn: 1 })
+    }
+
+    fn said(piece: &str) -> Event {
+        Event::Delta(Delta::Text { run_id: run(), text: piece.into() })
+    }
+
+    fn began(position: u64, number: u8) -> Event {
+        record(position, Happened::Began { call: call(number), attempt: 1 })
+    }
+
+    fn out(number: u8, piece: &str) -> Event {
+        Event::Delta(Delta::Output { run_id: run(), call: call(number), text: piece.into() })
+    }
+
+    fn returned(position: u64, number: u8, code: u8, output: &str) -> Event {
+        let output = text(&format!("Chunk ID: 0\nProcess exited with code {code}\nOutput:\n{output}"));
+        let status = CallStatus::Ok;
+        record(position, Happened::Returned { call: call(number), status, output, code: None, duration_ms: 0 })
+    }
+
+    fn check(name: &str, events: &[Event], expected: &str) {
+        let mut view = View::new(Paint::Plain, 0);
+        let shown: String = events.iter().map(|event| view.event(event)).collect();
+        assert_eq!(shown, expected, "{name}");
+    }
+
+    #[test]
+    fn a_reply_is_shown_once_whatever_was_lost() {
+        check("no deltas", &[replied(1, "Good day.", &[])], "Good day.\n");
+        check("all deltas", &[asking(), said("Good "), said("day."), replied(1, "Good day.", &[])], "Good day.\n");
+        check("the end lost", &[asking(), said("Good "), replied(1, "Good day.", &[])], "Good day.\n");
+        check(
+            "the middle lost",
+            &[asking(), said("Good "), said("!"), replied(1, "Good day!", &[])],
+            "Good !\nGood day!\n",
+        );
+        check("deltas come late", &[asking(), replied(1, "Good day.", &[]), said("day.")], "Good day.\n");
+        check("nothing said", &[asking(), replied(1, "", &[])], "");
+    }
+
+    #[test]
+    fn a_call_is_shown_once_whatever_was_lost() {
+        let expected = "$ ls\n  a\n  b\n";
+        let ask = || replied(1, "", &[(1, "ls")]);
+        check("no deltas", &[ask(), began(2, 1), returned(3, 1, 0, "a\nb\n")], expected);
+        check("all deltas", &[ask(), began(2, 1), out(1, "a\n"), out(1, "b"), returned(3, 1, 0, "a\nb")], expected);
+        check("deltas come late", &[ask(), began(2, 1), returned(3, 1, 0, "a\nb"), out(1, "a\n")], expected);
+        check("it failed", &[ask(), began(2, 1), returned(3, 1, 2, "")], "$ ls\n  exit 2\n");
+        check(
+            "control characters",
+            &[ask(), began(2, 1), returned(3, 1, 0, "\x1b]0;x\x07\n")],
+            "$ ls\n  \u{241b}]0;x\u{2407}\n",
+        );
+    }
+
+    #[test]
+    fn long_output_is_cut_and_counted() {
+        let lines: String = (0..140).map(|line| format!("{line}\n")).collect();
+        let shown: String = (0..20).map(|line| format!("  {line}\n")).collect();
+        let events = [replied(1, "", &[(1, "seq")]), began(2, 1), returned(3, 1, 0, &lines)];
+        check("many lines", &events, &format!("$ seq\n{shown}  … 120 more lines\n"));
+    }
+
+    #[test]
+    fn calls_side_by_side_are_shown_one_after_the_other() {
+        let ask = || replied(1, "", &[(1, "one"), (2, "two")]);
+        let begun = [ask(), began(2, 1), began(3, 2)];
+        let live = [out(2, "2\n"), out(1, "1\n")];
+        let first_ends_first = [returned(4, 1, 0, "1\n"), out(2, "2b\n"), returned(5, 2, 0, "2\n2b\n")];
+        let events: Vec<Event> = begun.iter().chain(&live).chain(&first_ends_first).cloned().collect();
+        check("in order", &events, "$ one\n  1\n$ two\n  2\n  2b\n");
+        let second_ends_first = [returned(4, 2, 0, "2\n"), returned(5, 1, 0, "1\n")];
+        let events: Vec<Event> = begun.iter().chain(&live).chain(&second_ends_first).cloned().collect();
+        check("out of order", &events, "$ one\n  1\n$ two\n  2\n");
+    }
+
+    #[test]
+    fn what_was_seen_before_is_known_and_not_shown() {
+        let mut view = View::new(Paint::Plain, 3);
+        let events = [replied(1, "Hello.", &[(1, "ls")]), began(2, 1), returned(3, 1, 0, "a\n")];
+        let shown: String = events.iter().map(|event| view.event(event)).collect();
+        assert_eq!(shown, "  a\n");
+        assert_eq!(view.models(), ["m"]);
+    }
+}
