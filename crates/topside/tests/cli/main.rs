@@ -6,5 +6,7 @@ mod crash;
 mod first;
 mod hostile;
 mod kit;
+mod record;
 mod refused;
+mod serve;
 mod signals;
