@@ -4,6 +4,7 @@
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use sandbox::Limits;
+use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::fs;
 use std::io::{self, Write as _};
@@ -19,7 +20,7 @@ const MOVED_MAX: usize = 64;
 const PREFIX: &str = "topside-";
 
 /// What is limited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Controller {
     Memory,
     Pids,
@@ -116,8 +117,8 @@ impl Groups {
             .collect()
     }
 
-    /// Makes the groups of a sandbox with its limits. What could not be limited comes back with its reason.
-    pub(crate) fn make(&self, slot: u64, limits: &Limits) -> (Group, Vec<(Controller, String)>) {
+    /// Makes the groups of a sandbox. What can't be limited comes back with its reason.
+    pub(crate) fn make(&self, slot: u64) -> (Group, Vec<(Controller, String)>) {
         let (mut group, mut missing) = (Group { parts: Vec::new() }, Vec::new());
         for (controller, place) in &self.places {
             let made = place.clone().and_then(|place| {
@@ -126,7 +127,7 @@ impl Groups {
                     directory: place.base.join(slot.to_string()),
                     version: place.version,
                 };
-                part.make(limits).map(|()| part).map_err(|error| error.to_string())
+                part.make().map(|()| part).map_err(|error| error.to_string())
             });
             match made {
                 Ok(part) => group.parts.push(part),
@@ -173,11 +174,14 @@ struct Part {
 }
 
 impl Part {
-    fn make(&self, limits: &Limits) -> io::Result<()> {
+    fn make(&self) -> io::Result<()> {
         match fs::create_dir(&self.directory) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(()),
         }
+    }
+
+    fn limit(&self, limits: &Limits) -> io::Result<()> {
         let set = |file: &str, value: String| set(&self.directory, file, &value);
         let quota = limits.cpu_milli_max.saturating_mul(CPU_PERIOD_US) / 1_000;
         let memory = limits.memory_bytes_max.to_string();
@@ -213,10 +217,16 @@ impl Group {
         part.map(|part| rustix::fs::open(&part.directory, flags, Mode::empty())).transpose()
     }
 
-    /// Moves a process into its v1 groups.
-    pub(crate) fn enter(&self, pid: i32) -> Result<(), (Controller, io::Error)> {
-        for part in self.parts.iter().filter(|part| part.version == Version::One) {
-            set(&part.directory, "cgroup.procs", &pid.to_string()).map_err(|error| (part.controller, error))?;
+    /// Sets the limits.
+    pub(crate) fn limit(&self, limits: &Limits) -> Result<(), (Controller, io::Error)> {
+        self.parts.iter().try_for_each(|part| part.limit(limits).map_err(|error| (part.controller, error)))
+    }
+
+    /// Moves the caller into its v1 groups.
+    pub(crate) fn enter(&self) -> Result<(), (Controller, io::Error)> {
+        let parts = self.parts.iter().filter(|part| part.version == Version::One);
+        for part in parts {
+            set(&part.directory, "cgroup.procs", "0").map_err(|error| (part.controller, error))?;
         }
         Ok(())
     }

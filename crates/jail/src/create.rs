@@ -5,9 +5,10 @@ use crate::cgroup::{Controller, Group, Groups};
 use crate::door::{Create, Failure, Keep, Stage};
 use crate::filter::Filters;
 use crate::image;
-use crate::inside::{self, Plan, Told};
+use crate::inside::{Plan, Told};
 use crate::raw::{self, Cloned};
 use crate::root::{self, Source, View, Workspace};
+use crate::stem::{Stem, Stems};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -20,6 +21,9 @@ const READY_SECONDS_MAX: i64 = 20;
 /// Host ids that sandboxes of a root launcher run as: far from people and services, 65,536 for each launcher.
 const HOST_ID_FIRST: u32 = 0x1000_0000;
 const HOST_IDS: u32 = 0x1_0000;
+
+/// Views of host paths of one sandbox.
+const BINDS_MAX: usize = 24;
 
 /// The namespaces, each with its wall.
 pub(crate) const NAMESPACES: [(&str, i32); 7] = [
@@ -37,6 +41,7 @@ const NEVER_OPTIONAL: [&str; 3] = ["user_namespace", "mount_namespace", "pid_nam
 /// A sandbox that stands.
 #[derive(Debug)]
 pub(crate) struct Made {
+    pub(crate) slot: u64,
     pub(crate) pid: i32,
     pub(crate) pidfd: OwnedFd,
     pub(crate) group: Group,
@@ -46,35 +51,60 @@ pub(crate) struct Made {
 
 /// Makes a sandbox; on failure nothing of it is left.
 pub(crate) fn create(
-    slot: u64,
+    stems: &mut Stems,
     ask: Create,
     descriptor: Option<OwnedFd>,
     groups: &Groups,
     filters: &Filters,
 ) -> Result<Made, Failure> {
-    let root = rustix::process::geteuid().is_root();
-    let (mut standing, mut missing) = (Vec::new(), Vec::new());
-    let optional = |wall: &str| ask.walls_optional.iter().any(|optional| optional == wall);
-    let (group, refused) = groups.make(slot, &ask.limits);
-    let group = Guard(group, groups);
-    for controller in Controller::ALL {
-        match refused.iter().find(|(refused, _)| *refused == controller) {
-            None => standing.push(controller.wall().to_owned()),
-            Some(_) if optional(controller.wall()) => missing.push(controller.wall().to_owned()),
-            Some((_, detail)) => return Err(Failure::wall(controller.wall(), detail.clone())),
+    if ask.binds.len() > BINDS_MAX {
+        return Err(Failure::stage(Stage::Root, format!("binds_max = {BINDS_MAX}")));
+    }
+    let stem = stems.take(groups, filters).map_err(|errno| Failure::stage(Stage::Claim, format!("stem: {errno}")))?;
+    let made = raise(&stem, ask, descriptor);
+    let slot = stem.slot;
+    let group = stem.end();
+    match made {
+        Ok(Raised { child, stream, walls }) => match child.keep() {
+            Ok((pid, pidfd)) => Ok(Made { slot, pid, pidfd, group, stream, walls }),
+            Err(errno) => {
+                groups.discard(group);
+                Err(Failure::stage(Stage::Ready, errno.to_string()))
+            }
+        },
+        Err(failure) => {
+            groups.discard(group);
+            Err(failure)
         }
     }
-    let (workspace, layer) = workspace(&ask, descriptor)?;
-    standing.push("workspace_limit".to_owned());
+}
+
+/// A sandbox that stands, its groups apart.
+struct Raised {
+    child: Child,
+    stream: OwnedFd,
+    walls: Walls,
+}
+
+fn raise(stem: &Stem, ask: Create, descriptor: Option<OwnedFd>) -> Result<Raised, Failure> {
+    let root = rustix::process::geteuid().is_root();
     let claim = |errno: Errno| Failure::stage(Stage::Claim, errno.to_string());
+    let mut walls = limit(stem, &ask)?;
+    let (workspace, layer) = workspace(&ask, descriptor)?;
+    walls.standing.push("workspace_limit".to_owned());
     let (stream, socket) =
         socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).map_err(claim)?;
     let (sync, child_sync) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(claim)?;
+    let (flags, absent) = namespaces(&ask.walls_optional);
+    for (wall, _) in NAMESPACES {
+        let list = if absent.contains(&wall) { &mut walls.missing } else { &mut walls.standing };
+        list.push(wall.to_owned());
+    }
     let plan = Plan {
-        environment: ask.environment,
         views: views(&ask.binds, root)?,
-        walls_optional: ask.walls_optional.clone(),
+        environment: ask.environment,
+        walls_optional: ask.walls_optional,
         limits: ask.limits,
         epoch: ask.epoch,
         workspace,
@@ -83,45 +113,37 @@ pub(crate) fn create(
         socket,
         sync: child_sync,
     };
-    let birthplace = group.0.birthplace().map_err(claim)?;
-    let (flags, absent) = namespaces(&ask.walls_optional)?;
-    for (wall, _) in NAMESPACES {
-        let list = if absent.contains(&wall) { &mut missing } else { &mut standing };
-        list.push(wall.to_owned());
-    }
-    let (pid, pidfd) = match raw::clone3(flags, birthplace.as_ref().map(|group| group.as_fd())) {
-        Ok(Cloned::Child) => raw::in_child(|| inside::run(plan, filters)),
-        Ok(Cloned::Parent { pid, pidfd }) => (pid, pidfd),
-        Err(errno) => return Err(refused_namespace(errno)),
-    };
-    let child = Child { pid, armed: true };
-    admit(pid, slot, root, &group.0, &plan.workspace)?;
+    let child = Child { pid: stem.bear(flags, &plan).map_err(refused_namespace)?, armed: true };
+    admit(child.pid, stem.slot, root, &plan.workspace)?;
+    // From here on the first process alone holds its ends, so that its death is heard.
     drop(plan);
     go(sync.as_fd()).map_err(claim)?;
     match hear(sync.as_fd())? {
         Told::Failed(failure) => Err(failure),
-        Told::Ready { standing: more, missing: less } => {
-            standing.extend(more);
-            missing.extend(less);
-            child.keep();
-            Ok(Made { pid, pidfd, group: group.keep(), stream, walls: Walls { standing, missing } })
+        Told::Ready { standing, missing } => {
+            walls.standing.extend(standing);
+            walls.missing.extend(missing);
+            Ok(Raised { child, stream, walls })
         }
     }
 }
 
-/// Removes the groups of a start that failed.
-struct Guard<'a>(Group, &'a Groups);
-
-impl Guard<'_> {
-    fn keep(mut self) -> Group {
-        std::mem::take(&mut self.0)
+/// Sets the limits; says which stand.
+fn limit(stem: &Stem, ask: &Create) -> Result<Walls, Failure> {
+    let mut missing = stem.missing.clone();
+    if let Err((controller, error)) = stem.group.limit(&ask.limits) {
+        missing.push((controller, error.to_string()));
     }
-}
-
-impl Drop for Guard<'_> {
-    fn drop(&mut self) {
-        self.1.discard(std::mem::take(&mut self.0));
+    let mut walls = Walls::default();
+    for controller in Controller::ALL {
+        let wall = controller.wall().to_owned();
+        match missing.iter().find(|(refused, _)| *refused == controller) {
+            None => walls.standing.push(wall),
+            Some(_) if ask.walls_optional.contains(&wall) => walls.missing.push(wall),
+            Some((_, detail)) => return Err(Failure::wall(&wall, detail.clone())),
+        }
     }
+    Ok(walls)
 }
 
 /// Kills and reaps the child of a start that failed.
@@ -131,8 +153,11 @@ struct Child {
 }
 
 impl Child {
-    fn keep(mut self) {
+    fn keep(mut self) -> Result<(i32, OwnedFd), Errno> {
+        let pid = rustix::process::Pid::from_raw(self.pid).ok_or(Errno::SRCH)?;
+        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
         self.armed = false;
+        Ok((self.pid, pidfd))
     }
 }
 
@@ -174,7 +199,7 @@ fn views(binds: &[(std::path::PathBuf, String)], root: bool) -> Result<Vec<View>
 }
 
 /// The flags to clone with, leaving out what the kernel refuses and the spec does without.
-fn namespaces(optional: &[String]) -> Result<(u64, Vec<&'static str>), Failure> {
+fn namespaces(optional: &[String]) -> (u64, Vec<&'static str>) {
     let (mut flags, mut absent) = (0, Vec::new());
     for (wall, flag) in NAMESPACES {
         let dispensable = optional.iter().any(|optional| optional == wall) && !NEVER_OPTIONAL.contains(&wall);
@@ -184,15 +209,15 @@ fn namespaces(optional: &[String]) -> Result<(u64, Vec<&'static str>), Failure> 
             flags |= u64::from(flag.unsigned_abs());
         }
     }
-    Ok((flags, absent))
+    (flags, absent)
 }
 
 /// Whether a namespace can be made, together with a user namespace, in a child that ends at once.
 pub(crate) fn try_namespace(flag: i32) -> Result<(), Errno> {
     let flags = u64::from(flag.unsigned_abs()) | u64::from(libc::CLONE_NEWUSER.unsigned_abs());
-    match raw::clone3(flags, None)? {
+    match raw::clone_child(flags)? {
         Cloned::Child => guest::sys::exit_now(0),
-        Cloned::Parent { pid, .. } => {
+        Cloned::Parent(pid) => {
             raw::reap(pid);
             Ok(())
         }
@@ -209,8 +234,8 @@ fn refused_namespace(errno: Errno) -> Failure {
     Failure::stage(Stage::Claim, format!("clone: {errno}"))
 }
 
-/// Gives the child its user map, its groups and its workspace's owner, before it takes its first step.
-fn admit(pid: i32, slot: u64, root: bool, group: &Group, workspace: &Workspace) -> Result<(), Failure> {
+/// Gives the child its user map and its workspace's owner, before it takes its first step.
+fn admit(pid: i32, slot: u64, root: bool, workspace: &Workspace) -> Result<(), Failure> {
     let user = |what: &str, error: std::io::Error| Failure::wall("user_namespace", format!("{what}: {error}"));
     let (uid, gid) = if root {
         let id = HOST_ID_FIRST
@@ -224,7 +249,6 @@ fn admit(pid: i32, slot: u64, root: bool, group: &Group, workspace: &Workspace) 
     let guest = guest::USER_ID;
     fs::write(format!("/proc/{pid}/uid_map"), format!("{guest} {uid} 1\n")).map_err(|error| user("uid_map", error))?;
     fs::write(format!("/proc/{pid}/gid_map"), format!("{guest} {gid} 1\n")).map_err(|error| user("gid_map", error))?;
-    group.enter(pid).map_err(|(controller, error)| Failure::wall(controller.wall(), error.to_string()))?;
     if let (Workspace::Mounted(mount), true) = (workspace, root) {
         let own = fs::File::open(format!("/proc/{pid}/ns/user")).map_err(|error| user("its namespace", error))?;
         raw::mount_idmap(mount.as_fd(), own.as_fd()).map_err(|errno| {

@@ -18,7 +18,7 @@ pub(crate) const VERSION: u32 = 1;
 /// Bytes of one message at most.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 96 << 10;
 /// Descriptors beside one message at most.
-const DESCRIPTORS_MAX: usize = 4;
+const DESCRIPTORS_MAX: usize = 32;
 
 /// A request with its number.
 #[derive(Debug, Serialize, Deserialize)]

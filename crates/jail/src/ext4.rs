@@ -125,13 +125,20 @@ fn put16(to: &mut [u8], at: usize, value: u64) {
 
 /// The first `used` bits set, and all past `valid`.
 fn bitmap(used: u64, valid: u64) -> Vec<u8> {
-    let byte = |index: u64| {
-        (0..8).fold(0, |bits, bit| {
-            let at = index * 8 + bit;
-            bits | u8::from(at < used || at >= valid) << bit
-        })
-    };
-    (0..BLOCK).map(byte).collect()
+    let mut bytes = vec![0; 4_096];
+    set_bits(&mut bytes, 0, used);
+    set_bits(&mut bytes, valid, BLOCKS_PER_GROUP);
+    bytes
+}
+
+fn set_bits(bytes: &mut [u8], from: u64, to: u64) {
+    let below = |bits: u64| u8::try_from((1_u64 << bits) - 1).unwrap_or(u8::MAX);
+    for (index, byte) in (0..).zip(bytes) {
+        let (first, last) = (index * 8, index * 8 + 8);
+        if first < to && from < last {
+            *byte |= below(to.min(last) - first) & !below(from.max(first) - first);
+        }
+    }
 }
 
 fn descriptors(layout: &Layout) -> Vec<u8> {

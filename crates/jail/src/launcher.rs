@@ -5,6 +5,7 @@ use crate::cgroup::{Group, Groups};
 use crate::create::{self, Made};
 use crate::door::{self, Answer, Ask, Failure, Keep, Reply, Request, Stage};
 use crate::filter::Filters;
+use crate::stem::Stems;
 use crate::{Error, privileges, probe, raw};
 use guest::sys::Forked;
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -65,7 +66,13 @@ fn prepare(door: OwnedFd) -> Result<State, Errno> {
     rustix::process::setsid()?;
     rustix::process::chdir("/")?;
     privileges::name_process(c"topside-launch");
-    Ok(State { door, groups: Groups::discover(), filters: Filters::build(), live: BTreeMap::new(), next_slot: 1 })
+    Ok(State {
+        door,
+        groups: Groups::discover(),
+        filters: Filters::build(),
+        live: BTreeMap::new(),
+        stems: Stems::default(),
+    })
 }
 
 struct State {
@@ -73,7 +80,7 @@ struct State {
     groups: Groups,
     filters: Result<Filters, String>,
     live: BTreeMap<u64, Live>,
-    next_slot: u64,
+    stems: Stems,
 }
 
 /// A sandbox that was made and not yet closed.
@@ -96,6 +103,7 @@ enum Woken {
 
 impl State {
     fn run(&mut self) -> i32 {
+        self.grow_stems();
         loop {
             for woken in self.wait() {
                 match woken {
@@ -108,6 +116,14 @@ impl State {
                 }
             }
             self.kill_overdue();
+            self.grow_stems();
+        }
+    }
+
+    /// Keeps stems ready for the next requests; where none can be had, the next request says why.
+    fn grow_stems(&mut self) {
+        if let Ok(filters) = &self.filters {
+            let _ = self.stems.grow(&self.groups, filters);
         }
     }
 
@@ -143,7 +159,7 @@ impl State {
             Request::Create(create) => {
                 let saves = create.workspace == Keep::Layer;
                 match self.create(*create, fds.pop()) {
-                    Ok((slot, made)) => self.introduce(number, slot, made, saves),
+                    Ok(made) => self.introduce(number, made, saves),
                     Err(failure) => self.answer(number, Reply::Failed(failure), &[]),
                 }
             }
@@ -153,24 +169,22 @@ impl State {
                 self.answer(number, Reply::Pressure { kills }, &[]);
             }
             Request::Probe => {
-                let findings = probe::probe(&self.groups, &self.filters);
+                let findings = probe::probe(&mut self.stems, &self.groups, &self.filters);
                 self.answer(number, Reply::Probed { findings }, &[]);
             }
         }
     }
 
-    fn create(&mut self, ask: door::Create, descriptor: Option<OwnedFd>) -> Result<(u64, Made), Failure> {
+    fn create(&mut self, ask: door::Create, descriptor: Option<OwnedFd>) -> Result<Made, Failure> {
         if self.live.len() >= SANDBOXES_MAX {
             return Err(Failure::stage(Stage::Claim, format!("sandboxes_max = {SANDBOXES_MAX}")));
         }
         let filters = self.filters.as_ref().map_err(|detail| Failure::wall("seccomp", detail.clone()))?;
-        let slot = self.next_slot;
-        self.next_slot += 1;
-        create::create(slot, ask, descriptor, &self.groups, filters).map(|made| (slot, made))
+        create::create(&mut self.stems, ask, descriptor, &self.groups, filters)
     }
 
-    fn introduce(&mut self, number: u64, slot: u64, made: Made, saves: bool) {
-        let Made { pid, pidfd, group, stream, walls } = made;
+    fn introduce(&mut self, number: u64, made: Made, saves: bool) {
+        let Made { slot, pid, pidfd, group, stream, walls } = made;
         self.live.insert(slot, Live { pid, pidfd, group, saves, ended: false, closing: None });
         self.answer(number, Reply::Created { slot, walls }, &[stream.as_fd()]);
     }
@@ -236,6 +250,7 @@ impl State {
             }
             self.clear(slot);
         }
+        self.stems.fell(&self.groups);
         self.groups.remove();
         0
     }

@@ -30,6 +30,7 @@ mod probe;
 mod provider;
 mod raw;
 mod root;
+mod stem;
 mod wire;
 mod workspaces;
 

@@ -4,18 +4,17 @@ use crate::cgroup::Groups;
 use crate::create::{self, NAMESPACES};
 use crate::door::{Create, Failure, Found, Keep};
 use crate::filter::Filters;
+use crate::stem::Stems;
 use sandbox::Limits;
 use std::fs;
 
-/// The slot of the sandbox that is made for the probe; real ones count from 1.
-const SLOT: u64 = 0;
 /// The walls that only a whole sandbox shows.
 const WHOLE: [&str; 5] = ["private_root", "capabilities", "no_new_privileges", "landlock", "seccomp"];
 
 /// Tries everything.
-pub(crate) fn probe(groups: &Groups, filters: &Result<Filters, String>) -> Vec<Found> {
+pub(crate) fn probe(stems: &mut Stems, groups: &Groups, filters: &Result<Filters, String>) -> Vec<Found> {
     let mut found: Vec<Found> = NAMESPACES.iter().map(|(wall, flag)| namespace(wall, *flag)).collect();
-    found.extend(whole(groups, filters));
+    found.extend(whole(stems, groups, filters));
     for (controller, place) in groups.findings() {
         found.push(match place {
             Ok(detail) => holds(controller.wall(), detail),
@@ -66,7 +65,7 @@ fn surroundings() -> String {
 }
 
 /// Makes a whole sandbox with nothing optional but the limits, which are looked at apart.
-fn whole(groups: &Groups, filters: &Result<Filters, String>) -> Vec<Found> {
+fn whole(stems: &mut Stems, groups: &Groups, filters: &Result<Filters, String>) -> Vec<Found> {
     let filters = match filters {
         Ok(filters) => filters,
         Err(detail) => return vec![fails("seccomp", detail.clone())],
@@ -80,7 +79,7 @@ fn whole(groups: &Groups, filters: &Result<Filters, String>) -> Vec<Found> {
         epoch: 0,
         workspace: Keep::Nowhere,
     };
-    match create::create(SLOT, ask, None, groups, filters) {
+    match create::create(stems, ask, None, groups, filters) {
         Ok(made) => {
             guest::sys::kill(made.pid);
             crate::raw::reap(made.pid);

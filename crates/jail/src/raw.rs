@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "clone3, mount_setattr and prctl have no complete safe wrapper")]
 
 use rustix::io::Errno;
-use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 /// The error of the last call.
 pub(crate) fn last() -> Errno {
@@ -15,28 +15,37 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// Where a clone came out.
 pub(crate) enum Cloned {
     Child,
-    Parent { pid: i32, pidfd: OwnedFd },
+    Parent(i32),
 }
 
-/// Forks into new namespaces, and into a cgroup when one is given. Only for single-threaded processes.
-pub(crate) fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned, Errno> {
-    let mut pidfd: libc::c_int = -1;
+/// Forks into new namespaces. Only for single-threaded processes.
+pub(crate) fn clone_child(flags: u64) -> Result<Cloned, Errno> {
     // SAFETY: all-zero is a valid `clone_args`.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
-    arguments.flags = flags | libc::CLONE_PIDFD as u64;
-    arguments.pidfd = (&raw mut pidfd) as u64;
-    arguments.exit_signal = libc::SIGCHLD as u64;
+    arguments.flags = flags;
+    arguments.exit_signal = u64::from(libc::SIGCHLD.unsigned_abs());
+    clone3(&arguments)
+}
+
+/// As [`clone_child`], but the new process is the caller's sibling, and is born into a v2 group when one is given.
+pub(crate) fn clone_sibling(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned, Errno> {
+    // SAFETY: all-zero is a valid `clone_args`.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.flags = flags | u64::from(libc::CLONE_PARENT.unsigned_abs());
     if let Some(cgroup) = cgroup {
         arguments.flags |= CLONE_INTO_CGROUP;
         arguments.cgroup = u64::try_from(cgroup.as_raw_fd()).map_err(|_| Errno::BADF)?;
     }
+    clone3(&arguments)
+}
+
+fn clone3(arguments: &libc::clone_args) -> Result<Cloned, Errno> {
     // SAFETY: without a stack and without CLONE_VM this is a fork; the caller has one thread, so the child's copy of the
     // allocator and of all locks is consistent.
-    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>()) };
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, std::ptr::from_ref(arguments), size_of::<libc::clone_args>()) };
     match i32::try_from(pid) {
         Ok(0) => Ok(Cloned::Child),
-        // SAFETY: the kernel stored a new descriptor that nobody else owns.
-        Ok(pid) if pid > 0 => Ok(Cloned::Parent { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }),
+        Ok(pid) if pid > 0 => Ok(Cloned::Parent(pid)),
         _ => Err(last()),
     }
 }
