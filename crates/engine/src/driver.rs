@@ -7,13 +7,13 @@ use crate::ask::Asked;
 use crate::bench::Slot;
 use crate::dispatch::{Job, Wake};
 use crate::engine::Inner;
-use crate::facts::{self, Fact, Given};
+use crate::facts::{self, Fact, Given, Reason};
 use crate::finish::Finishing;
 use crate::prompt::Memory;
 use crate::ready::Ready;
 use crate::{Error, fold};
 use domain::record::Resumed;
-use domain::{Call, CallStatus, Event, Failure, FailureClass, Id, Usage, id};
+use domain::{Call, Event, Failure, FailureClass, Id, Usage, id};
 use futures::StreamExt;
 use futures::future::{AbortHandle, BoxFuture, abortable};
 use futures::stream::FuturesUnordered;
@@ -352,7 +352,7 @@ impl Driver {
         if let Some(handle) = self.under_way.remove(&Task::Perform { call }) {
             handle.abort();
         }
-        Given::told(CallStatus::Cancelled, "call_cancelled", "The call was ended because the run ended.")
+        Given::because(Reason::Cancelled, "The call was ended because the run ended.")
     }
 
     /// Now, on the authority of the engine itself.

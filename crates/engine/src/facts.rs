@@ -42,7 +42,46 @@ pub(crate) struct Given {
     pub(crate) may_linger: bool,
 }
 
+/// Why the engine itself ends a call, or does not begin it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// The policy said no.
+    Denied,
+    /// Its run ends.
+    Cancelled,
+    /// Its process died.
+    Interrupted,
+    /// What was to be done can't be read any more.
+    Erased,
+}
+
+impl Reason {
+    /// Stable code, with a page under `docs/errors/`.
+    pub(crate) const fn code(self) -> &'static str {
+        match self {
+            Self::Denied => "call_denied",
+            Self::Cancelled => "call_cancelled",
+            Self::Interrupted => "call_interrupted",
+            Self::Erased => "call_erased",
+        }
+    }
+
+    const fn status(self) -> CallStatus {
+        match self {
+            Self::Denied => CallStatus::Denied,
+            Self::Cancelled => CallStatus::Cancelled,
+            Self::Interrupted => CallStatus::Interrupted,
+            Self::Erased => CallStatus::Invalid,
+        }
+    }
+}
+
 impl Given {
+    /// What the model is told of a call that the engine ended or did not begin.
+    pub(crate) fn because(reason: Reason, text: impl Into<String>) -> Self {
+        Self::told(reason.status(), reason.code(), text)
+    }
+
     /// A call that was not performed, with what the model is told.
     pub(crate) fn told(status: CallStatus, code: &str, text: impl Into<String>) -> Self {
         let (parts, code) = (vec![Part::text(text)], Some(code.to_owned()));

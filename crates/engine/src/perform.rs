@@ -2,7 +2,7 @@
 
 use crate::bench::CallBench;
 use crate::driver::{Done, Driver};
-use crate::facts::Given;
+use crate::facts::{Given, Reason};
 use crate::live::LiveKind;
 use domain::contract::Repeat;
 use domain::{CallStatus, Id, Part, id};
@@ -17,16 +17,15 @@ const QUICK_MS_MAX: u64 = 50;
 impl Driver {
     /// A future that performs a call.
     pub(crate) fn perform(&mut self, id: Id<id::Call>) -> BoxFuture<'static, Done> {
-        let never = |code, text: &str| {
-            let given = Given::told(CallStatus::Error, code, text);
-            Box::pin(std::future::ready(Done::Performed { call: id, given }))
-        };
+        let never =
+            |given| -> BoxFuture<'static, Done> { Box::pin(std::future::ready(Done::Performed { call: id, given })) };
         let (Some(ready), Some(run), Some(call)) = (self.ready.clone(), self.base.run.as_ref(), self.calls.get(&id))
         else {
-            return never("call_erased", "The call can't be read any more.");
+            return never(Given::because(Reason::Erased, "The call can't be read any more."));
         };
         let Some(contract) = ready.toolbox.contract(&call.tool) else {
-            return never("tool_unknown", "There is no such tool any more.");
+            let rejection = ready.toolbox.unknown(&call.tool);
+            return never(Given::told(CallStatus::Invalid, rejection.code, rejection.text));
         };
         let permit = self.permits.remove(&id).filter(|permit| permit.is_good_at(self.inner.parts.clock.monotonic()));
         let permit = match permit {
@@ -34,7 +33,9 @@ impl Driver {
             // It took too long to get here: the call is judged again, by what is in force now.
             None => match self.decide(run, contract, call) {
                 Decision::Allow(_, permit) => permit,
-                Decision::Deny(_) => return never("call_denied", "The policy does not allow this call any more."),
+                Decision::Deny(_) => {
+                    return never(Given::because(Reason::Denied, "The policy does not allow this call any more."));
+                }
             },
         };
         let idempotency_key = match run.calls.get(&id) {

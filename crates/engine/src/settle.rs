@@ -1,7 +1,7 @@
 //! What follows at once from what happened: checks, judgements, beginnings, answers, and ends that need no work.
 
 use crate::driver::Driver;
-use crate::facts::{self, Fact, Given};
+use crate::facts::{self, Fact, Given, Reason};
 use crate::ready::Ready;
 use crate::{Error, finish};
 use domain::contract::{Idempotency, Repeat};
@@ -115,7 +115,7 @@ impl Driver {
     fn judge(&mut self, run: &Run, ready: &Ready, id: Id<id::Call>) -> Result<Vec<Fact>, Error> {
         let Some(call) = self.calls.get(&id).cloned() else {
             let text = "The call can't be read any more, because its content was erased.";
-            return Ok(vec![self.answered(run, id, &Given::told(CallStatus::Invalid, "call_erased", text))?]);
+            return Ok(vec![self.answered(run, id, &Given::because(Reason::Erased, text))?]);
         };
         if let Err(rejection) = ready.toolbox.check(&call) {
             let given = Given::told(CallStatus::Invalid, rejection.code, rejection.text);
@@ -136,7 +136,7 @@ impl Driver {
         let mut facts = vec![judged];
         if let Some(text) = told {
             // Told at once, so that the two are in one append.
-            facts.push(self.answered(run, id, &Given::told(CallStatus::Denied, "call_denied", text))?);
+            facts.push(self.answered(run, id, &Given::because(Reason::Denied, text))?);
         }
         Ok(facts)
     }
@@ -172,10 +172,9 @@ impl Driver {
                 let rejection = ready.toolbox.unknown(name);
                 Given::told(CallStatus::Invalid, rejection.code, rejection.text)
             }
-            Answer::Denied => Given::told(CallStatus::Denied, "call_denied", "The policy does not allow this call."),
-            Answer::Interrupted => Given::told(
-                CallStatus::Interrupted,
-                "call_interrupted",
+            Answer::Denied => Given::because(Reason::Denied, "The policy does not allow this call."),
+            Answer::Interrupted => Given::because(
+                Reason::Interrupted,
                 "The harness was restarted while this call ran, and the call was ended. What it had changed in the workspace until then may be there. \
                  Look before you repeat it.",
             ),

@@ -124,35 +124,65 @@ impl Run {
         if self.status() == RunStatus::NeedsResolution {
             return None;
         }
-        let over = |code: &str, what: String| {
-            let hint = "hint: raise it under `limits` of the agent";
-            Failure::new(FailureClass::Budget, code, format!("the run reached its limit of {what}; {hint}"))
-        };
         let limits = &self.limits;
         if self.running_ms_at(now_ms) >= limits.running_seconds.saturating_mul(1_000) {
-            let failure = over("limit_running_seconds", format!("{} running seconds", limits.running_seconds));
-            return Some((RunStatus::TimedOut, Some(failure)));
+            return Some((RunStatus::TimedOut, Some(Limit::RunningSeconds.failure(limits))));
         }
-        let failure = match self.phase {
-            Phase::Overdrawn => over("limit_tool_calls", format!("{} tool calls", limits.tool_calls)),
-            Phase::Thinking if self.turn >= limits.turns => over("limit_turns", format!("{} turns", limits.turns)),
-            Phase::Thinking if self.usage.total_tokens() >= limits.tokens => {
-                over("limit_tokens", format!("{} tokens", limits.tokens))
-            }
+        let limit = match self.phase {
+            Phase::Overdrawn => Limit::ToolCalls,
+            Phase::Thinking if self.turn >= limits.turns => Limit::Turns,
+            Phase::Thinking if self.usage.total_tokens() >= limits.tokens => Limit::Tokens,
             Phase::Thinking => match limits.cost_micro_usd {
-                Some(most) if self.cost.micro_usd() >= most => {
-                    over("limit_cost", format!("{most} millionths of a US dollar"))
-                }
-                Some(_) if matches!(self.cost, Cost::Unlisted { .. }) => Failure::new(
-                    FailureClass::Budget,
-                    "limit_cost_unknown",
-                    "the run has a limit on cost, but its model has no price; hint: list the model in prices.yaml",
-                ),
+                Some(most) if self.cost.micro_usd() >= most => Limit::Cost,
+                Some(_) if matches!(self.cost, Cost::Unlisted { .. }) => Limit::CostUnknown,
                 _ => return None,
             },
             Phase::Acting | Phase::Answered => return None,
         };
+        let failure = limit.failure(limits);
         Some((RunStatus::BudgetExhausted, Some(failure)))
+    }
+}
+
+/// A limit that a run has reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Limit {
+    Turns,
+    ToolCalls,
+    Tokens,
+    RunningSeconds,
+    Cost,
+    CostUnknown,
+}
+
+impl Limit {
+    /// Stable code, with a page under `docs/errors/`.
+    const fn code(self) -> &'static str {
+        match self {
+            Self::Turns => "limit_turns",
+            Self::ToolCalls => "limit_tool_calls",
+            Self::Tokens => "limit_tokens",
+            Self::RunningSeconds => "limit_running_seconds",
+            Self::Cost => "limit_cost",
+            Self::CostUnknown => "limit_cost_unknown",
+        }
+    }
+
+    fn failure(self, limits: &Limits) -> Failure {
+        let most = match self {
+            Self::Turns => format!("{} turns", limits.turns),
+            Self::ToolCalls => format!("{} tool calls", limits.tool_calls),
+            Self::Tokens => format!("{} tokens", limits.tokens),
+            Self::RunningSeconds => format!("{} running seconds", limits.running_seconds),
+            Self::Cost => format!("{} millionths of a US dollar", limits.cost_micro_usd.unwrap_or_default()),
+            Self::CostUnknown => {
+                let message =
+                    "the run has a limit on cost, but its model has no price; hint: list the model in prices.yaml";
+                return Failure::new(FailureClass::Budget, self.code(), message);
+            }
+        };
+        let message = format!("the run reached its limit of {most}; hint: raise it under `limits` of the agent");
+        Failure::new(FailureClass::Budget, self.code(), message)
     }
 }
 

@@ -1,5 +1,10 @@
 //! A small house for tests: a project in a temporary folder, a real SQLite journal, a scripted model, Rust functions as tools.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its part of the house")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "test support: each test file uses its part, and a failure is a panic"
+)]
 
 use blob::{Blobs, Links};
 use catalog::Catalog;
