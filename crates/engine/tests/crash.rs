@@ -1,6 +1,8 @@
 //! Processes that die in the middle of a call, and what the next one makes of it. A process is played by a runtime: shutting it
 //! down drops every task where it stands, and the journal keeps what was durable.
 
+#![allow(clippy::unwrap_used, reason = "a failure is a panic")]
+
 mod common;
 
 use common::{Project, TENANT, ask, kinds};

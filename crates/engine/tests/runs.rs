@@ -1,5 +1,7 @@
 //! Runs from the message to the end, on a real journal.
 
+#![allow(clippy::unwrap_used, reason = "a failure is a panic")]
+
 mod common;
 
 use common::{Project, TENANT, ask, kinds, records, text};
