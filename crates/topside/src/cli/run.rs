@@ -86,8 +86,11 @@ pub(crate) async fn watch(
     })
     .await?;
     match ended {
-        Ended::AtOnce => return Ok(Shown::AtOnce),
-        Ended::Terminated => return Ok(Shown::Terminated),
+        Ended::AtOnce | Ended::Terminated => {
+            let data = summary::quoted(app.data().path());
+            console.talk_line(&format!("\nthe run is not over; `topside resume --data {data}` goes on with it"));
+            return Ok(if ended == Ended::AtOnce { Shown::AtOnce } else { Shown::Terminated });
+        }
         Ended::Settled => {}
     }
     let run = app.client().run(run).await?;

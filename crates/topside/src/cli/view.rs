@@ -217,6 +217,8 @@ impl View {
         let paint = self.paint;
         let Some(call) = self.calls.get_mut(&id) else { return shown };
         call.over = true;
+        // A run may make many calls; what they were asked is not needed any more.
+        call.arguments = String::new();
         let end = call::ended(&call.tool, output);
         let partial = std::mem::take(&mut call.partial);
         let mut rest = if partial.is_empty() { String::new() } else { call.line(&partial, paint) };

@@ -10,3 +10,4 @@ mod record;
 mod refused;
 mod serve;
 mod signals;
+mod walls;
