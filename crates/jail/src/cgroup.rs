@@ -85,9 +85,7 @@ impl Groups {
 
     fn place(&mut self, controller: Controller, own: &str, mounts: &str) -> Result<Place, String> {
         let (parent, version) = find(controller, own, mounts)?;
-        if version == Version::Two {
-            let_through(&parent, controller)?;
-        }
+        let parent = if version == Version::Two { let_through(&parent, controller)? } else { parent };
         sweep(&parent);
         let base = parent.join(format!("{PREFIX}{}", std::process::id()));
         match fs::create_dir(&base) {
@@ -310,14 +308,20 @@ fn strip<'a>(path: &'a str, root: &str) -> Option<&'a str> {
     Some(rest.trim_start_matches('/'))
 }
 
-/// Lets a v2 controller through to groups below `parent`, moving the processes that stand in it to a leaf if need be.
-fn let_through(parent: &Path, controller: Controller) -> Result<(), String> {
+/// The leaf that processes are moved to so that v2 lets controllers through to their siblings.
+const LEAF: &str = "topside";
+
+/// Lets a v2 controller through to groups below `own`, moving the processes that stand in it to a leaf if need be. A
+/// launcher that starts in such a leaf uses the group above it. Returns the group to work in.
+fn let_through(own: &Path, controller: Controller) -> Result<PathBuf, String> {
+    let above = own.parent().filter(|_| own.file_name().is_some_and(|name| name == LEAF));
+    let parent = above.unwrap_or(own);
     let refused = |error: io::Error| format!("{}: {error}", parent.display());
     match enable(parent, controller) {
         Err(error) if error.raw_os_error() == Some(Errno::BUSY.raw_os_error()) => {}
-        done => return done.map_err(refused),
+        done => return done.map(|()| parent.to_owned()).map_err(refused),
     }
-    let leaf = parent.join("topside");
+    let leaf = parent.join(LEAF);
     match fs::create_dir(&leaf) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(refused(error)),
         _ => {}
@@ -326,7 +330,7 @@ fn let_through(parent: &Path, controller: Controller) -> Result<(), String> {
     for member in members.lines().take(MOVED_MAX) {
         let _ = set(&leaf, "cgroup.procs", member);
     }
-    enable(parent, controller).map_err(refused)
+    enable(parent, controller).map(|()| parent.to_owned()).map_err(refused)
 }
 
 fn enable(directory: &Path, controller: Controller) -> io::Result<()> {

@@ -2,7 +2,7 @@
 
 use crate::door::{Reply, Request};
 use crate::harbour::{Arrived, Harbour, Slot};
-use crate::wire::{Event, Frame, Line, Wire};
+use crate::wire::{ENDED, Event, Frame, Line, Wire};
 use crate::workspaces;
 use async_trait::async_trait;
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -49,11 +49,26 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
+    async fn kills(&self) -> u64 {
+        match self.harbour.ask(Request::Pressure { slot: self.slot }, Vec::new()).await {
+            Ok(Arrived::Other(Reply::Pressure { kills })) => kills,
+            Ok(_) | Err(_) => 0,
+        }
+    }
+
     /// Whether the memory limit killed something since the last time somebody asked.
     async fn killed(&self) -> bool {
-        match self.harbour.ask(Request::Pressure { slot: self.slot }, Vec::new()).await {
-            Ok(Arrived::Other(Reply::Pressure { kills })) => self.seen.fetch_max(kills, Ordering::AcqRel) < kills,
-            Ok(_) | Err(_) => false,
+        let kills = self.kills().await;
+        self.seen.fetch_max(kills, Ordering::AcqRel) < kills
+    }
+
+    /// Why the stream ended: closed here, or what took the first process.
+    async fn explain(&self, wire: &Wire) -> Error {
+        match wire.gone() {
+            Error::Gone { detail } if detail == ENDED && self.kills().await > 0 => {
+                Error::Gone { detail: "out_of_memory".to_owned() }
+            }
+            why => why,
         }
     }
 }
@@ -87,7 +102,7 @@ impl Live {
                 Err(Error::Command { detail })
             }
             Ok(Some(_)) => Err(Error::Protocol { detail: "a command that spoke before it started".to_owned() }),
-            Ok(None) => Err(self.wire.gone()),
+            Ok(None) => Err(self.watch.explain(&self.wire).await),
             Err(_) => {
                 Err(Error::Command { detail: format!("no word of its start for {} s", START_WAIT_MAX.as_secs()) })
             }
@@ -307,7 +322,7 @@ impl Process for Running {
             Some(Event::Started | Event::Refused(_)) => {
                 Err(Error::Protocol { detail: "a command that started twice".to_owned() })
             }
-            None => Err(self.wire.gone()),
+            None => Err(self.watch.explain(&self.wire).await),
         }
     }
 
@@ -350,7 +365,7 @@ impl Process for Running {
                     return Ok(exit);
                 }
                 Some(_) => {}
-                None => return Err(self.wire.gone()),
+                None => return Err(self.watch.explain(&self.wire).await),
             }
         }
     }

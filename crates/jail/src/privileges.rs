@@ -52,7 +52,8 @@ pub(crate) fn name_process(name: &std::ffi::CStr) {
 
 /// Bounds what one process may take.
 pub(crate) fn limit(limits: &Limits) -> Result<(), Errno> {
-    raw::limit(libc::RLIMIT_CORE, 0)?;
+    // One byte, not none: only this value also keeps the kernel from starting the host's handler of piped core dumps.
+    raw::limit(libc::RLIMIT_CORE, 1)?;
     raw::limit(libc::RLIMIT_NOFILE, limits.open_files_max)?;
     // Above what the file systems hold, so that a full one says so; it bounds only how large a hole may be.
     raw::limit(libc::RLIMIT_FSIZE, limits.workspace_bytes_max.max(limits.tmp_bytes_max).saturating_mul(2))?;

@@ -20,6 +20,9 @@ const OUTGOING_FRAMES_MAX: usize = 256;
 /// Events that may wait for one command: a full window of the smallest frames, and its start and end.
 const EVENTS_MAX: usize = WINDOW_BYTES / FRAME_COST_BYTES + 4;
 
+/// What is known when the guest's end closes by itself.
+pub(crate) const ENDED: &str = "its first process ended";
+
 /// A frame to write.
 #[derive(Debug)]
 pub(crate) struct Frame {
@@ -177,7 +180,7 @@ fn finish(commands: &Mutex<Commands>, why: Error) {
 }
 
 async fn frame(read: &mut BufReader<OwnedReadHalf>, commands: &Mutex<Commands>) -> Result<(), Error> {
-    let ended = |_| Error::Gone { detail: "its first process ended".to_owned() };
+    let ended = |_| Error::Gone { detail: ENDED.to_owned() };
     let protocol = |detail: &str| Error::Protocol { detail: detail.to_owned() };
     let mut head = [0; HEAD_BYTES];
     read.read_exact(&mut head).await.map_err(ended)?;
@@ -231,4 +234,53 @@ fn dispatch(commands: &mut Commands, head: Head, payload: Vec<u8>) -> Result<(),
         commands.entries.remove(&head.command);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn commands() -> (Commands, mpsc::Receiver<Event>) {
+        let (sender, events) = mpsc::channel(EVENTS_MAX);
+        let account = Arc::new(Account { received: AtomicUsize::new(0), input: Semaphore::new(WINDOW_BYTES) });
+        let mut commands = Commands::default();
+        commands.entries.insert(1, Entry { events: sender, account });
+        (commands, events)
+    }
+
+    /// What is said to frames of one guest, the last one's verdict.
+    fn check(frames: &[(Kind, u32, &[u8])], expected: Result<(), &str>) {
+        let (mut commands, _events) = commands();
+        let said = frames.iter().map(|(kind, command, payload)| {
+            let head = Head { length: payload.len(), kind: *kind, command: *command };
+            dispatch(&mut commands, head, payload.to_vec())
+        });
+        assert_eq!(said.last().unwrap(), expected);
+    }
+
+    #[test]
+    fn a_hostile_guest_gets_no_further_than_its_credit() {
+        let full = vec![0; wire::DATA_BYTES_MAX];
+        let window: Vec<_> = (0..7).map(|_| (Kind::Stdout, 1, full.as_slice())).collect();
+        check(&window, Ok(()));
+        let beyond: Vec<_> = (0..8).map(|_| (Kind::Stdout, 1, full.as_slice())).collect();
+        check(&beyond, Err("output beyond its credit"));
+        let dust: Vec<_> = (0..5_000).map(|_| (Kind::Stderr, 1, b"x".as_slice())).collect();
+        check(&dust, Err("output beyond its credit"));
+        check(&[(Kind::InputCredit, 1, &1_u32.to_le_bytes())], Err("more credit than a window"));
+        check(&[(Kind::InputCredit, 1, &u32::MAX.to_le_bytes())], Err("more credit than a window"));
+    }
+
+    #[test]
+    fn a_hostile_guest_breaks_no_rule_unseen() {
+        check(&[(Kind::Stdout, 2, b"x")], Err("a frame for a command that does not exist"));
+        check(&[(Kind::Exit, 1, &[0; 5]), (Kind::Stdout, 1, b"x")], Err("a frame for a command that does not exist"));
+        check(&[(Kind::Exit, 1, b"")], Err("an exit that is none"));
+        check(&[(Kind::Refused, 1, b"{")], Err("a refusal that is no JSON"));
+        check(&[(Kind::Start, 1, b"{}")], Err("a frame that only the harness sends"));
+        check(&[(Kind::InputCredit, 1, b"1")], Err("credit that is no number"));
+        check(&[(Kind::Ready, 0, &9_u32.to_le_bytes())], Err("another version of the wire"));
+        let flood: Vec<_> = (0..5_000).map(|_| (Kind::Started, 1, b"".as_slice())).collect();
+        check(&flood, Err("more events than a window holds"));
+    }
 }

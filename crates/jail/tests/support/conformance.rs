@@ -26,6 +26,7 @@ pub(crate) fn cases() -> Vec<Case> {
         a_workspace_outlives_its_sandbox,
         a_view_is_read_only,
         a_closed_sandbox_says_so,
+        many_start_at_once,
         the_probe_tries_every_wall,
     ]
 }
@@ -408,4 +409,32 @@ async fn the_probe_tries_every_wall(world: Arc<World>) {
     sandbox.close().await;
     drop(sandbox);
     until(&format!("as before: {before:?}"), || super::traces(&world.data) == before).await;
+}
+
+async fn many_start_at_once(world: Arc<World>) {
+    let tasks: Vec<_> = (0..24)
+        .map(|number| {
+            let world = Arc::clone(&world);
+            tokio::spawn(async move {
+                let sandbox = world.sandbox().await;
+                let got = sh(&sandbox, &format!("echo {number} > own; cat own; ls | wc -l")).await;
+                assert_eq!(got.out, format!("{number}\n1\n"));
+                sandbox.close().await;
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    // One that is given up half way leaves nothing.
+    for _ in 0..8 {
+        let _ = tokio::time::timeout(std::time::Duration::from_millis(3), world.sandbox()).await;
+    }
+    // Requests are served in order, so behind this one nothing of them is still to be made.
+    world.sandbox().await.close().await;
+    until("those given up are gone", || {
+        let left = super::traces(&world.data);
+        (left.processes, left.loops) == (0, 0)
+    })
+    .await;
 }
