@@ -38,10 +38,7 @@ fn without_delegation_the_run_is_refused_by_wall() {
     let program = project.path().join("topside");
     std::fs::copy(env!("CARGO_BIN_EXE_topside"), &program).unwrap();
     if chown(project.path(), Some(NOBODY), None).is_err() {
-        #[expect(clippy::print_stderr, reason = "a test that is left out is told by name")]
-        {
-            eprintln!("SKIPPED {test}: only root can become another user");
-        }
+        eprintln!("SKIPPED {test}: only root can become another user");
         return;
     }
     give(project.path());
