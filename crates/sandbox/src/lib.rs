@@ -1,5 +1,6 @@
 //! What a sandbox is to the rest of the house: manifest, spec, lease, commands, terminals, files. Providers implement
 //! [`Provider`] and [`Sandbox`]; nothing here starts anything. Everything that comes back from a sandbox is hostile input.
+#![warn(missing_docs)]
 
 pub mod command;
 pub mod files;
