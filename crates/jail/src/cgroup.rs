@@ -380,4 +380,33 @@ mod tests {
         check(Controller::Memory, "4:memory:/../..", contained, outside);
         check(Controller::Memory, "4:memory:/elsewhere", contained, outside);
     }
+
+    /// A directory that looks like a delegated v2 group to file operations; the kernel's part is not in it.
+    fn delegated() -> PathBuf {
+        let directory = std::env::temp_dir().join(format!("topside-cgroup-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&directory);
+        for group in ["own", "own/topside"] {
+            fs::create_dir_all(directory.join(group)).unwrap();
+            for (file, text) in [("cgroup.controllers", "cpu memory pids\n"), ("cgroup.subtree_control", "")] {
+                fs::write(directory.join(group).join(file), text).unwrap();
+            }
+        }
+        directory
+    }
+
+    #[test]
+    fn version_two_is_used_where_its_controllers_are_offered() {
+        let directory = delegated();
+        let point = directory.display().to_string();
+        let mounts = format!("{HYBRID}41 31 0:38 / {point} rw,relatime - cgroup2 cgroup2 rw\n");
+        check(Controller::Pids, "0::/own", &mounts, &format!("Two {point}/own"));
+        // Where both offer a controller, the one this process stands in counts; v1 comes first in the list of mounts here.
+        check(Controller::Memory, "4:memory:/a\n0::/own", &mounts, "One /sys/fs/cgroup/memory/a");
+        let own = directory.join("own");
+        for start in [own.clone(), own.join("topside")] {
+            assert_eq!(let_through(&start, Controller::Pids), Ok(own.clone()));
+            assert_eq!(fs::read_to_string(own.join("cgroup.subtree_control")).unwrap(), "+pids");
+        }
+        fs::remove_dir_all(directory).unwrap();
+    }
 }

@@ -30,7 +30,8 @@ const SIGKILL: i32 = 9;
 pub(crate) struct Live {
     pub(crate) id: Id<id::Sandbox>,
     pub(crate) walls: Walls,
-    pub(crate) epoch: u64,
+    /// The newest lease that asked; file operations are asked under it.
+    pub(crate) epoch: AtomicU64,
     pub(crate) memory_bytes_max: u64,
     pub(crate) harbour: Harbour,
     pub(crate) wire: Arc<Wire>,
@@ -113,7 +114,7 @@ impl Live {
     async fn operate(&self, work: Work, input: Vec<Bytes>, path: &RelPath, bytes_max: usize) -> Result<Bytes, Error> {
         let operation = operation(&work);
         let failed = |detail: String| Error::File { operation, path: path.to_string(), missing: false, detail };
-        let mut running = self.run(self.epoch, work).await?;
+        let mut running = self.run(self.epoch.load(Ordering::Acquire), work).await?;
         for bytes in input {
             // An operation that has failed already takes no more; its failure is read below.
             if running.write(bytes).await.is_err() {
@@ -176,7 +177,9 @@ impl Sandbox for Live {
     async fn start(&self, command: Command) -> Result<Box<dyn Process>, Error> {
         let Command { argv, workdir, environment, terminal, stdin, epoch } = command;
         let work = Work::Program { argv, workdir, environment, terminal, stdin };
-        Ok(Box::new(self.run(epoch, work).await?))
+        let running = self.run(epoch, work).await?;
+        self.epoch.fetch_max(epoch, Ordering::AcqRel);
+        Ok(Box::new(running))
     }
 
     async fn read(&self, path: &RelPath, offset: u64, bytes_max: u64) -> Result<Bytes, Error> {

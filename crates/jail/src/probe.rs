@@ -84,7 +84,7 @@ fn whole(stems: &mut Stems, groups: &Groups, filters: &Result<Filters, String>) 
             guest::sys::kill(made.pid);
             crate::raw::reap(made.pid);
             groups.discard(made.group);
-            WHOLE.iter().map(|wall| holds(wall, "raised in a sandbox made for this probe")).collect()
+            WHOLE.iter().map(|wall| holds(wall, raised(wall))).collect()
         }
         Err(Failure::Wall { wall, detail, .. }) => {
             let failed = fails(&wall, format!("{detail}; {}", surroundings()));
@@ -97,6 +97,11 @@ fn whole(stems: &mut Stems, groups: &Groups, filters: &Result<Filters, String>) 
             WHOLE.iter().map(|wall| fails(wall, format!("not reached: {}: {detail}", stage.name()))).collect()
         }
     }
+}
+
+fn raised(wall: &str) -> String {
+    let raised = "raised in a sandbox made for this probe";
+    if wall == "landlock" { format!("version {}; {raised}", crate::raw::landlock_version()) } else { raised.to_owned() }
 }
 
 /// How workspaces are bounded here.

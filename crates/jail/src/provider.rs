@@ -100,7 +100,7 @@ impl sandbox::Provider for Provider {
         Ok(Arc::new(Live {
             id: spec.id,
             walls,
-            epoch: spec.epoch,
+            epoch: AtomicU64::new(spec.epoch),
             memory_bytes_max: spec.limits.memory_bytes_max,
             harbour: self.harbour.clone(),
             wire: Arc::new(wire),

@@ -98,6 +98,14 @@ fn set_attributes(mount: BorrowedFd<'_>, attributes: &MountAttr, recursive: bool
     if done < 0 { Err(last()) } else { Ok(()) }
 }
 
+/// The version of Landlock that the kernel speaks; 0 when none.
+pub(crate) fn landlock_version() -> u32 {
+    const VERSION: u32 = 1;
+    // SAFETY: with this flag the call takes no structure and returns a number.
+    let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0_usize, VERSION) };
+    u32::try_from(version).unwrap_or(0)
+}
+
 /// `prctl` with plain numbers.
 pub(crate) fn prctl(option: i32, first: u64, second: u64) -> Result<i32, Errno> {
     // SAFETY: the options used here take numbers only.
