@@ -102,5 +102,9 @@ other() {
 }
 
 check . "$scratch/whole"
+for file in report.md chart.svg; do
+  cmp -s "expected/$file" "$scratch/whole.$file" ||
+    fail "expected/$file is not what the analyst leaves:" "$(diff "expected/$file" "$scratch/whole.$file")"
+done
 other half 'NR % 2 == 0'
 other city '/^Seattle,/'
