@@ -1,6 +1,7 @@
 //! What an event stream carries: records of the log with their contents resolved for viewers, and what happens between them.
 
 use crate::{Cost, RunError, Usage, schema};
+use domain::record::Changed;
 use domain::{CallStatus, Id, RunStatus, Verdict, id};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -206,6 +207,15 @@ pub enum Happened {
         #[schemars(schema_with = "schema::call")]
         call: Id<id::Call>,
     },
+    /// What the run changed in its workspace.
+    WorkspaceChanged {
+        /// The files, by path; empty when `erased`.
+        files: Vec<FileChange>,
+        /// Files that were changed but are not listed.
+        unlisted: u64,
+        /// Whether the list was erased.
+        erased: bool,
+    },
     /// A file was kept.
     ArtifactSaved {
         /// The artifact.
@@ -256,10 +266,23 @@ impl Happened {
             Self::Began { .. } => "began",
             Self::Returned { .. } => "returned",
             Self::InDoubt { .. } => "in_doubt",
+            Self::WorkspaceChanged { .. } => "workspace_changed",
             Self::ArtifactSaved { .. } => "artifact_saved",
             Self::Finished { .. } => "finished",
         }
     }
+}
+
+/// One file that a run changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FileChange {
+    /// Its path below the workspace.
+    pub path: String,
+    /// What became of it.
+    #[schemars(schema_with = "schema::changed")]
+    pub change: Changed,
+    /// Its length now; 0 when it is gone.
+    pub bytes: u64,
 }
 
 /// Something between two records.

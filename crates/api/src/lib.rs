@@ -17,7 +17,7 @@ mod session;
 mod table;
 
 pub use endpoint::{Access, Answer, Body, Endpoint, Method, Operation, Parameter, SchemaOf};
-pub use event::{CallView, Delta, Event, Happened, Record, RecordPage, Resync, Text};
+pub use event::{CallView, Delta, Event, FileChange, Happened, Record, RecordPage, Resync, Text};
 pub use health::{Backends, Health, Ready};
 pub use link::{BASE, error_page, run_path, session_path};
 pub use list::{RunList, RunQuery, SessionList};

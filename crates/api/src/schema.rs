@@ -44,6 +44,10 @@ pub(crate) fn call_status(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+pub(crate) fn changed(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "enum": ["added", "modified", "removed"] })
+}
+
 pub(crate) fn verdict(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "enum": ["allow", "deny", "hold"] })
 }

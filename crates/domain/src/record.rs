@@ -215,6 +215,8 @@ events! {
     Returned = "returned",
     /// Nobody knows whether a call took effect.
     InDoubt = "in_doubt",
+    /// What a run changed in its workspace.
+    WorkspaceChanged = "workspace_changed",
     /// A file was kept.
     ArtifactSaved = "artifact_saved",
     /// The run ended.
@@ -415,6 +417,43 @@ pub struct InDoubt {
     pub run: Id<id::Run>,
     /// The call.
     pub call: Id<id::Call>,
+}
+
+/// Body of [`Event::WorkspaceChanged`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkspaceChanged {
+    /// The run.
+    pub run: Id<id::Run>,
+    /// Which files: a JSON array of [`FileChange`], by path.
+    pub files: ContentRef,
+    /// Files that were changed but are not in the list, because it is full.
+    #[serde(default)]
+    pub unlisted: u64,
+}
+
+/// One file that a run changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileChange {
+    /// Its path below the workspace; hostile text.
+    pub path: String,
+    /// What became of it.
+    pub change: Changed,
+    /// Its length now; 0 when it is gone.
+    pub bytes: u64,
+}
+
+/// What became of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Changed {
+    /// It was not there before.
+    Added,
+    /// It is another than before.
+    Modified,
+    /// It is gone.
+    Removed,
 }
 
 /// Body of [`Event::ArtifactSaved`].

@@ -12,7 +12,8 @@ use futures::future::BoxFuture;
 use journal::{Content, SessionKey};
 use machine::{Entry, Session};
 use parking_lot::Mutex;
-use sandbox::{Provider, Sandbox, Spec, Workspace};
+use sandbox::{FileKind, Provider, RelPath, Sandbox, Spec, Stat, Workspace};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use stdx::{Clock, Random};
@@ -27,6 +28,8 @@ pub(crate) struct Slot {
     state: Mutex<Held>,
     asked: Notify,
     terminals: Terminals,
+    /// The workspace's files when the sandbox was opened.
+    before: Mutex<Listing>,
 }
 
 #[derive(Debug, Default)]
@@ -38,6 +41,23 @@ enum Held {
     /// It was made, and that is not on record yet.
     Made(Arc<dyn Sandbox>, Vec<oneshot::Sender<Answer>>),
     Ready(Arc<dyn Sandbox>),
+}
+
+/// The files of a workspace, as far as they are looked at.
+pub(crate) type Listing = BTreeMap<RelPath, Stat>;
+
+/// Files of a workspace that are looked at when a run's changes are told.
+const LISTED_MAX: usize = 20_000;
+
+/// The workspace's files. Empty when they can't be listed: what a run changed is then not told, and nothing else depends on it.
+pub(crate) async fn listing(sandbox: &dyn Sandbox) -> Listing {
+    match sandbox.changed(LISTED_MAX).await {
+        Ok(files) => files.into_iter().filter(|(_, stat)| stat.kind != FileKind::Directory).collect(),
+        Err(error) => {
+            tracing::warn!(code = error.code(), %error, "the workspace can't be listed");
+            Listing::new()
+        }
+    }
 }
 
 impl Slot {
@@ -74,6 +94,11 @@ impl Slot {
             Held::Ready(sandbox) => Some(sandbox.clone()),
             Held::Nothing | Held::Wanted(_) | Held::Made(..) => None,
         }
+    }
+
+    /// The workspace's files when the sandbox was opened.
+    pub(crate) fn before(&self) -> Listing {
+        self.before.lock().clone()
     }
 
     fn made(&self, made: Answer) {
@@ -124,6 +149,7 @@ pub(crate) struct Opened {
     sandbox: Arc<dyn Sandbox>,
     provider: String,
     manifest: Option<Digest>,
+    before: Listing,
 }
 
 impl Driver {
@@ -146,7 +172,8 @@ impl Driver {
     pub(crate) fn opened(&mut self, opened: Result<Opened, sandbox::Error>) {
         let run = self.state.run.as_ref().map(|run| run.id);
         match (opened, run) {
-            (Ok(Opened { sandbox, provider, manifest }), Some(run)) => {
+            (Ok(Opened { sandbox, provider, manifest, before }), Some(run)) => {
+                *self.slot.before.lock() = before;
                 let walls = sandbox.walls().clone();
                 let event = Event::SandboxOpened(SandboxOpened {
                     run,
@@ -217,7 +244,8 @@ async fn make(
         return Err(start("manifest", error.to_string()));
     }
     let manifest = fresh.then(|| manifest.digest());
-    Ok(Opened { sandbox, provider: provider.name().to_owned(), manifest })
+    let before = listing(sandbox.as_ref()).await;
+    Ok(Opened { sandbox, provider: provider.name().to_owned(), manifest, before })
 }
 
 /// What one call may use.

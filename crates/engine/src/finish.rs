@@ -1,19 +1,22 @@
 //! Ends a run: keeps its files, closes its sandbox, says how it ended.
 
-use crate::bench::Slot;
+use crate::bench::{self, Slot};
 use crate::driver::{Done, Driver};
 use crate::engine::Inner;
 use crate::facts::Fact;
 use crate::{ArtifactView, Error, RunView, prompt};
 use bytes::Bytes;
 use domain::content::media;
-use domain::record::{ArtifactSaved, Finished, SandboxClosed, Save};
+use domain::record::{ArtifactSaved, Changed, FileChange, Finished, SandboxClosed, Save, WorkspaceChanged};
 use domain::{Event, Failure, Id, RunStatus, Usage, id};
 use futures::future::BoxFuture;
 use journal::SessionKey;
 use machine::{Run, Session, Stamp};
 use sandbox::RelPath;
 use std::sync::Arc;
+
+/// Files that a record of a run's changes lists.
+const CHANGES_MAX: usize = 1_000;
 
 /// A file that was kept.
 struct Kept {
@@ -30,6 +33,7 @@ pub(crate) struct Finishing {
     status: RunStatus,
     failure: Option<Failure>,
     kept: Vec<Kept>,
+    changes: Vec<FileChange>,
     closed: Option<Id<id::Sandbox>>,
 }
 
@@ -82,16 +86,25 @@ impl Driver {
                     }
                 }
             }
+            let changes = changes(&slot).await;
             slot.close().await;
-            Done::Finished(Box::new(Finishing { run: id, status, failure, kept, closed }))
+            Done::Finished(Box::new(Finishing { run: id, status, failure, kept, changes, closed }))
         })
     }
 
     /// Records the end of a run.
     pub(crate) fn finished(&mut self, finishing: Finishing) -> Result<(), Error> {
-        let Finishing { run: id, status, failure, kept, closed } = finishing;
+        let Finishing { run: id, status, failure, kept, mut changes, closed } = finishing;
         let Some(run) = self.state.run.clone().filter(|run| run.id == id) else { return Ok(()) };
         let stamp = self.stamp();
+        if !changes.is_empty() {
+            let unlisted = changes.len().saturating_sub(CHANGES_MAX) as u64;
+            changes.truncate(CHANGES_MAX);
+            let json = serde_json::to_vec(&changes).map_err(domain::record::Error::Form)?;
+            let (files, item) = self.sealer.seal(media::JSON, &json)?;
+            let event = Event::WorkspaceChanged(WorkspaceChanged { run: id, files, unlisted });
+            self.pending.push(Fact { stamp, event, contents: vec![item], may_linger: false });
+        }
         for Kept { artifact, name, media, bytes, object } in kept {
             let (name, item) = self.sealer.seal(media::TEXT, name.as_bytes())?;
             let media = media.to_owned();
@@ -197,6 +210,24 @@ async fn keep(
         }
     }
     Ok(kept)
+}
+
+/// What the run changed in its workspace, by path.
+async fn changes(slot: &Slot) -> Vec<FileChange> {
+    let Some(sandbox) = slot.ready() else { return Vec::new() };
+    let (mut before, after) = (slot.before(), bench::listing(sandbox.as_ref()).await);
+    let mut changes = Vec::new();
+    for (path, stat) in after {
+        let change = match before.remove(&path) {
+            Some(old) if old == stat => continue,
+            Some(_) => Changed::Modified,
+            None => Changed::Added,
+        };
+        changes.push(FileChange { path: path.to_string(), change, bytes: stat.bytes });
+    }
+    let gone = |path: sandbox::RelPath| FileChange { path: path.to_string(), change: Changed::Removed, bytes: 0 };
+    changes.extend(before.into_keys().map(gone));
+    changes
 }
 
 async fn put(inner: &Inner, key: &SessionKey, run: &Run, name: &str, bytes: Bytes) -> Result<Kept, Error> {

@@ -118,6 +118,7 @@ pub fn of(at_ms: u64, principal: Id<id::Principal>, event: &Event) -> Vec<Change
             at_ms,
         }))],
         Event::CancelRequested(_)
+        | Event::WorkspaceChanged(_)
         | Event::SandboxOpened(_)
         | Event::SandboxClosed(_)
         | Event::Replied(_)

@@ -7,7 +7,11 @@ use domain::record;
 use std::fs;
 use std::path::PathBuf;
 
-const HISTORIES: [(&str, &str); 9] = [
+const HISTORIES: [(&str, &str); 10] = [
+    (
+        "workspace",
+        "submitted replied:1 judged.1 began-inside.1 opened +30 returned.1 replied:0 changed closed finished",
+    ),
     ("answered", "submitted +20 replied:0 finished"),
     (
         "two-turns",

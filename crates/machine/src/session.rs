@@ -230,7 +230,7 @@ impl Session {
                 }
                 *state = CallState::InDoubt;
             }
-            Event::ArtifactSaved(_) => {}
+            Event::WorkspaceChanged(_) | Event::ArtifactSaved(_) => {}
             Event::Submitted(_) | Event::CancelRequested(_) | Event::Finished(_) => {
                 return Err("it is not of a driven run");
             }

@@ -33,6 +33,7 @@ pub(crate) fn owed(event: &Event, waiting: &VecDeque<Arc<Live>>) -> usize {
         | Event::Judged(_)
         | Event::Began(_)
         | Event::InDoubt(_)
+        | Event::WorkspaceChanged(_)
         | Event::ArtifactSaved(_) => 0,
     }
 }

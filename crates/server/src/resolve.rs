@@ -1,8 +1,8 @@
 //! Records as viewers see them: contents opened where they are needed, cut where they are long, named where they were erased.
 
-use api::{CallView, EVENT_TEXT_BYTES_MAX, Happened, Text};
+use api::{CallView, EVENT_TEXT_BYTES_MAX, FileChange, Happened, Text};
 use domain::content::media;
-use domain::record::{Replied, Submitted};
+use domain::record::{Replied, Submitted, WorkspaceChanged};
 use domain::{ContentRef, Event, Item, Part, Record};
 use journal::{Content, Error, Journal, SessionKey};
 
@@ -62,6 +62,7 @@ impl Reader<'_> {
                 duration_ms: body.duration_ms,
             },
             Event::InDoubt(body) => Happened::InDoubt { call: body.call },
+            Event::WorkspaceChanged(body) => self.changed(body).await?,
             Event::ArtifactSaved(body) => Happened::ArtifactSaved {
                 artifact: body.artifact,
                 name: self.text(&body.name).await?,
@@ -86,6 +87,23 @@ impl Reader<'_> {
             agent: body.agent,
             message: self.text(&body.message).await?,
             session_name: self.optional(body.session_name.as_ref()).await?,
+        })
+    }
+
+    async fn changed(&self, body: WorkspaceChanged) -> Result<Happened, Error> {
+        let opened = self.open(&body.files).await?;
+        let files: Vec<domain::record::FileChange> = match &opened {
+            Opened::Bytes(bytes) => serde_json::from_slice(bytes).unwrap_or_default(),
+            Opened::Erased | Opened::TooLong => Vec::new(),
+        };
+        let view = |file: domain::record::FileChange| {
+            let domain::record::FileChange { path, change, bytes } = file;
+            FileChange { path, change, bytes }
+        };
+        Ok(Happened::WorkspaceChanged {
+            files: files.into_iter().map(view).collect(),
+            unlisted: body.unlisted,
+            erased: matches!(opened, Opened::Erased),
         })
     }
 

@@ -281,6 +281,7 @@ impl Follower {
             | Event::SandboxClosed(_)
             | Event::Replied(_)
             | Event::Judged(_)
+            | Event::WorkspaceChanged(_)
             | Event::ArtifactSaved(_) => {}
         }
         self.ended = self.run.is_some() && matches!(event, Event::Finished(_));

@@ -5,7 +5,7 @@
 use domain::content::ContentRef;
 use domain::record::{
     AfterCrash, Began, CallHead, CancelRequested, Finished, Head, InDoubt, Judged, Replied, Resumed, Returned,
-    SandboxClosed, SandboxOpened, Save, Submitted,
+    SandboxClosed, SandboxOpened, Save, Submitted, WorkspaceChanged,
 };
 use domain::{CallStatus, Cost, Digest, Event, Id, Judgement, Limits, Record, RunStatus, Usage, Verdict, id, record};
 use machine::{Effect, Session, Stamp};
@@ -86,6 +86,10 @@ impl Teller {
                 manifest: Some(Digest([2; 32])),
             }),
             "closed" => Event::SandboxClosed(SandboxClosed { run, sandbox, reason: "run_ended".into() }),
+            "changed" => {
+                let files = self.content("application/json");
+                Event::WorkspaceChanged(WorkspaceChanged { run, files, unlisted: 0 })
+            }
             "replied" => self.replied(argument),
             "judged" => self.judged(argument, Verdict::Allow),
             "denied" => self.judged(argument, Verdict::Deny),

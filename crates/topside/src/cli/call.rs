@@ -2,6 +2,7 @@
 
 use super::clean::clean;
 use super::console::Paint;
+use domain::record::Changed;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -114,6 +115,15 @@ pub(crate) fn ended<'a>(tool: &str, output: &'a str) -> Ended<'a> {
         _ => {}
     }
     ended
+}
+
+/// One letter for what became of a file.
+pub(crate) const fn sign(change: Changed) -> char {
+    match change {
+        Changed::Added => 'A',
+        Changed::Modified => 'M',
+        Changed::Removed => 'D',
+    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use super::Session;
 use super::arguments::Log;
+use super::call::sign;
 use super::clean::clean;
 use super::console::{Console, Paint};
 use super::ending::{Ending, Trouble};
@@ -164,6 +165,13 @@ fn says(happened: &Happened) -> Vec<(&'static str, String)> {
             vec![("call", what), ("output", text(output))]
         }
         Happened::InDoubt { call } => vec![("call", call.to_string())],
+        Happened::WorkspaceChanged { files, unlisted, erased } => {
+            let mut says: Vec<_> =
+                files.iter().map(|file| ("file", format!("{} {}", sign(file.change), file.path))).collect();
+            says.extend((*unlisted > 0).then(|| ("more", format!("{unlisted} files"))));
+            says.extend(erased.then(|| ("files", "[erased]".to_owned())));
+            says
+        }
         Happened::ArtifactSaved { artifact, name, media, bytes } => {
             vec![("artifact", format!("{artifact} {} {media}, {bytes} bytes", text(name)))]
         }

@@ -132,6 +132,7 @@ async fn turns(journal: &Journal, key: &SessionKey, run: Id<id::Run>) -> Result<
                 | Event::Judged(_)
                 | Event::Began(_)
                 | Event::InDoubt(_)
+                | Event::WorkspaceChanged(_)
                 | Event::ArtifactSaved(_)
                 | Event::Finished(_) => {}
             }

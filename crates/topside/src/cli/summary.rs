@@ -8,6 +8,7 @@ use api::Run;
 use catalog::Catalog;
 use domain::RunStatus;
 use domain::agent::ModelProvider;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -27,8 +28,8 @@ pub(crate) fn summary(run: &Run, view: &View, catalog: &Catalog, kept: &[Kept], 
         let _ = writeln!(out, "{}", paint.red(&format!("{}: {}", error.code, clean(&error.message))));
     }
     let _ = writeln!(out, "model: {}", models(view.models(), catalog));
-    for (path, sign) in view.files() {
-        let _ = writeln!(out, "{sign} {path}");
+    for line in changed(view.files()) {
+        let _ = writeln!(out, "{line}");
     }
     for kept in kept {
         let _ = match kept {
@@ -73,4 +74,33 @@ pub(crate) fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = |c: char| c.is_alphanumeric() || "/._-+:,@%".contains(c);
     if !text.is_empty() && text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+/// Files that a summary lists; the record lists all.
+const FILES_MAX: usize = 20;
+
+/// The files that changed, a line each; what Git keeps for itself is one line.
+fn changed(files: &BTreeMap<String, char>) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut kept_by_git: BTreeMap<&str, usize> = BTreeMap::new();
+    for (path, sign) in files {
+        match path
+            .split_once("/.git/")
+            .map(|(repository, _)| repository)
+            .or_else(|| path.starts_with(".git/").then_some("."))
+        {
+            Some(repository) => *kept_by_git.entry(repository).or_default() += 1,
+            None => lines.push(format!("{sign} {path}")),
+        }
+    }
+    lines.extend(
+        kept_by_git
+            .iter()
+            .map(|(repository, files)| format!("· {repository}/.git: {}", counted(*files as u64, "file"))),
+    );
+    let more = lines.len().saturating_sub(FILES_MAX);
+    if more > 0 {
+        lines.truncate(FILES_MAX);
+        lines.push(format!("… and {more} more"));
+    }
+    lines
 }

@@ -1,7 +1,7 @@
 //! A run as people watch it: turns events into lines. Pure; who prints them is `console`'s business. Records are the truth,
 //! deltas only make it show sooner: whatever was lost between two records is shown when the record comes.
 
-use super::call;
+use super::call::{self, sign};
 use super::clean::clean;
 use super::console::Paint;
 use api::{Delta, Event, Happened, Record};
@@ -30,7 +30,7 @@ pub(crate) struct View {
     replying: bool,
     /// The models that answered.
     models: Vec<String>,
-    /// What patches did to files, by path.
+    /// What became of files, by path.
     files: BTreeMap<String, char>,
 }
 
@@ -66,7 +66,7 @@ impl View {
         &self.models
     }
 
-    /// The files that patches changed: `A`dded, `M`odified, `D`eleted.
+    /// The files that changed: `A`dded, `M`odified, `D`eleted.
     pub(crate) fn files(&self) -> &BTreeMap<String, char> {
         &self.files
     }
@@ -132,6 +132,11 @@ impl View {
                 let tool = self.calls.get(call).map_or("a call", |call| call.tool.as_str());
                 let text = format!("nobody knows whether `{}` took effect; somebody must look", clean(tool));
                 self.problem(&text)
+            }
+            Happened::WorkspaceChanged { files, .. } => {
+                let changes = files.iter().map(|file| (clean(&file.path).into_owned(), sign(file.change)));
+                self.files.extend(changes);
+                String::new()
             }
             Happened::ArtifactSaved { name, bytes, .. } => {
                 let name = name.text.as_deref().unwrap_or("a file");
