@@ -239,6 +239,28 @@ static AGENT: Shape = Shape::Object(&Object {
 
 static PROVIDER: Shape = Shape::OneOf(&[("local", "the sandbox of the machine the service runs on")]);
 
+static IDEMPOTENCY: Shape = Shape::OneOf(&[
+    ("none", "the other side knows no keys"),
+    ("call", "a key for each call"),
+    ("arguments", "the digest of the arguments"),
+    ("caller", "the key that the caller of the run gave"),
+]);
+
+static IDEMPOTENCY_KEY: Object = Object {
+    name: "idempotency",
+    about: "Under which key the other side knows a repeated call.",
+    fields: &[field(
+        "key",
+        Required,
+        Shape::OneOf(&[
+            ("call", "a key for each call"),
+            ("arguments", "the digest of the arguments"),
+            ("caller", "the key that the caller of the run gave"),
+        ]),
+        "Where the key comes from.",
+    )],
+};
+
 static AGENT_SANDBOX: Object = Object {
     name: "agent_sandbox",
     about: "An agent's sandbox.",
@@ -394,13 +416,8 @@ static TOOL: Shape = Shape::Object(&Object {
         field(
             "idempotency",
             Optional("none"),
-            Shape::OneOf(&[
-                ("none", "the other side knows no keys"),
-                ("call", "a key for each call"),
-                ("arguments", "the digest of the arguments"),
-                ("caller", "the key that the caller of the run gave"),
-            ]),
-            "Where the key comes from under which the other side knows a repeated call for the same one.",
+            Shape::Either { short: &IDEMPOTENCY, long: &IDEMPOTENCY_KEY },
+            "Where the key comes from under which the other side knows a repeated call for the same one: a word, or a map with `key`.",
         ),
         field(
             "repeat",

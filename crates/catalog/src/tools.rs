@@ -20,7 +20,10 @@ pub(crate) fn tool(name: &str, node: &Node, check: &mut Check<'_>, folder: &mut 
     let arguments = arguments(schema, check);
     let default = Contract::of(effect);
     let contract = Contract {
-        idempotency: word(node, "idempotency").unwrap_or(default.idempotency),
+        idempotency: node
+            .get("idempotency")
+            .and_then(|key| word(key, "key").or_else(|| word(node, "idempotency")))
+            .unwrap_or(default.idempotency),
         repeat: word(node, "repeat").unwrap_or(default.repeat),
         approval: word(node, "approval").unwrap_or(default.approval),
         timeout_ms: number(node, "timeout_seconds", default.timeout_ms / 1_000) * 1_000,

@@ -88,7 +88,7 @@ fn a_safe_call_is_repeated() {
 
 #[test]
 fn a_keyed_call_is_repeated_with_the_same_key() {
-    let after = crash("external", "idempotency: call\n");
+    let after = crash("external", "idempotency: {key: call}\n");
     assert_eq!((after.status, after.begun), (RunStatus::Completed, 2));
     assert!(after.keys[0].is_some());
     assert_eq!(after.keys[0], after.keys[1]);
