@@ -6,6 +6,7 @@ use crate::door::{Create, Failure, Keep, Stage};
 use crate::filter::Filters;
 use crate::image;
 use crate::inside::{Plan, Told};
+use crate::rank::Rank;
 use crate::raw::{self, Cloned};
 use crate::root::{self, Source, View, Workspace};
 use crate::stem::{Stem, Stems};
@@ -87,7 +88,14 @@ struct Raised {
 }
 
 fn raise(stem: &Stem, ask: Create, descriptor: Option<OwnedFd>) -> Result<Raised, Failure> {
-    let root = rustix::process::geteuid().is_root();
+    let rank = Rank::own();
+    if rank == Rank::PowerlessRoot {
+        return Err(Failure::wall(
+            "user_namespace",
+            "this is user 0 of the machine without its power to mount, and a guest must never be user 0",
+        ));
+    }
+    let root = rank.is_root();
     let claim = |errno: Errno| Failure::stage(Stage::Claim, errno.to_string());
     let mut walls = limit(stem, &ask)?;
     let (workspace, layer) = workspace(&ask, descriptor)?;

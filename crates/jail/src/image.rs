@@ -7,8 +7,8 @@ use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
-const LOOP_CTL_GET_FREE: u64 = 0x4c82;
-const LOOP_CONFIGURE: u64 = 0x4c0a;
+const LOOP_CTL_GET_FREE: u32 = 0x4c82;
+const LOOP_CONFIGURE: u32 = 0x4c0a;
 const LO_FLAGS_AUTOCLEAR: u32 = 4;
 /// How often a free device may be taken by somebody else first.
 const ATTEMPTS_MAX: usize = 64;
@@ -71,13 +71,13 @@ fn attach(image: BorrowedFd<'_>) -> Result<(OwnedFd, i32), Errno> {
     };
     for _ in 0..ATTEMPTS_MAX {
         // SAFETY: the request takes no argument and returns a number.
-        let number = unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE) };
+        let number = unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE as _) };
         if number < 0 {
             return Err(crate::raw::last());
         }
         let device = rustix::fs::open(format!("/dev/loop{number}"), OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
         // SAFETY: the structure has the kernel's layout and lives through the call.
-        if unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE, &raw mut config) } == 0 {
+        if unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE as _, &raw mut config) } == 0 {
             return Ok((device, number));
         }
         let error = crate::raw::last();

@@ -28,6 +28,7 @@ mod live;
 mod privileges;
 mod probe;
 mod provider;
+mod rank;
 mod raw;
 mod root;
 mod stem;

@@ -2,6 +2,7 @@
 
 use crate::raw;
 use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit};
 use sandbox::Limits;
 
 const PR_SET_PDEATHSIG: i32 = 1;
@@ -15,6 +16,9 @@ const PR_CAP_AMBIENT_CLEAR_ALL: u64 = 4;
 const SECUREBITS: u64 = 0b1110_1111;
 /// More capabilities than any kernel knows; the first unknown one ends the loop.
 const CAPABILITIES_MAX: u64 = 64;
+
+/// What one process may lock in memory.
+const MEMLOCK_BYTES_MAX: u64 = 64 << 10;
 
 /// Gives up every capability and the ways to get one.
 pub(crate) fn drop_capabilities() -> Result<(), Errno> {
@@ -52,11 +56,21 @@ pub(crate) fn name_process(name: &std::ffi::CStr) {
 
 /// Bounds what one process may take.
 pub(crate) fn limit(limits: &Limits) -> Result<(), Errno> {
-    // One byte, not none: only this value also keeps the kernel from starting the host's handler of piped core dumps.
-    raw::limit(libc::RLIMIT_CORE, 1)?;
-    raw::limit(libc::RLIMIT_NOFILE, limits.open_files_max)?;
-    // Above what the file systems hold, so that a full one says so; it bounds only how large a hole may be.
-    raw::limit(libc::RLIMIT_FSIZE, limits.workspace_bytes_max.max(limits.tmp_bytes_max).saturating_mul(2))?;
-    raw::limit(libc::RLIMIT_MEMLOCK, 64 << 10)?;
-    raw::limit(libc::RLIMIT_MSGQUEUE, 0)
+    let file = limits.workspace_bytes_max.max(limits.tmp_bytes_max).saturating_mul(2);
+    let bounds = [
+        // One byte, not none: only this value also keeps the kernel from starting the host's handler of piped core dumps.
+        (Resource::Core, 1),
+        (Resource::Nofile, limits.open_files_max),
+        // Above what the file systems hold, so that a full one says so; it bounds only how large a hole may be.
+        (Resource::Fsize, file),
+        (Resource::Memlock, MEMLOCK_BYTES_MAX),
+        (Resource::Msgqueue, 0),
+    ];
+    for (resource, bound) in bounds {
+        // What the host allows even less of stays so.
+        let allowed = rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX);
+        let bound = Some(bound.min(allowed));
+        rustix::process::setrlimit(resource, Rlimit { current: bound, maximum: bound })?;
+    }
+    Ok(())
 }

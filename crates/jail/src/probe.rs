@@ -4,6 +4,7 @@ use crate::cgroup::Groups;
 use crate::create::{self, NAMESPACES};
 use crate::door::{Create, Failure, Found, Keep};
 use crate::filter::Filters;
+use crate::rank::Rank;
 use crate::stem::Stems;
 use sandbox::Limits;
 use std::fs;
@@ -106,7 +107,7 @@ fn raised(wall: &str) -> String {
 
 /// How workspaces are bounded here.
 fn workspace() -> Found {
-    if !rustix::process::geteuid().is_root() {
+    if !Rank::own().is_root() {
         return holds("workspace_limit", "in bounded memory, saved to the data directory");
     }
     match crate::image::try_device() {

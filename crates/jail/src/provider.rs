@@ -3,6 +3,7 @@
 use crate::door::{Create, Found, Keep, Reply, Request};
 use crate::harbour::{Arrived, Harbour};
 use crate::live::{Live, Watch};
+use crate::rank::Rank;
 use crate::wire::Wire;
 use crate::{Error as LaunchError, Launcher, workspaces};
 use async_trait::async_trait;
@@ -31,7 +32,7 @@ impl Provider {
     /// # Errors
     /// [`LaunchError::Fork`] when the thread that listens to the launcher can't be started.
     pub fn new(launcher: Launcher, data: PathBuf, random: Random) -> Result<Self, LaunchError> {
-        let root = rustix::process::geteuid().is_root();
+        let root = Rank::own().is_root();
         Ok(Self { harbour: Harbour::new(launcher)?, data, random, root })
     }
 }

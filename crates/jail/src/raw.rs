@@ -141,20 +141,6 @@ pub(crate) fn drop_capabilities() -> Result<(), Errno> {
     if done < 0 { Err(last()) } else { Ok(()) }
 }
 
-/// Sets both bounds of a resource limit.
-pub(crate) fn limit(resource: libc::__rlimit_resource_t, value: u64) -> Result<(), Errno> {
-    // SAFETY: the structures live through the calls.
-    unsafe {
-        let mut now: libc::rlimit = std::mem::zeroed();
-        if libc::getrlimit(resource, &raw mut now) < 0 {
-            return Err(last());
-        }
-        let value = value.min(now.rlim_max);
-        let new = libc::rlimit { rlim_cur: value, rlim_max: value };
-        if libc::setrlimit(resource, &raw const new) < 0 { Err(last()) } else { Ok(()) }
-    }
-}
-
 /// `IFF_UP | IFF_RUNNING`, in the type of the field.
 const IFF_UP_AND_RUNNING: libc::c_short = 0x41;
 
