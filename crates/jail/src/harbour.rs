@@ -1,7 +1,7 @@
 //! The harness's side of the door: numbers requests, one thread hands answers to who asked. No decision about sandboxes.
 
 use crate::door::{self, Answer, Ask, Reply, Request};
-use crate::{Error as LaunchError, Launcher};
+use crate::{Error as LaunchError, Launcher, raw};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, Shutdown};
 use sandbox::{Error, Walls};
@@ -68,7 +68,11 @@ impl Harbour {
     pub(crate) fn new(launcher: Launcher) -> Result<Self, LaunchError> {
         let shared = Arc::new(Shared { socket: launcher.socket, waiting: Mutex::default(), next: AtomicU64::new(1) });
         let reader = Arc::clone(&shared);
-        let spawned = std::thread::Builder::new().name("jail-door".to_owned()).spawn(move || read(&reader));
+        let spawned = std::thread::Builder::new().name("jail-door".to_owned()).spawn(move || {
+            read(&reader);
+            // It ends when its door does, after the last sandbox; nobody else waits for it.
+            raw::reap(launcher.pid);
+        });
         spawned.map_err(|error| LaunchError::Fork { detail: error.to_string() })?;
         Ok(Self { _end: Arc::new(End(Arc::clone(&shared))), shared })
     }

@@ -26,6 +26,7 @@ const FAREWELL_MS: u64 = 30_000;
 #[derive(Debug)]
 pub struct Launcher {
     pub(crate) socket: OwnedFd,
+    pub(crate) pid: i32,
 }
 
 /// Forks the launcher. Call it first in `main`: before any thread, runtime or secret exists.
@@ -41,7 +42,7 @@ pub fn launch() -> Result<Launcher, Error> {
     let (socket, door) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(fork)?;
     match guest::sys::fork().map_err(fork)? {
-        Forked::Parent(_) => Ok(Launcher { socket }),
+        Forked::Parent(pid) => Ok(Launcher { socket, pid: pid.as_raw_nonzero().get() }),
         Forked::Child => raw::in_child(|| serve(door)),
     }
 }
