@@ -41,17 +41,22 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     build(&root)?;
     let built = root.join("target/release");
     let mut page = Page::new(arguments.pairs, arguments.seconds);
-    boot::measure(&built, arguments, &mut page).context("boot")?;
-    match &arguments.peers {
-        Some(peers) => load::measure(&built, peers, arguments, &mut page).context("load")?,
-        None => page.skipped("runs per second", "no --peers folder was given, so there is no model to answer"),
-    }
-    sandbox::measure(&built, arguments, &mut page).context("sandbox")?;
+    let measured = measure(&built, arguments, &mut page);
     print!("{}", page.text());
+    measured?;
     if !arguments.dry {
         std::fs::write(root.join("docs/reference/benchmarks.md"), page.text())?;
     }
     Ok(true)
+}
+
+fn measure(built: &Path, arguments: &Arguments, page: &mut Page) -> Result<()> {
+    boot::measure(built, arguments, page).context("boot")?;
+    match &arguments.peers {
+        Some(peers) => load::measure(built, peers, arguments, page).context("load")?,
+        None => page.skipped("runs per second", "no --peers folder was given, so there is no model to answer"),
+    }
+    sandbox::measure(built, arguments, page).context("sandbox")
 }
 
 fn root() -> Result<PathBuf> {

@@ -8,6 +8,7 @@ use domain::record::{CancelRequested, Draft, Save, Submitted};
 use domain::{Digest, Event, Id, id};
 use journal::{Append, Appended, Fence, Idempotency, SessionKey};
 use machine::Stamp;
+use std::sync::Arc;
 
 /// Bytes of a message at most.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
@@ -86,16 +87,13 @@ impl Engine {
         let inner = &self.0;
         check(inner, &submission)?;
         let Submission { tenant, principal, session, agent, message, save, idempotency } = submission;
-        let (session, name) = match session {
-            SessionName::New => (inner.id(), None),
-            SessionName::Id(id) => (id, None),
-            SessionName::Named(name) => (Id::from_name(&tenant, &name), Some(name)),
+        let (session, name, may_be_known) = match session {
+            SessionName::New => (inner.id(), None, false),
+            SessionName::Id(id) => (id, None, agent.is_none()),
+            SessionName::Named(name) => (Id::from_name(&tenant, &name), Some(name), true),
         };
         let key = SessionKey::new(tenant.as_str(), session);
-        let known = match &name {
-            None if agent.is_some() => None,
-            _ => inner.parts.journal.session(&key).await?,
-        };
+        let known = if may_be_known { inner.parts.journal.session(&key).await? } else { None };
         let agent = agent.as_deref().or(known.as_ref().map(|session| session.agent.as_str()));
         let closure = (inner.parts.catalog)().agent(agent)?;
         inner.ready(&closure).await?;
@@ -124,21 +122,10 @@ impl Engine {
             save,
         });
         let draft = Draft { at_ms, principal, event };
-        match inner.parts.journal.append(append.draft(&draft)).await {
-            Ok(Appended::Existing(existing)) => {
-                Ok(Ticket { run: existing.run, session: existing.session, existing: true })
-            }
-            Ok(Appended::Written(written)) => {
-                inner.tally.submitted();
-                let stamp = Stamp { at_ms, principal };
-                let seed = Seed { stamp, event: draft.event, message: (message_ref, message) };
-                let seed = (written.first_position == 0).then(|| Box::new(seed));
-                inner.clone().start(inner.dispatch.grown(&key, false, seed));
-                Ok(Ticket { run, session, existing: false })
-            }
-            Err(journal::Error::IdempotencyConflict { .. }) => Err(Error::IdempotencyConflict),
-            Err(error) => Err(error.into()),
-        }
+        let append = append.draft(&draft);
+        let stamp = Stamp { at_ms, principal };
+        let seed = Box::new(Seed { stamp, event: draft.event, message: (message_ref, message) });
+        finish(inner.clone().take(append, seed)).await
     }
 
     /// Asks for the end of a run. When this returns, the wish is durable; the run ends as soon as its calls are dead.
@@ -151,9 +138,49 @@ impl Engine {
         let key = SessionKey::new(tenant, view.session);
         let event = Event::CancelRequested(CancelRequested { run });
         let draft = Draft { at_ms: inner.parts.clock.wall_ms(), principal, event };
-        inner.parts.journal.append(Append::new(key.clone(), Fence::Input(None)).draft(&draft)).await?;
-        inner.clone().start(inner.dispatch.grown(&key, false, None));
+        let append = Append::new(key.clone(), Fence::Input(None)).draft(&draft);
+        let inner = inner.clone();
+        finish(async move {
+            inner.parts.journal.append(append).await?;
+            inner.clone().start(inner.dispatch.grown(&key, false, None));
+            Ok(())
+        })
+        .await?;
         self.run(tenant, run).await
+    }
+}
+
+impl Inner {
+    /// Makes a run durable and has it driven.
+    async fn take(self: Arc<Self>, append: Append, seed: Box<Seed>) -> Result<Ticket, Error> {
+        let key = append.key.clone();
+        let (run, session) = (seed.event.run(), key.session);
+        match self.parts.journal.append(append).await {
+            Ok(Appended::Existing(existing)) => {
+                Ok(Ticket { run: existing.run, session: existing.session, existing: true })
+            }
+            Ok(Appended::Written(written)) => {
+                self.tally.submitted();
+                let seed = (written.first_position == 0).then_some(seed);
+                self.clone().start(self.dispatch.grown(&key, false, seed));
+                Ok(Ticket { run, session, existing: false })
+            }
+            Err(journal::Error::IdempotencyConflict { .. }) => Err(Error::IdempotencyConflict),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Runs what must not stop half-way when its caller goes away: an input that is durable but that nobody was told of would lie
+/// until the next start.
+async fn finish<T: Send + 'static>(work: impl Future<Output = Result<T, Error>> + Send + 'static) -> Result<T, Error> {
+    match tokio::spawn(work).await {
+        Ok(done) => done,
+        Err(ended) => match ended.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is going down.
+            Err(_) => Err(Error::Draining),
+        },
     }
 }
 

@@ -264,3 +264,36 @@ async fn content_is_sealed_and_no_record_holds_it() {
         }
     }
 }
+
+/// A client that goes away takes its request with it at any of these points; what was durable by then is driven all the same.
+#[tokio::test]
+async fn a_run_whose_client_went_away_is_driven() {
+    let project = Project::new("", &[("look", "read", "")], TWO_CALLS);
+    let engine = project.engine(look());
+    let first = engine.submit(ask("Look twice.")).await.unwrap();
+    engine.wait(TENANT, first.run, LONG).await.unwrap();
+    let mut abandoned = 0;
+    for polls in (0..40).map(|step| 1 + step * step * 4) {
+        let mut submission = Box::pin(engine.submit(ask("Look twice.")));
+        let mut left = polls;
+        let gone = std::future::poll_fn(|context| {
+            left -= 1;
+            match submission.as_mut().poll(context) {
+                std::task::Poll::Ready(_) => std::task::Poll::Ready(false),
+                std::task::Poll::Pending if left == 0 => std::task::Poll::Ready(true),
+                std::task::Poll::Pending => {
+                    context.waker().wake_by_ref();
+                    std::task::Poll::Pending
+                }
+            }
+        });
+        abandoned += u32::from(gone.await);
+    }
+    assert!(abandoned > 10, "only {abandoned} requests were abandoned");
+    engine.drain(LONG).await;
+    let page = engine.runs(TENANT, journal::RunFilter::default(), None, 100).await.unwrap();
+    assert!(page.rows.len() > 2, "no request was abandoned late enough: {}", page.rows.len());
+    for run in page.rows {
+        assert_eq!(run.status, RunStatus::Completed, "{}", run.run);
+    }
+}
