@@ -40,6 +40,7 @@ const NEEDS: &[Need] = &[
     },
     Need { program: "curl", from: From::Package("curl"), why: "the guide's requests are run as they are written" },
     Need { program: "ip", from: From::Package("iproute2"), why: "the sandbox's network is looked at from inside" },
+    Need { program: "pgrep", from: From::Package("procps"), why: "processes in a sandbox are counted from inside" },
     Need { program: "cargo-fmt", from: From::Component("rustfmt"), why: "the format step" },
     Need { program: "cargo-clippy", from: From::Component("clippy"), why: "the clippy step" },
     Need { program: "cargo-deny", from: From::Crate("cargo-deny", "0.20.2"), why: "licences, bans and sources" },

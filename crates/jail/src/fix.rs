@@ -18,7 +18,8 @@ pub(crate) fn of(wall: &str) -> Option<String> {
 
 const USER_NAMESPACE: &str = "sysctl -w user.max_user_namespaces=15000 kernel.unprivileged_userns_clone=1 \
     kernel.apparmor_restrict_unprivileged_userns=0 (those of the three that exist); in Docker: \
-    docker run --user 1000 --security-opt seccomp=unconfined --security-opt apparmor=unconfined --security-opt systempaths=unconfined";
+    docker run --user 1000 --security-opt seccomp=unconfined --security-opt apparmor=unconfined --security-opt systempaths=unconfined; \
+    in a chroot: enter it with systemd-nspawn or pivot_root instead, the kernel makes no user namespace in a chroot";
 const NAMESPACE: &str = "in Docker: docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined \
     --security-opt systempaths=unconfined; else sysctl -w user.max_mnt_namespaces=15000 user.max_pid_namespaces=15000 \
     user.max_net_namespaces=15000 user.max_ipc_namespaces=15000 user.max_uts_namespaces=15000 user.max_cgroup_namespaces=15000";

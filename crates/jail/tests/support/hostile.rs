@@ -8,6 +8,7 @@ use super::{
 };
 use bytes::Bytes;
 use sandbox::{Change, Chunk, Error, Exit, Limits, Provider as _, Sandbox, Workspace};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -419,18 +420,28 @@ async fn processor_hog(world: Arc<World>) {
         .unwrap();
     until("the limit was felt", || {
         let launcher = children_named("topside-launch")[0];
-        let own = std::fs::read_to_string(format!("/proc/{launcher}/cgroup")).unwrap();
-        let own = own.lines().find_map(|line| line.split_once(":cpu:").or_else(|| line.split_once(":cpu,cpuacct:")));
-        let base = format!("/sys/fs/cgroup/cpu{}/topside-{launcher}", own.map_or("", |(_, own)| own));
-        let groups = std::fs::read_dir(base).into_iter().flatten().flatten();
+        let groups = directories_named(Path::new("/sys/fs/cgroup"), &format!("topside-{launcher}"), 6);
         let throttled = |text: String| {
             text.lines().any(|line| line.strip_prefix("nr_throttled ").is_some_and(|count| count != "0"))
         };
-        groups.filter_map(|group| std::fs::read_to_string(group.path().join("cpu.stat")).ok()).any(throttled)
+        let stats = groups.iter().flat_map(|group| std::fs::read_dir(group).into_iter().flatten().flatten());
+        stats.filter_map(|group| std::fs::read_to_string(group.path().join("cpu.stat")).ok()).any(throttled)
     })
     .await;
     drop(hog);
     sandbox.close().await;
+}
+
+/// The directories of this name, at most so deep: where groups lie differs between versions of cgroups.
+fn directories_named(below: &Path, name: &str, depth: usize) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(below).into_iter().flatten().flatten();
+    let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    let found = |path: PathBuf| match path.file_name().is_some_and(|found| found == name) {
+        true => vec![path],
+        false if depth > 0 => directories_named(&path, name, depth - 1),
+        false => Vec::new(),
+    };
+    directories.flat_map(|entry| found(entry.path())).collect()
 }
 
 /// Bytes that everything below a directory takes on the disk.
