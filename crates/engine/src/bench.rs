@@ -10,7 +10,7 @@ use domain::record::SandboxOpened;
 use domain::{Digest, Event, Id, id, template};
 use futures::future::BoxFuture;
 use journal::{Content, SessionKey};
-use machine::{Entry, Session};
+use machine::Entry;
 use parking_lot::Mutex;
 use sandbox::{FileKind, Provider, RelPath, Sandbox, Spec, Stat, Workspace};
 use std::collections::BTreeMap;
@@ -258,7 +258,7 @@ pub(crate) struct CallBench {
     pub(crate) project: std::path::PathBuf,
     pub(crate) idempotency_key: Option<String>,
     /// Where whole outputs of earlier calls are.
-    pub(crate) state: Arc<Session>,
+    pub(crate) history: Vec<Arc<Entry>>,
 }
 
 #[async_trait]
@@ -278,7 +278,7 @@ impl Bench for CallBench {
     }
 
     async fn whole(&self, call: Id<id::Call>, offset: u64, bytes_max: u64) -> Option<(Vec<u8>, u64)> {
-        let found = self.state.history.iter().rev().find_map(|entry| match &**entry {
+        let found = self.history.iter().rev().find_map(|entry| match &**entry {
             Entry::Output { call: of, whole, .. } if *of == call => whole.clone(),
             Entry::Output { .. } | Entry::Message { .. } | Entry::Reply { .. } => None,
         })?;

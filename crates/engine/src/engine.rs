@@ -8,7 +8,8 @@ use crate::{Error, driver};
 use blob::Blobs;
 use catalog::Catalog;
 use domain::{Id, id, template};
-use journal::{Journal, SessionKey};
+use journal::Journal;
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -106,17 +107,17 @@ impl Engine {
         Self(Arc::new(Inner { parts, dispatch, ends, channels, crew, tally }))
     }
 
-    /// Takes up every run that an earlier process left; gives their number. They go on in the background.
+    /// Takes up the runs that an earlier process left; gives the number of their sessions. They go on in the background.
     pub async fn recover(&self) -> Result<usize, Error> {
         let unfinished = self.0.parts.journal.unfinished(self.0.parts.limits.waiting_max).await?;
-        let mut sessions: Vec<SessionKey> = unfinished.into_iter().map(|run| run.key).collect();
-        sessions.dedup();
-        let mut taken = 0;
-        for key in &sessions {
-            taken += 1;
-            self.0.clone().start(self.0.dispatch.grown(key, true, None));
+        let mut sessions = HashSet::new();
+        for run in unfinished {
+            // Runs of one session need not follow one another here.
+            if sessions.insert(run.key.clone()) {
+                self.0.clone().start(self.0.dispatch.grown(&run.key, true, None));
+            }
         }
-        Ok(taken)
+        Ok(sessions.len())
     }
 
     /// Watches what happens in a session between its records.

@@ -191,10 +191,9 @@ async fn keep(
     if run.save == Save::Reply
         && status == RunStatus::Completed
         && let Some(content) = &run.reply
+        && let Some(text) = inner.reply_of(key, content).await?
     {
-        let bytes = inner.parts.journal.content(key, content).await?.into_bytes().unwrap_or_default();
-        let items: Vec<Arc<domain::Item>> = serde_json::from_slice(&bytes).map_err(domain::record::Error::Form)?;
-        kept.push(put(inner, key, run, "reply.md", prompt::text_of(&items).into()).await?);
+        kept.push(put(inner, key, run, "reply.md", text.into()).await?);
     }
     let Some(sandbox) = slot.ready() else { return Ok(kept) };
     for name in names {

@@ -9,7 +9,6 @@ use domain::{CallStatus, Id, Part, id};
 use futures::future::BoxFuture;
 use machine::CallState;
 use policy::Decision;
-use std::sync::Arc;
 
 /// A call that took longer is recorded at once, even when it is safe to repeat.
 const QUICK_MS_MAX: u64 = 50;
@@ -50,7 +49,7 @@ impl Driver {
             slot: self.slot.clone(),
             project: (self.inner.parts.catalog)().root.clone(),
             idempotency_key,
-            state: Arc::new(self.base.clone()),
+            history: self.base.history.clone(),
         };
         let repeatable = contract.repeat == Repeat::Safe;
         let (tool, arguments) = (call.tool.clone(), call.arguments.clone());

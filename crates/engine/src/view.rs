@@ -169,7 +169,8 @@ impl Inner {
         Ok(view)
     }
 
-    async fn reply_of(&self, key: &SessionKey, content: &ContentRef) -> Result<Option<String>, Error> {
+    /// The text of a reply; `None` when it was erased.
+    pub(crate) async fn reply_of(&self, key: &SessionKey, content: &ContentRef) -> Result<Option<String>, Error> {
         let Some(bytes) = self.parts.journal.content(key, content).await?.into_bytes() else { return Ok(None) };
         let items: Vec<Arc<Item>> = serde_json::from_slice(&bytes).map_err(domain::record::Error::Form)?;
         Ok(Some(prompt::text_of(&items)))
