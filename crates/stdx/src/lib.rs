@@ -1,7 +1,9 @@
-//! What std lacks: the clock, randomness and backoff as values that are handed in. No domain word lives here.
+//! What std lacks: the clock, randomness and backoff as values that are handed in, and the points at which a test kills
+//! the process. No domain word lives here.
 
 pub mod backoff;
 pub mod clock;
+pub mod points;
 pub mod random;
 
 pub use backoff::Backoff;

@@ -38,7 +38,11 @@ const ONLY: &[Only] = &[
         rooms: &["journal", "tools"],
         reason: "the journal's store, and the `sql` tool on a project's own file",
     },
-    Only { library: "rustix", rooms: &["guest", "jail"], reason: "the kernel is spoken to where the walls are" },
+    Only {
+        library: "rustix",
+        rooms: &["guest", "jail", "stdx"],
+        reason: "the kernel is spoken to where the walls are, and where time is read",
+    },
     Only { library: "rustls", rooms: &["net"], reason: "only `net` opens a socket outward" },
     Only {
         library: "saphyr",
