@@ -1,6 +1,7 @@
 //! Running other programs: what they say is kept, told as it comes, and bounded. Which programs, the steps know.
 
 use std::io::{BufRead, BufReader, PipeReader, Read};
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context as _, Result};
@@ -69,6 +70,16 @@ pub(crate) fn is_present(program: &str) -> bool {
     std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
 }
 
+/// A program of the newest PostgreSQL server that is installed. Debian keeps those off the path.
+pub(crate) fn postgres_program(program: &str) -> Option<PathBuf> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?.flatten();
+    let found = versions.filter_map(|version| {
+        let number: u32 = version.file_name().to_str()?.parse().ok()?;
+        Some((number, version.path().join("bin").join(program))).filter(|(_, path)| path.is_file())
+    });
+    found.max().map(|(_, path)| path)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,5 +103,6 @@ mod tests {
         assert!(error.to_string().contains("no-such-program-here"));
         assert!(!is_present("no-such-program-here"));
         assert!(is_present("sh"));
+        assert_eq!(postgres_program("no-such-program-here"), None);
     }
 }

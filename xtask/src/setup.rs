@@ -41,6 +41,12 @@ const NEEDS: &[Need] = &[
     Need { program: "curl", from: From::Package("curl"), why: "the guide's requests are run as they are written" },
     Need { program: "ip", from: From::Package("iproute2"), why: "the sandbox's network is looked at from inside" },
     Need { program: "pgrep", from: From::Package("procps"), why: "processes in a sandbox are counted from inside" },
+    Need {
+        program: "initdb",
+        from: From::Package("postgresql"),
+        why: "the journal's tests start a PostgreSQL server of their own",
+    },
+    Need { program: "faketime", from: From::Package("faketime"), why: "a held run is shown another year" },
     Need { program: "cargo-fmt", from: From::Component("rustfmt"), why: "the format step" },
     Need { program: "cargo-clippy", from: From::Component("clippy"), why: "the clippy step" },
     Need { program: "cargo-deny", from: From::Crate("cargo-deny", "0.20.2"), why: "licences, bans and sources" },
@@ -79,7 +85,7 @@ pub(crate) fn run(_context: &Context) -> Result<Outcome> {
 /// A program of the toolchain may be a door to a component that is not installed, so it is started.
 fn is_here(need: &Need) -> bool {
     match need.from {
-        From::Package(_) => process::is_present(need.program),
+        From::Package(_) => process::is_present(need.program) || process::postgres_program(need.program).is_some(),
         From::Component(_) | From::Crate(..) => process::capture(Command::new(need.program).arg("--version"))
             .is_ok_and(|captured| captured.status.success()),
     }
