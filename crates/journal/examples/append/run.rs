@@ -1,62 +1,16 @@
-//! Measures durable appends: `cargo run --release -p topside-journal --example append [seconds]`.
-//!
-//! Each writer drives sessions of its own through what a run of three model calls and two `sql` calls writes: 11 records
-//! and 7 contents in 6 appends, one after the other.
+//! What is measured: the appends of one run, as the engine makes them. Who counts, `main.rs` does.
 
 use domain::record::{AfterCrash, Began, CallHead, Draft, Event, Finished, Judged, Replied, Returned, Save, Submitted};
 use domain::{CallStatus, ContentRef, Cost, Digest, Id, Judgement, Limits, RunStatus, Usage, Verdict};
-use journal::{Append, Config, Error, Fence, Journal, MemoryObjects, Parts, PlainWrap, SealedItem, Sealer, SessionKey};
-use std::io::Write;
-use std::sync::Arc;
-use std::time::Duration;
+use journal::{Append, Error, Fence, Journal, SealedItem, Sealer, SessionKey};
 use stdx::{Clock, Random};
 
-const SECONDS: u64 = 3;
-
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let seconds = std::env::args().nth(1).map_or(Ok(SECONDS), |text| text.parse())?;
-    let mut out = std::io::stdout();
-    writeln!(out, "{:>8} {:>10} {:>12} {:>12} {:>12}", "writers", "runs/s", "appends/s", "commits/s", "writer µs/run")?;
-    for writers in [1, 16, 64] {
-        let directory = tempfile::tempdir()?;
-        let parts = Parts {
-            clock: Clock::system(),
-            random: Random::system(),
-            wrap: Arc::new(PlainWrap),
-            objects: Arc::new(MemoryObjects::default()),
-        };
-        let journal = Journal::open(directory.path(), parts, Config::default())?;
-        let clock = Clock::system();
-        let tasks: Vec<_> = (0..writers)
-            .map(|_| tokio::spawn(drive(journal.clone(), clock.clone(), Duration::from_secs(seconds))))
-            .collect();
-        let mut runs = 0;
-        for task in tasks {
-            runs += task.await??;
-        }
-        let elapsed = clock.monotonic().as_secs_f64();
-        let commits = journal.health().commit_id;
-        let writer_seconds = thread_seconds("journal").unwrap_or_default();
-        journal.close().await?;
-        let rate = f64::from(runs) / elapsed;
-        let commits = f64::from(u32::try_from(commits)?) / elapsed;
-        let writer_us = writer_seconds * 1e6 / f64::from(runs.max(1));
-        writeln!(out, "{writers:>8} {rate:>10.0} {:>12.0} {commits:>12.0} {writer_us:>12.0}", rate * 6.0)?;
-    }
-    Ok(())
-}
-
-/// Runs until the time is over; gives their number.
-async fn drive(journal: Journal, clock: Clock, time: Duration) -> Result<u32, Error> {
-    let random = Random::system();
-    let mut runs = 0;
-    while clock.monotonic() < time {
-        one_run(&journal, &clock, &random).await?;
-        runs += 1;
-    }
-    Ok(runs)
-}
+/// Appends of one run.
+pub(crate) const APPENDS: u32 = 6;
+/// Contents that each of them carries.
+pub(crate) const CONTENTS: [usize; APPENDS as usize] = [1, 1, 1, 1, 1, 2];
+/// Records that each of them carries.
+pub(crate) const RECORDS: [usize; APPENDS as usize] = [1, 3, 1, 3, 1, 2];
 
 /// One run of the measured kind.
 struct Run<'a> {
@@ -69,7 +23,8 @@ struct Run<'a> {
     expect: u64,
 }
 
-async fn one_run(journal: &Journal, clock: &Clock, random: &Random) -> Result<(), Error> {
+/// Makes one run from its message to its end; each append waits for the one before.
+pub(crate) async fn one_run(journal: &Journal, clock: &Clock, random: &Random) -> Result<(), Error> {
     let at_ms = clock.wall_ms();
     let key = SessionKey::new("default", Id::new(at_ms, random.bytes()));
     let sealer = journal.sealer(&key).await?;
@@ -162,20 +117,4 @@ impl Run<'_> {
         let entry = self.effect().content(item).content(reply_item).draft(&replied);
         self.append(entry.draft(&self.draft(Event::Finished(finished)))).await
     }
-}
-
-/// Processor time that the newest thread of this name has used, from the kernel's count in clock ticks.
-fn thread_seconds(name: &str) -> Option<f64> {
-    let mut newest = None;
-    for task in std::fs::read_dir("/proc/self/task").ok()?.flatten() {
-        let read = |file| std::fs::read_to_string(task.path().join(file)).unwrap_or_default();
-        if read("comm").trim() != name {
-            continue;
-        }
-        let stat = read("stat");
-        let fields: Vec<&str> = stat.rsplit(") ").next()?.split(' ').collect();
-        let ticks: f64 = fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;
-        newest = Some(ticks / 100.0);
-    }
-    newest
 }
