@@ -9,7 +9,6 @@ use blob::Blobs;
 use catalog::Catalog;
 use domain::{Id, id, template};
 use journal::Journal;
-use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -109,15 +108,24 @@ impl Engine {
 
     /// Takes up the runs that an earlier process left; gives the number of their sessions. They go on in the background.
     pub async fn recover(&self) -> Result<usize, Error> {
-        let unfinished = self.0.parts.journal.unfinished(self.0.parts.limits.waiting_max).await?;
-        let mut sessions = HashSet::new();
-        for run in unfinished {
-            // Runs of one session need not follow one another here.
-            if sessions.insert(run.key.clone()) {
-                self.0.clone().start(self.0.dispatch.grown(&run.key, true, None));
+        let mut sessions = 0;
+        let mut last = None;
+        let mut after = None;
+        loop {
+            let page = self.0.parts.journal.unfinished(after.as_ref(), journal::query::PAGE_ROWS_MAX).await?;
+            for run in page.rows {
+                // Runs of one session follow one another.
+                if last.as_ref() != Some(&run.key) {
+                    sessions += 1;
+                    self.0.clone().start(self.0.dispatch.grown(&run.key, true, None));
+                    last = Some(run.key);
+                }
+            }
+            after = page.next;
+            if after.is_none() {
+                return Ok(sessions);
             }
         }
-        Ok(sessions.len())
     }
 
     /// Watches what happens in a session between its records.

@@ -5,6 +5,9 @@ use domain::content::ContentRef;
 use domain::{Cost, Event, Id, RunStatus, Usage, id};
 use std::sync::Arc;
 
+/// The timer of a run that is parked.
+pub const PARK: &str = "park";
+
 /// One change to the index, applied in the record's own transaction.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
@@ -96,18 +99,33 @@ pub fn of(at_ms: u64, principal: Id<id::Principal>, event: &Event) -> Vec<Change
         Event::Submitted(body) => {
             vec![Change::Submitted { run: body.run, agent: body.agent.clone(), principal, at_ms }]
         }
-        Event::Resumed(body) => vec![Change::Status { run: body.run, status: RunStatus::Running, at_ms }],
+        Event::Resumed(body) => {
+            let status = Change::Status { run: body.run, status: RunStatus::Running, at_ms };
+            vec![status, Change::NotDue { run: body.run, kind: PARK.to_owned() }]
+        }
+        Event::Parked(body) => {
+            let (run, kind) = (body.run, PARK.to_owned());
+            let timer = match body.until_ms {
+                Some(at_ms) => Change::Due { run, kind, at_ms },
+                None => Change::NotDue { run, kind },
+            };
+            vec![Change::Status { run, status: body.waits_for.status(), at_ms }, timer]
+        }
         Event::InDoubt(body) => vec![Change::Status { run: body.run, status: RunStatus::NeedsResolution, at_ms }],
-        Event::Finished(body) => vec![Change::Finished(Box::new(Finish {
-            run: body.run,
-            status: body.status,
-            at_ms,
-            turns: body.turns,
-            tool_calls: body.tool_calls,
-            usage: body.usage,
-            cost: body.cost,
-            used_sandbox: body.used_sandbox,
-        }))],
+        Event::Finished(body) => {
+            let finish = Finish {
+                run: body.run,
+                status: body.status,
+                at_ms,
+                turns: body.turns,
+                tool_calls: body.tool_calls,
+                usage: body.usage,
+                cost: body.cost,
+                used_sandbox: body.used_sandbox,
+            };
+            let done = Change::Finished(Box::new(finish));
+            vec![done, Change::NotDue { run: body.run, kind: PARK.to_owned() }]
+        }
         Event::ArtifactSaved(body) => vec![Change::Artifact(Box::new(ArtifactChange {
             artifact: body.artifact,
             run: body.run,
@@ -117,7 +135,20 @@ pub fn of(at_ms: u64, principal: Id<id::Principal>, event: &Event) -> Vec<Change
             object: body.object.clone(),
             at_ms,
         }))],
-        Event::CancelRequested(_)
+        Event::Forked(_)
+        | Event::Reserved(_)
+        | Event::CancelRequested(_)
+        | Event::PauseRequested(_)
+        | Event::ResumeRequested(_)
+        | Event::Steered(_)
+        | Event::Voted(_)
+        | Event::Resolved(_)
+        | Event::Raised(_)
+        | Event::WorkspaceLost(_)
+        | Event::Deferred(_)
+        | Event::ScopeOpened(_)
+        | Event::CallAdded(_)
+        | Event::Checkpointed(_)
         | Event::WorkspaceChanged(_)
         | Event::SandboxOpened(_)
         | Event::SandboxClosed(_)

@@ -2,7 +2,9 @@
 
 use crate::contents::{self, Content, DataKey, DataKeys, Objects, Sealer, Wrap};
 use crate::hints::{Hints, Registry};
-use crate::query::{Head, PAGE_ROWS_MAX, Page, RunFilter, SessionCursor, StoredRecord, Unfinished, Verified};
+use crate::query::{
+    Head, PAGE_ROWS_MAX, Page, RunFilter, SessionCursor, StoredRecord, Unfinished, UnfinishedCursor, Verified,
+};
 use crate::store::Store;
 use crate::{Append, Appended, ArtifactRow, DueRow, Error, RunRow, SessionKey, SessionRow, link, memory, sqlite};
 use domain::{ContentRef, Id, id};
@@ -23,6 +25,28 @@ pub enum ContentsMode {
     Sealed,
     /// As they are, for those who want to read them with SQL (`contents: plain`).
     Plain,
+}
+
+/// Where the bytes of a database lie.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Disk {
+    /// In files of the machine, in a directory that is locked and made durable.
+    #[default]
+    System,
+    /// Behind an SQLite VFS that the caller has registered under this name. Every connection goes through it, the
+    /// directory is nothing but the beginning of the database's name, and no lock is taken.
+    Vfs(&'static str),
+}
+
+/// Who does a database's work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Threads {
+    /// A thread of its own writes, the runtime's blocking pool reads.
+    #[default]
+    Own,
+    /// The task that asks, at once: on one thread, what happens is then a function of the order in which tasks are
+    /// polled. Entries that are queued in one turn of the runtime share a commit all the same.
+    Inline,
 }
 
 /// The limits of a journal.
@@ -68,6 +92,10 @@ pub struct Config {
     pub contents: ContentsMode,
     /// Its limits.
     pub limits: Limits,
+    /// Where the database lies; says nothing to a journal in memory.
+    pub disk: Disk,
+    /// Who writes and reads it; says nothing to a journal in memory.
+    pub threads: Threads,
 }
 
 /// What a journal needs of the world.
@@ -116,8 +144,7 @@ impl Journal {
     pub fn open(directory: &Path, parts: Parts, config: Config) -> Result<Self, Error> {
         let hints = Registry::new(config.limits.hints_max);
         let data_keys = Arc::new(DataKeys::new(config.limits.data_keys_max));
-        let store =
-            sqlite::Sqlite::open(directory, parts.clock.clone(), config.limits, hints.clone(), data_keys.clone())?;
+        let store = sqlite::Sqlite::open(directory, parts.clock.clone(), &config, hints.clone(), data_keys.clone())?;
         Ok(Self::over(Box::new(store), hints, data_keys, parts, config.contents))
     }
 
@@ -309,9 +336,14 @@ impl Journal {
         self.inner.store.sessions(tenant, before, rows_max.clamp(1, PAGE_ROWS_MAX)).await
     }
 
-    /// Runs that have not ended, oldest first, of every tenant: what to take up at the start.
-    pub async fn unfinished(&self, rows_max: usize) -> Result<Vec<Unfinished>, Error> {
-        self.inner.store.unfinished(rows_max).await
+    /// Runs that have not ended, of every tenant, after `after`: what to take up at the start. By session, and within one
+    /// in the order in which they were asked for.
+    pub async fn unfinished(
+        &self,
+        after: Option<&UnfinishedCursor>,
+        rows_max: usize,
+    ) -> Result<Page<Unfinished, UnfinishedCursor>, Error> {
+        self.inner.store.unfinished(after, rows_max.clamp(1, PAGE_ROWS_MAX)).await
     }
 
     /// Files that a run left, in the order they were kept.

@@ -22,5 +22,5 @@ pub use contents::{Content, INLINE_BYTES_MAX, MemoryObjects, Objects, PlainWrap,
 pub use error::Error;
 pub use hints::{Hint, Hints};
 pub use index::{ArtifactRow, Change, DueRow, RunRow, SessionRow};
-pub use journal::{Config, ContentsMode, Health, Journal, Limits, Parts};
+pub use journal::{Config, ContentsMode, Disk, Health, Journal, Limits, Parts, Threads};
 pub use query::{Head, Page, RunFilter, StoredRecord, Verified};

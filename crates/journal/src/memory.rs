@@ -5,7 +5,9 @@ use crate::contents::{DataKeys, Stored};
 use crate::error::ID_TAKEN;
 use crate::hints::{Hint, Registry};
 use crate::index::{self, Change, Finish};
-use crate::query::{Head, PAGE_BYTES_MAX, Page, RunFilter, SessionCursor, StoredRecord, Unfinished};
+use crate::query::{
+    self, Head, PAGE_BYTES_MAX, Page, RunFilter, SessionCursor, StoredRecord, Unfinished, UnfinishedCursor,
+};
 use crate::store::Store;
 use crate::{Append, Appended, ArtifactRow, DueRow, Error, Existing, Health, RunRow, SessionKey, SessionRow, link};
 use async_trait::async_trait;
@@ -368,16 +370,20 @@ impl Store for Memory {
         })
     }
 
-    async fn unfinished(&self, rows_max: usize) -> Result<Vec<Unfinished>, Error> {
+    async fn unfinished(
+        &self,
+        after: Option<&UnfinishedCursor>,
+        rows_max: usize,
+    ) -> Result<Page<Unfinished, UnfinishedCursor>, Error> {
         self.read(|state| {
-            let mut rows: Vec<_> = state.runs.values().filter(|row| row.finished_ms.is_none()).collect();
-            rows.sort_by_key(|row| (row.created_ms, row.run));
-            let unfinished = |row: &RunRow| Unfinished {
+            let open = state.runs.values().filter(|row| row.finished_ms.is_none()).map(|row| Unfinished {
                 key: SessionKey::new(row.tenant.clone(), row.session),
                 run: row.run,
                 submitted_position: row.submitted_position,
-            };
-            rows.into_iter().take(rows_max).map(unfinished).collect()
+            });
+            let mut rows: Vec<_> = open.filter(|row| after.is_none_or(|after| row.cursor() > *after)).collect();
+            rows.sort_by_key(Unfinished::cursor);
+            query::page(rows, rows_max, Unfinished::cursor)
         })
     }
 

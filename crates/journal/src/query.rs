@@ -47,6 +47,14 @@ impl StoredRecord {
     }
 }
 
+/// Cuts rows, of which one more than wanted was asked for, down to a page.
+pub(crate) fn page<T, C>(mut rows: Vec<T>, rows_max: usize, cursor: impl FnOnce(&T) -> C) -> Page<T, C> {
+    let more = rows.len() > rows_max;
+    rows.truncate(rows_max);
+    let next = rows.last().filter(|_| more).map(cursor);
+    Page { rows, next }
+}
+
 /// A bounded part of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page<T, C> {
@@ -140,5 +148,21 @@ pub struct Unfinished {
     /// The run.
     pub run: Id<id::Run>,
     /// Position of its `submitted`.
+    pub submitted_position: u64,
+}
+
+impl Unfinished {
+    /// Where it stands in the list of unfinished runs.
+    pub fn cursor(&self) -> UnfinishedCursor {
+        UnfinishedCursor { key: self.key.clone(), submitted_position: self.submitted_position }
+    }
+}
+
+/// A run's whereabouts in the list of unfinished runs: by session, and within one in the order they were asked for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UnfinishedCursor {
+    /// The session.
+    pub key: SessionKey,
+    /// Position of the run's `submitted`.
     pub submitted_position: u64,
 }

@@ -1,4 +1,4 @@
-//! The log in one SQLite file: one writer thread that owns the only connection which writes, groups entries of many
+//! The log in one SQLite file: one writer that owns the only connection which writes, groups entries of many
 //! sessions into one commit (WAL, `synchronous=FULL`) and answers after it; a few connections that only read.
 //!
 //! Nothing here scans at the start: a journal of 100,000 sessions opens as fast as an empty one.
@@ -12,13 +12,16 @@ mod writer;
 
 use crate::contents::{DataKeys, Stored};
 use crate::hints::Registry;
-use crate::query::{Head, Page, RunFilter, SessionCursor, StoredRecord, Unfinished};
+use crate::query::{Head, Page, RunFilter, SessionCursor, StoredRecord, Unfinished, UnfinishedCursor};
 use crate::store::Store;
-use crate::{Append, Appended, ArtifactRow, DueRow, Error, Health, Limits, RunRow, SessionKey, SessionRow};
+use crate::{
+    Append, Appended, ArtifactRow, Config, Disk, DueRow, Error, Health, RunRow, SessionKey, SessionRow, Threads,
+};
 use async_trait::async_trait;
 use domain::{Id, id};
 use parking_lot::Mutex;
 use readers::Readers;
+use schema::Database;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -34,43 +37,80 @@ pub(crate) struct Sqlite {
     room_bytes: Arc<Semaphore>,
     shared: Arc<Shared>,
     readers: Readers,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    hands: Hands,
     boot: u64,
+}
+
+/// Whose hands the writer is in; nobody's any more once it is closed.
+#[derive(Debug)]
+enum Hands {
+    Own(Mutex<Option<JoinHandle<()>>>),
+    Inline(Mutex<Option<Box<Writer>>>),
 }
 
 impl Sqlite {
     pub(crate) fn open(
         directory: &Path,
         clock: Clock,
-        limits: Limits,
+        config: &Config,
         hints: Arc<Registry>,
         data_keys: Arc<DataKeys>,
     ) -> Result<Self, Error> {
-        let lock = directory::lock(directory)?;
-        let file = directory::database_file(directory)?;
-        let mut connection = schema::connect(&file)?;
+        let Config { limits, disk, threads, .. } = *config;
+        let (lock, file) = match disk {
+            Disk::System => (Some(directory::lock(directory)?), directory::database_file(directory)?),
+            Disk::Vfs(_) => (None, directory.join(directory::DATABASE)),
+        };
+        let database = Database { file, disk };
+        let mut connection = schema::connect(&database)?;
         let boot = schema::prepare(&mut connection)?;
         let commit_id = schema::last_commit(&connection)?;
         let shared = Arc::new(Shared::new(commit_id));
         let (queue, jobs) = mpsc::channel(limits.queue_entries_max.max(1));
         let writer = Writer::new(connection, jobs, commit_id, clock, limits, hints, data_keys, shared.clone(), lock);
-        let thread =
-            std::thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run()).map_err(Error::io)?;
+        let hands = match threads {
+            Threads::Own => {
+                let thread = std::thread::Builder::new().name("journal".to_owned());
+                Hands::Own(Mutex::new(Some(thread.spawn(move || writer.run()).map_err(Error::io)?)))
+            }
+            Threads::Inline => Hands::Inline(Mutex::new(Some(Box::new(writer)))),
+        };
         Ok(Self {
             queue,
             room_bytes: Arc::new(Semaphore::new(limits.queue_bytes_max)),
             shared,
-            readers: Readers::new(file, limits.readers_max),
-            thread: Mutex::new(Some(thread)),
+            readers: Readers::new(database, limits.readers_max, threads),
+            hands,
             boot,
         })
     }
 
+    /// Queues a job and waits for its answer.
+    async fn ask<T>(&self, job: Job, answer: oneshot::Receiver<Result<T, Error>>) -> Result<T, Error> {
+        if self.queue.capacity() == 0 {
+            self.drain();
+        }
+        self.queue.send(job).await.map_err(|_| Error::Closed)?;
+        if matches!(self.hands, Hands::Inline(_)) {
+            // Whoever is ready in this turn of the runtime queues as well, and the first one to come back commits for all.
+            tokio::task::yield_now().await;
+            self.drain();
+        }
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Does what is queued, when nobody else does it: callers that went away may have left something behind.
+    fn drain(&self) {
+        if let Hands::Inline(writer) = &self.hands
+            && let Some(writer) = writer.lock().as_mut()
+        {
+            writer.drain();
+        }
+    }
+
     async fn erase(&self, key: &SessionKey, item: Option<Id<id::Content>>) -> Result<Erased, Error> {
         let (reply, answer) = oneshot::channel();
-        let job = Job::Erase { key: key.clone(), item, reply };
-        self.queue.send(job).await.map_err(|_| Error::Closed)?;
-        answer.await.map_err(|_| Error::Closed)?
+        self.ask(Job::Erase { key: key.clone(), item, reply }, answer).await
     }
 }
 
@@ -91,24 +131,36 @@ impl Store for Sqlite {
 
     async fn close(&self) -> Result<(), Error> {
         self.readers.close();
-        // A writer that is gone already needs no telling.
-        let _ = self.queue.send(Job::Close).await;
-        let thread = self.thread.lock().take();
-        let Some(thread) = thread else {
-            return Ok(());
-        };
-        let joined = tokio::task::spawn_blocking(move || thread.join()).await.map_err(Error::io)?;
-        joined.map_err(|_| Error::io("the writer panicked"))
+        match &self.hands {
+            Hands::Own(thread) => {
+                // A writer that is gone already needs no telling.
+                let _ = self.queue.send(Job::Close).await;
+                let thread = thread.lock().take();
+                let Some(thread) = thread else {
+                    return Ok(());
+                };
+                let joined = tokio::task::spawn_blocking(move || thread.join()).await.map_err(Error::io)?;
+                joined.map_err(|_| Error::io("the writer panicked"))
+            }
+            Hands::Inline(writer) => {
+                if let Some(mut writer) = writer.lock().take() {
+                    writer.drain();
+                    writer.checkpoint();
+                }
+                Ok(())
+            }
+        }
     }
 
     async fn append(&self, entry: Append) -> Result<Appended, Error> {
         // An entry is at most APPEND_BYTES_MAX, far below 4 GiB.
         let weight_bytes = u32::try_from(entry.weight_bytes()).unwrap_or(u32::MAX);
+        if self.room_bytes.available_permits() < entry.weight_bytes() {
+            self.drain();
+        }
         let room = self.room_bytes.clone().acquire_many_owned(weight_bytes).await.map_err(|_| Error::Closed)?;
         let (reply, answer) = oneshot::channel();
-        let job = Job::Append { entry: Box::new(entry), room, reply };
-        self.queue.send(job).await.map_err(|_| Error::Closed)?;
-        answer.await.map_err(|_| Error::Closed)?
+        self.ask(Job::Append { entry: Box::new(entry), room, reply }, answer).await
     }
 
     async fn erase_item(&self, key: &SessionKey, item: Id<id::Content>) -> Result<Option<Stored>, Error> {
@@ -121,8 +173,7 @@ impl Store for Sqlite {
 
     async fn rebuild_index(&self) -> Result<u64, Error> {
         let (reply, answer) = oneshot::channel();
-        self.queue.send(Job::RebuildIndex { reply }).await.map_err(|_| Error::Closed)?;
-        answer.await.map_err(|_| Error::Closed)?
+        self.ask(Job::RebuildIndex { reply }, answer).await
     }
 
     async fn head(&self, key: &SessionKey) -> Result<Head, Error> {
@@ -176,8 +227,13 @@ impl Store for Sqlite {
         self.readers.read(move |connection| read::sessions(connection, &tenant, before, rows_max)).await
     }
 
-    async fn unfinished(&self, rows_max: usize) -> Result<Vec<Unfinished>, Error> {
-        self.readers.read(move |connection| read::unfinished(connection, rows_max)).await
+    async fn unfinished(
+        &self,
+        after: Option<&UnfinishedCursor>,
+        rows_max: usize,
+    ) -> Result<Page<Unfinished, UnfinishedCursor>, Error> {
+        let after = after.cloned();
+        self.readers.read(move |connection| read::unfinished(connection, after.as_ref(), rows_max)).await
     }
 
     async fn artifacts(&self, tenant: &Arc<str>, run: Id<id::Run>, rows_max: usize) -> Result<Vec<ArtifactRow>, Error> {

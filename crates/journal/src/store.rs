@@ -1,7 +1,7 @@
 //! What a store does. One contract suite (`tests/contract.rs`) runs over all of them.
 
 use crate::contents::Stored;
-use crate::query::{Head, Page, RunFilter, SessionCursor, StoredRecord, Unfinished};
+use crate::query::{Head, Page, RunFilter, SessionCursor, StoredRecord, Unfinished, UnfinishedCursor};
 use crate::{Append, Appended, ArtifactRow, DueRow, Error, Health, RunRow, SessionKey, SessionRow};
 use async_trait::async_trait;
 use domain::{Id, id};
@@ -45,7 +45,11 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
         before: Option<SessionCursor>,
         rows_max: usize,
     ) -> Result<Page<SessionRow, SessionCursor>, Error>;
-    async fn unfinished(&self, rows_max: usize) -> Result<Vec<Unfinished>, Error>;
+    async fn unfinished(
+        &self,
+        after: Option<&UnfinishedCursor>,
+        rows_max: usize,
+    ) -> Result<Page<Unfinished, UnfinishedCursor>, Error>;
     async fn artifacts(&self, tenant: &Arc<str>, run: Id<id::Run>, rows_max: usize) -> Result<Vec<ArtifactRow>, Error>;
     async fn artifact(&self, tenant: &Arc<str>, artifact: Id<id::Artifact>) -> Result<Option<ArtifactRow>, Error>;
     async fn due(&self, until_ms: u64, rows_max: usize) -> Result<Vec<DueRow>, Error>;

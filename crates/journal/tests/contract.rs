@@ -302,7 +302,8 @@ async fn runs_are_indexed_with_their_records() {
         write(&journal, input(&session(2), &submitted(run(3), 30, "maya", nothing()))).await;
         let status = async |n| journal.run(&tenant, run(n)).await.unwrap().unwrap().status;
         assert_eq!((status(1).await, status(2).await), (RunStatus::Running, RunStatus::Queued), "{name}");
-        let unfinished: Vec<_> = journal.unfinished(10).await.unwrap().into_iter().map(|row| row.run).collect();
+        let unfinished: Vec<_> =
+            journal.unfinished(None, 10).await.unwrap().rows.into_iter().map(|row| row.run).collect();
         assert_eq!(unfinished, [run(1), run(2), run(3)], "{name}");
 
         let doubt = domain::record::InDoubt { run: run(1), call: Id::from_bytes([1; 16]) };
@@ -455,7 +456,12 @@ async fn the_index_can_be_made_anew_from_the_records() {
         let lists = async || {
             let runs = journal.runs(&tenant, RunFilter::default(), None, 100).await.unwrap();
             let sessions = journal.sessions(&tenant, None, 100).await.unwrap();
-            (runs, sessions, journal.unfinished(100).await.unwrap(), journal.artifacts(&tenant, run(4)).await.unwrap())
+            (
+                runs,
+                sessions,
+                journal.unfinished(None, 100).await.unwrap(),
+                journal.artifacts(&tenant, run(4)).await.unwrap(),
+            )
         };
         let before = lists().await;
         assert_eq!((before.0.rows.len(), before.1.rows.len(), before.3.len()), (12, 3, 1), "{name}");

@@ -87,7 +87,17 @@ impl App {
     /// # Errors
     /// When the journal can't be read.
     pub async fn unfinished(&self) -> Result<Vec<Unfinished>, Error> {
-        Ok(self.service.journal.unfinished(UNFINISHED_MAX).await?)
+        let mut rows = Vec::new();
+        let mut after = None;
+        while rows.len() < UNFINISHED_MAX {
+            let page = self.service.journal.unfinished(after.as_ref(), UNFINISHED_MAX - rows.len()).await?;
+            rows.extend(page.rows);
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        Ok(rows)
     }
 
     /// Takes up every run that an earlier process left; gives the number of their sessions. They go on in the background.

@@ -6,6 +6,9 @@ use std::io::{ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+/// The database's name in its directory.
+pub(crate) const DATABASE: &str = "journal.db";
+
 /// A held lock on a data directory; given back when it is dropped or the process dies.
 #[derive(Debug)]
 pub(crate) struct Lock(#[expect(dead_code, reason = "held, not used")] File);
@@ -34,7 +37,7 @@ pub(crate) fn lock(directory: &Path) -> Result<Lock, Error> {
 
 /// The database file, made (0600) when it is not there, and its name durable.
 pub(crate) fn database_file(directory: &Path) -> Result<PathBuf, Error> {
-    let path = directory.join("journal.db");
+    let path = directory.join(DATABASE);
     let missing = path.metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound);
     let file = open(&path)?;
     file.set_permissions(Permissions::from_mode(0o600)).map_err(Error::io)?;

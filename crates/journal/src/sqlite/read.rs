@@ -1,7 +1,9 @@
 //! The questions in SQL.
 
 use crate::contents::{Form, Stored};
-use crate::query::{Head, PAGE_BYTES_MAX, Page, RunFilter, SessionCursor, StoredRecord, Unfinished};
+use crate::query::{
+    self, Head, PAGE_BYTES_MAX, Page, RunFilter, SessionCursor, StoredRecord, Unfinished, UnfinishedCursor,
+};
 use crate::{ArtifactRow, DueRow, Error, RunRow, SessionKey, SessionRow};
 use domain::{Cost, Digest, Id, RunStatus, Usage, id};
 use rusqlite::types::Type;
@@ -176,24 +178,31 @@ pub(crate) fn sessions(
         .query_map(params![&**tenant, created_ms, before.session.as_bytes(), rows_max.saturating_add(1)], |row| {
             session_row(tenant, row)
         })?;
-    let mut rows = rows.collect::<Result<Vec<_>, _>>()?;
-    let more = rows.len() > rows_max;
-    rows.truncate(rows_max);
-    let next = rows.last().filter(|_| more).map(SessionRow::cursor);
-    Ok(Page { rows, next })
+    Ok(query::page(rows.collect::<Result<_, _>>()?, rows_max, SessionRow::cursor))
 }
 
-pub(crate) fn unfinished(connection: &Connection, rows_max: usize) -> Result<Vec<Unfinished>, Error> {
+pub(crate) fn unfinished(
+    connection: &Connection,
+    after: Option<&UnfinishedCursor>,
+    rows_max: usize,
+) -> Result<Page<Unfinished, UnfinishedCursor>, Error> {
     let mut open = connection.prepare_cached(
         "SELECT tenant, session, run, submitted_position FROM runs INDEXED BY runs_open
-         WHERE finished_ms IS NULL ORDER BY created_ms, run LIMIT ?1",
+         WHERE finished_ms IS NULL AND (tenant, session, submitted_position) > (?1, ?2, ?3)
+         ORDER BY tenant, session, submitted_position LIMIT ?4",
     )?;
-    let rows = open.query_map([rows_max], |row| {
+    let (tenant, session, position) =
+        after.map_or(("", &[][..], -1), |UnfinishedCursor { key, submitted_position }| {
+            let position = i64::try_from(*submitted_position).unwrap_or(i64::MAX);
+            (&*key.tenant, &key.session.as_bytes()[..], position)
+        });
+    // One more than asked for tells whether there is a next page.
+    let rows = open.query_map(params![tenant, session, position, rows_max.saturating_add(1)], |row| {
         let tenant: Arc<str> = row.get(0)?;
         let key = SessionKey::new(tenant, id(row, 1)?);
         Ok(Unfinished { key, run: id(row, 2)?, submitted_position: row.get(3)? })
     })?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    Ok(query::page(rows.collect::<Result<_, _>>()?, rows_max, Unfinished::cursor))
 }
 
 const ARTIFACT: &str = "SELECT artifact, run, session, position, name, media, bytes, object, created_ms

@@ -1,11 +1,11 @@
-//! A bounded number of connections that only read, opened when first needed, used on the blocking pool.
+//! A bounded number of connections that only read, opened when first needed, used on the blocking pool or, inline, by
+//! the task that asks.
 
-use crate::Error;
-use crate::sqlite::schema;
+use crate::sqlite::schema::{self, Database};
+use crate::{Error, Threads};
 use parking_lot::Mutex;
 use rusqlite::Connection;
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
@@ -13,10 +13,11 @@ use tokio::sync::Semaphore;
 pub(crate) struct Readers {
     pool: Arc<Pool>,
     permits: Arc<Semaphore>,
+    threads: Threads,
 }
 
 struct Pool {
-    file: PathBuf,
+    database: Database,
     /// `None` once closed.
     idle: Mutex<Option<Vec<Connection>>>,
 }
@@ -28,9 +29,9 @@ impl fmt::Debug for Readers {
 }
 
 impl Readers {
-    pub(crate) fn new(file: PathBuf, readers_max: usize) -> Self {
-        let pool = Pool { file, idle: Mutex::new(Some(Vec::new())) };
-        Self { pool: Arc::new(pool), permits: Arc::new(Semaphore::new(readers_max.max(1))) }
+    pub(crate) fn new(database: Database, readers_max: usize, threads: Threads) -> Self {
+        let pool = Pool { database, idle: Mutex::new(Some(Vec::new())) };
+        Self { pool: Arc::new(pool), permits: Arc::new(Semaphore::new(readers_max.max(1))), threads }
     }
 
     /// Reads with a connection of its own. A statement sees one state of the log.
@@ -38,15 +39,13 @@ impl Readers {
         &self,
         read: impl FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
+        if self.threads == Threads::Inline {
+            return self.pool.read(read);
+        }
         let permit = self.permits.clone().acquire_owned().await.map_err(|_| Error::Closed)?;
         let pool = self.pool.clone();
         let done = tokio::task::spawn_blocking(move || {
-            let connection = pool.take()?;
-            let answer = read(&connection);
-            // One that failed may be broken: it is closed instead.
-            if answer.is_ok() {
-                pool.give_back(connection);
-            }
+            let answer = pool.read(read);
             drop(permit);
             answer
         });
@@ -61,12 +60,22 @@ impl Readers {
 }
 
 impl Pool {
+    fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
+        let connection = self.take()?;
+        let answer = read(&connection);
+        // One that failed may be broken: it is closed instead.
+        if answer.is_ok() {
+            self.give_back(connection);
+        }
+        answer
+    }
+
     fn take(&self) -> Result<Connection, Error> {
         let idle = match self.idle.lock().as_mut() {
             None => return Err(Error::Closed),
             Some(idle) => idle.pop(),
         };
-        idle.map_or_else(|| schema::connect_reader(&self.file), Ok)
+        idle.map_or_else(|| schema::connect_reader(&self.database), Ok)
     }
 
     fn give_back(&self, connection: Connection) {

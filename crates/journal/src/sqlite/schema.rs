@@ -4,9 +4,9 @@
 //! with a unique index: rows of many sessions that share a commit go to the same last pages, and rows too long for an
 //! index tree do not spill. The short, hot or sorted tables are `WITHOUT ROWID`.
 
-use crate::Error;
+use crate::{Disk, Error};
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// The schema that this program writes.
@@ -92,12 +92,34 @@ SELECT tenant, 'ses_' || lower(hex(session)) AS session, position,
 FROM records;
 ";
 
+/// A database and the way to it.
+#[derive(Clone, Debug)]
+pub(crate) struct Database {
+    pub(crate) file: PathBuf,
+    pub(crate) disk: Disk,
+}
+
+impl Database {
+    fn open(&self, flags: OpenFlags) -> Result<Connection, Error> {
+        let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = match self.disk {
+            Disk::System => Connection::open_with_flags(&self.file, flags)?,
+            Disk::Vfs(vfs) => Connection::open_with_flags_and_vfs(&self.file, flags, vfs)?,
+        };
+        connection.busy_timeout(Duration::from_millis(BUSY_MS))?;
+        Ok(connection)
+    }
+}
+
 /// The connection that writes. `secure_delete` is on all the time: pages that a growing table moves rows out of must not
 /// keep copies that a later erasure can't reach.
-pub(crate) fn connect(file: &Path) -> Result<Connection, Error> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(file, flags)?;
-    connection.busy_timeout(Duration::from_millis(BUSY_MS))?;
+pub(crate) fn connect(database: &Database) -> Result<Connection, Error> {
+    let flags = match database.disk {
+        // The file is there: it was made with the right mode.
+        Disk::System => OpenFlags::SQLITE_OPEN_READ_WRITE,
+        Disk::Vfs(_) => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
+    };
+    let connection = database.open(flags)?;
     connection.set_prepared_statement_cache_capacity(64);
     connection.execute_batch(
         "PRAGMA page_size = 4096;
@@ -114,10 +136,8 @@ pub(crate) fn connect(file: &Path) -> Result<Connection, Error> {
 }
 
 /// A connection that reads.
-pub(crate) fn connect_reader(file: &Path) -> Result<Connection, Error> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(file, flags)?;
-    connection.busy_timeout(Duration::from_millis(BUSY_MS))?;
+pub(crate) fn connect_reader(database: &Database) -> Result<Connection, Error> {
+    let connection = database.open(OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     connection.set_prepared_statement_cache_capacity(32);
     connection.execute_batch("PRAGMA temp_store = MEMORY; PRAGMA cache_size = -1024;")?;
     Ok(connection)

@@ -91,8 +91,8 @@ pub(crate) struct Writer {
     hints: Arc<Registry>,
     data_keys: Arc<DataKeys>,
     shared: Arc<Shared>,
-    // Given back last, when the connection is closed.
-    _lock: Lock,
+    // Given back last, when the connection is closed. None behind a VFS, which no other process can reach.
+    _lock: Option<Lock>,
 }
 
 impl Writer {
@@ -106,7 +106,7 @@ impl Writer {
         hints: Arc<Registry>,
         data_keys: Arc<DataKeys>,
         shared: Arc<Shared>,
-        lock: Lock,
+        lock: Option<Lock>,
     ) -> Self {
         let heads = Heads::new(limits.heads_max);
         let pruned_ms = clock.monotonic_ms();
@@ -117,27 +117,41 @@ impl Writer {
     pub(crate) fn run(mut self) {
         let mut next = None;
         while let Some(job) = next.take().or_else(|| self.jobs.blocking_recv()) {
-            match job {
-                Job::Append { entry, room, reply } => {
-                    let (group, after) = self.gather(Pending { entry, reply, _room: room });
-                    next = after;
-                    self.commit(group);
-                }
-                Job::Erase { key, item, reply } => {
-                    let erased = self.erase(&key, item);
-                    // Whoever asked may have gone; it is erased all the same.
-                    let _ = reply.send(erased);
-                }
-                Job::RebuildIndex { reply } => {
-                    let read = self.transaction(|writer| apply::rebuild_index(&writer.connection));
-                    // Whoever asked may have gone; the index is there all the same.
-                    let _ = reply.send(read);
-                }
-                // Nothing new is taken; what was taken is still written.
-                Job::Close => self.jobs.close(),
-            }
+            next = self.take(job);
         }
         self.checkpoint();
+    }
+
+    /// Does what is queued now, on the thread of the caller.
+    pub(crate) fn drain(&mut self) {
+        let mut next = None;
+        while let Some(job) = next.take().or_else(|| self.jobs.try_recv().ok()) {
+            next = self.take(job);
+        }
+    }
+
+    /// Does a job, and gives the one that its group left over.
+    fn take(&mut self, job: Job) -> Option<Job> {
+        match job {
+            Job::Append { entry, room, reply } => {
+                let (group, after) = self.gather(Pending { entry, reply, _room: room });
+                self.commit(group);
+                return after;
+            }
+            Job::Erase { key, item, reply } => {
+                let erased = self.erase(&key, item);
+                // Whoever asked may have gone; it is erased all the same.
+                let _ = reply.send(erased);
+            }
+            Job::RebuildIndex { reply } => {
+                let read = self.transaction(|writer| apply::rebuild_index(&writer.connection));
+                // Whoever asked may have gone; the index is there all the same.
+                let _ = reply.send(read);
+            }
+            // Nothing new is taken; what was taken is still written.
+            Job::Close => self.jobs.close(),
+        }
+        None
     }
 
     /// Takes what waits, up to the limits of a group. A job of another kind ends the group and comes next.
@@ -277,7 +291,7 @@ impl Writer {
 
     /// Moves the write-ahead log into the database. A reader in the middle of a statement may hold a part of it back
     /// until the next one, so a failure is no fault.
-    fn checkpoint(&self) {
+    pub(crate) fn checkpoint(&self) {
         let done = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         if let Err(error) = done {
             tracing::warn!(%error, "checkpoint failed");

@@ -74,7 +74,7 @@ pub(crate) fn submitted(run: Id<id::Run>, at_ms: u64, agent: &str, message: Cont
         run,
         agent: agent.to_owned(),
         closure: Digest::of(b"closure"),
-        message,
+        message: Some(message),
         session_name: None,
         idempotency: None,
         limits: Limits::default(),
@@ -89,7 +89,7 @@ pub(crate) fn nothing() -> ContentRef {
 }
 
 pub(crate) fn cancel(run: Id<id::Run>) -> Draft {
-    draft(NOW_MS, Event::CancelRequested(domain::record::CancelRequested { run }))
+    draft(NOW_MS, Event::CancelRequested(domain::record::CancelRequested { run, when: domain::record::When::Now }))
 }
 
 pub(crate) fn finished(run: Id<id::Run>, at_ms: u64, status: RunStatus) -> Draft {
