@@ -53,6 +53,20 @@ impl Clock {
         }
     }
 
+    /// Time that only grows, that goes on while the machine sleeps, and that no process can set: what a lease is measured by.
+    /// Its origin is the machine's start, so it is comparable between processes of one machine.
+    #[cfg(target_os = "linux")]
+    pub fn boottime(&self) -> Duration {
+        match &self.0 {
+            Source::System { .. } => {
+                let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+                // The kernel gives neither part below zero.
+                Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
+            }
+            Source::Manual(at) => Duration::from_millis(at.load(Ordering::Relaxed)),
+        }
+    }
+
     /// Moves a manual clock; the machine's clock is left alone.
     pub fn advance(&self, by: Duration) {
         if let Source::Manual(at) = &self.0 {
@@ -76,5 +90,13 @@ mod tests {
         assert_eq!(clock.wall_ms(), 1_000);
         twin.advance(Duration::from_millis(5));
         assert_eq!((clock.wall_ms(), clock.monotonic_ms()), (1_005, 1_005));
+        assert_eq!(clock.boottime(), Duration::from_millis(1_005));
+    }
+
+    #[test]
+    fn the_machine_counts_from_its_start() {
+        let clock = Clock::system();
+        let before = clock.boottime();
+        assert!(before > Duration::ZERO && clock.boottime() >= before);
     }
 }

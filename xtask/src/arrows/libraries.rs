@@ -50,6 +50,12 @@ const ONLY: &[Only] = &[
         reason: "people write declarations, transcripts, keys and secrets; everything else is JSON",
     },
     Only { library: "seccompiler", rooms: &["jail"], reason: "the walls are built in one place" },
+    Only {
+        library: "tokio-postgres",
+        rooms: &["journal"],
+        reason: "the journal's store; it dials what the operator named, with the trust that `net` configures",
+    },
+    Only { library: "tokio-postgres-rustls", rooms: &["journal"], reason: "as `tokio-postgres`" },
     Only { library: "tracing-subscriber", rooms: &["topside"], reason: "only the binary decides where logs go" },
 ];
 
