@@ -98,7 +98,7 @@ impl Driver {
     async fn start(inner: Arc<Inner>, job: Job) -> Result<Self, Error> {
         let Job { key, wake, seed, .. } = job;
         let heard = wake.count();
-        let epoch = inner.parts.journal.claim(&key).await?;
+        let epoch = inner.parts.journal.claim(&key).await?.epoch;
         let sealer = inner.parts.journal.sealer(&key).await?;
         let (mut base, mut memory) = (Session::default(), Memory::default());
         match seed {

@@ -94,6 +94,39 @@ pub enum Error {
         /// Why.
         reason: Arc<str>,
     },
+    /// Another worker has claimed the session and is alive.
+    #[error("the session is held by worker `{by}`")]
+    Held {
+        /// The worker's name.
+        by: Arc<str>,
+        /// Until when its lease runs, by the database's clock, in milliseconds since the Unix epoch.
+        until_ms: u64,
+    },
+    /// The worker is no more: its lease ran out and others may have taken what it held.
+    #[error("the worker's lease has run out; hint: stop its drivers and join again")]
+    WorkerLost,
+    /// The database can't be reached, or does not let us in.
+    #[error("the database cannot be reached: {reason}")]
+    Unreachable {
+        /// Why; without the password.
+        reason: Arc<str>,
+    },
+    /// The database's URL can't be used.
+    #[error("the database url: {reason}")]
+    Url {
+        /// What is wrong with it; without the password.
+        reason: Arc<str>,
+    },
+    /// The database would lose what it has acknowledged.
+    #[error("the database has `{setting} = {found}`; hint: set it to `{wanted}`")]
+    Unsafe {
+        /// The database's setting.
+        setting: &'static str,
+        /// Its value.
+        found: Arc<str>,
+        /// What it must be.
+        wanted: &'static str,
+    },
     /// The journal is closed.
     #[error("the journal is closed")]
     Closed,
@@ -120,6 +153,11 @@ impl Error {
             Self::Record { error, .. } => error.code(),
             Self::Key { .. } => "journal_key",
             Self::Objects { .. } => "journal_objects",
+            Self::Held { .. } => "session_held",
+            Self::WorkerLost => "worker_lost",
+            Self::Unreachable { .. } => "database_unreachable",
+            Self::Url { .. } => "database_url",
+            Self::Unsafe { .. } => "database_unsafe",
             Self::Closed => "journal_closed",
         }
     }

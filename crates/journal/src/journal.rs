@@ -1,5 +1,7 @@
 //! The handle: checks what comes in, puts large contents away first, asks the store, checks what comes out.
 
+use crate::append::Fence;
+use crate::claims::{Backend, Claim, Lease, Local, Ready, Release, Worker, WorkerSpec};
 use crate::contents::{self, Content, DataKey, DataKeys, Objects, Sealer, Wrap};
 use crate::hints::{Hints, Registry};
 use crate::query::{
@@ -8,14 +10,11 @@ use crate::query::{
 use crate::store::Store;
 use crate::{Append, Appended, ArtifactRow, DueRow, Error, RunRow, SessionKey, SessionRow, link, memory, sqlite};
 use domain::{ContentRef, Id, id};
+use parking_lot::Mutex;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use stdx::{Clock, Random};
 use zeroize::Zeroize;
-
-/// Bits of an epoch that count claims within one life of the process; the bits above are the boot number.
-const CLAIM_BITS: u32 = 36;
 
 /// Whether contents are sealed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -133,7 +132,8 @@ struct Inner {
     store: Box<dyn Store>,
     hints: Arc<Registry>,
     data_keys: Arc<DataKeys>,
-    claims: AtomicU64,
+    local: Local,
+    worker: Mutex<Option<Worker>>,
     contents: ContentsMode,
     parts: Parts,
 }
@@ -163,8 +163,9 @@ impl Journal {
         parts: Parts,
         contents: ContentsMode,
     ) -> Self {
-        let claims = AtomicU64::new(store.boot() << CLAIM_BITS);
-        Self { inner: Arc::new(Inner { store, hints, data_keys, claims, contents, parts }) }
+        let local = Local::new(store.boot());
+        let worker = Mutex::default();
+        Self { inner: Arc::new(Inner { store, hints, data_keys, local, worker, contents, parts }) }
     }
 
     /// Ends the journal: what is queued is written, subscriptions end, the lock is given back.
@@ -184,13 +185,106 @@ impl Journal {
         self.inner.store.boot()
     }
 
-    /// Claims a session for a driver: an epoch above all that were ever given for it. Nothing is written: one process
-    /// owns the data directory, so the boot number, which is durable before anything else, and a counter within this
-    /// life order every claim. The epoch becomes the session's with the driver's first append, and fences every driver
-    /// before it from then on.
-    #[expect(clippy::unused_async, reason = "stores that are shared by processes must ask the database")]
-    pub async fn claim(&self, _key: &SessionKey) -> Result<u64, Error> {
-        Ok(self.inner.claims.fetch_add(1, Ordering::Relaxed) + 1)
+    /// Which store keeps it.
+    pub fn backend(&self) -> Backend {
+        self.inner.store.backend()
+    }
+
+    /// Makes this process a worker; from then on its claims are that worker's, and its lease runs. The worker before, if
+    /// there was one, is left to its end. On a journal that one process owns the lease never ends.
+    pub async fn join(&self, spec: WorkerSpec) -> Result<Worker, Error> {
+        let Inner { store, local, parts, .. } = &*self.inner;
+        let worker = match store.claims() {
+            None => Worker::new(local.join(), spec, Lease::endless(parts.clock.clone())),
+            Some(claims) => {
+                let lease = Lease::new(parts.clock.clone());
+                let sent_ms = lease.now_ms();
+                let id = claims.join(&spec).await?;
+                lease.extend(sent_ms, spec.lease_ms);
+                Worker::new(id, spec, lease)
+            }
+        };
+        *self.inner.worker.lock() = Some(worker.clone());
+        Ok(worker)
+    }
+
+    /// Keeps a worker's lease, and with it every session it holds. To be called three times within a lease.
+    /// [`Error::WorkerLost`]: others may have taken what it held.
+    pub async fn beat(&self, worker: &Worker) -> Result<(), Error> {
+        let Some(claims) = self.inner.store.claims() else {
+            return Ok(());
+        };
+        let sent_ms = worker.lease().now_ms();
+        let beaten = claims.beat(worker.id(), worker.lease_ms()).await;
+        match &beaten {
+            Ok(()) => worker.lease().extend(sent_ms, worker.lease_ms()),
+            Err(Error::WorkerLost) => worker.lease().lose(),
+            Err(_) => {}
+        }
+        beaten
+    }
+
+    /// Gives everything back that a worker holds; others may claim it at once. To be called when its drivers have stopped.
+    pub async fn leave(&self, worker: &Worker) -> Result<(), Error> {
+        let Inner { store, local, parts, .. } = &*self.inner;
+        match store.claims() {
+            None => local.leave(parts.clock.wall_ms()),
+            Some(claims) => {
+                worker.lease().lose();
+                claims.leave(worker.id()).await?;
+            }
+        }
+        self.inner.worker.lock().take_if(|there| there.id() == worker.id());
+        Ok(())
+    }
+
+    /// Claims a session for a driver of this process: an epoch above all that were ever given for it, which fences every
+    /// driver before it. [`Error::Held`]: another worker has it and is alive.
+    ///
+    /// On a journal that one process owns nothing is written: the boot number and a counter within this life order every
+    /// claim, and the epoch becomes the session's with the driver's first append.
+    pub async fn claim(&self, key: &SessionKey) -> Result<Claim, Error> {
+        let Inner { store, local, worker, .. } = &*self.inner;
+        let Some(claims) = store.claims() else {
+            return Ok(Claim { epoch: local.claim(key) });
+        };
+        let worker = worker.lock().as_ref().map(Worker::id);
+        let worker = worker.ok_or(Error::Invalid { reason: "a claim by no worker; hint: join first" })?;
+        Ok(Claim { epoch: claims.claim(worker, key).await? })
+    }
+
+    /// Gives a session back that was driven as far as it goes. It is ready again at once when an input has come that the
+    /// driver has not folded, else when its next timer is due or at `next_ms`. Of a claim that is over, nothing changes.
+    pub async fn release(&self, key: &SessionKey, release: Release) -> Result<(), Error> {
+        let Inner { store, local, worker, .. } = &*self.inner;
+        let Some(claims) = store.claims() else {
+            local.release(key, release);
+            return Ok(());
+        };
+        match worker.lock().as_ref().map(Worker::id) {
+            Some(worker) => claims.release(worker, key, release),
+            None => return Ok(()),
+        }
+        .await
+    }
+
+    /// Sessions in which there is something to do and that no live worker holds: one of each tenant, then the next of
+    /// each, longest waiting first. Tenants in `busy` are left out. A claim may still find that another worker was
+    /// quicker.
+    ///
+    /// On a journal that one process owns, what had inputs before this process began is not among them: that is what
+    /// [`Journal::unfinished`] lists.
+    pub async fn claimable(&self, rows_max: usize, busy: &[Arc<str>]) -> Result<Vec<Ready>, Error> {
+        let Inner { store, local, parts, .. } = &*self.inner;
+        let rows_max = rows_max.min(PAGE_ROWS_MAX);
+        match store.claims() {
+            Some(claims) => claims.claimable(rows_max, busy).await,
+            None => {
+                let now_ms = parts.clock.wall_ms();
+                let due = store.due(now_ms, PAGE_ROWS_MAX).await?;
+                Ok(local.claimable(due, now_ms, rows_max, busy))
+            }
+        }
     }
 
     /// The one write. Large contents are durable among the objects before the entry is looked at; an entry that is then
@@ -204,7 +298,13 @@ impl Journal {
             }
         }
         let data_key = entry.contents.first().map(|item| item.key.clone());
+        let input = matches!(entry.fence, Fence::Input(_)).then(|| entry.key.clone());
         let appended = self.inner.store.append(entry).await;
+        if let (Ok(Appended::Written(written)), Some(key)) = (&appended, input)
+            && self.inner.store.claims().is_none()
+        {
+            self.inner.local.wanted(&key, written.next_position(), self.inner.parts.clock.wall_ms());
+        }
         if let (Err(Error::DataKeyChanged), Some(key)) = (&appended, data_key) {
             self.inner.data_keys.forget(&key);
         }

@@ -5,6 +5,7 @@
 //! behind [`Objects`]). Records are only added: there is no call that changes or drops one.
 
 pub mod append;
+pub mod claims;
 pub mod contents;
 mod error;
 mod heads;
@@ -18,6 +19,7 @@ mod sqlite;
 mod store;
 
 pub use append::{Append, Appended, Existing, Fence, Idempotency, PreparedDraft, SessionKey, Written};
+pub use claims::{Backend, Claim, Lease, Ready, Release, Worker, WorkerSpec};
 pub use contents::{Content, INLINE_BYTES_MAX, MemoryObjects, Objects, PlainWrap, SealedItem, Sealer, Wrap};
 pub use error::Error;
 pub use hints::{Hint, Hints};

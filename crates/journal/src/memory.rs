@@ -1,6 +1,7 @@
 //! The log in memory: the same rules as on disk, gone with the process. For tests and for trying things out.
 
 use crate::append::{Fence, Idempotency};
+use crate::claims::Backend;
 use crate::contents::{DataKeys, Stored};
 use crate::error::ID_TAKEN;
 use crate::hints::{Hint, Registry};
@@ -231,6 +232,10 @@ impl State {
 impl Store for Memory {
     fn boot(&self) -> u64 {
         1
+    }
+
+    fn backend(&self) -> Backend {
+        Backend::Memory
     }
 
     fn health(&self) -> Health {

@@ -10,6 +10,7 @@ mod readers;
 mod schema;
 mod writer;
 
+use crate::claims::Backend;
 use crate::contents::{DataKeys, Stored};
 use crate::hints::Registry;
 use crate::query::{Head, Page, RunFilter, SessionCursor, StoredRecord, Unfinished, UnfinishedCursor};
@@ -118,6 +119,10 @@ impl Sqlite {
 impl Store for Sqlite {
     fn boot(&self) -> u64 {
         self.boot
+    }
+
+    fn backend(&self) -> Backend {
+        Backend::Sqlite
     }
 
     fn health(&self) -> Health {

@@ -1,5 +1,6 @@
 //! What a store does. One contract suite (`tests/contract.rs`) runs over all of them.
 
+use crate::claims::{Backend, Claims};
 use crate::contents::Stored;
 use crate::query::{Head, Page, RunFilter, SessionCursor, StoredRecord, Unfinished, UnfinishedCursor};
 use crate::{Append, Appended, ArtifactRow, DueRow, Error, Health, RunRow, SessionKey, SessionRow};
@@ -13,6 +14,11 @@ use std::sync::Arc;
 pub(crate) trait Store: Send + Sync + fmt::Debug {
     /// How often the journal was opened, this time included.
     fn boot(&self) -> u64;
+    fn backend(&self) -> Backend;
+    /// The claims, when processes share the store.
+    fn claims(&self) -> Option<&dyn Claims> {
+        None
+    }
     fn health(&self) -> Health;
     /// Ends the writer after what is queued; then nothing is taken any more.
     async fn close(&self) -> Result<(), Error>;

@@ -42,7 +42,7 @@ async fn everything_is_there_after_a_restart() {
     let first = open(directory.path()).unwrap();
     write(&first, keyed.clone()).await;
     let content = keep(&first, &key, "text/plain", b"kept").await;
-    let old_epoch = first.claim(&key).await.unwrap();
+    let old_epoch = first.claim(&key).await.unwrap().epoch;
     let written = write(&first, effect(&key, old_epoch, 2, &cancel(run(1)))).await;
     first.close().await.unwrap();
     assert!(!directory.path().join("journal.db-wal").exists(), "a closed journal leaves no write-ahead log");
@@ -53,7 +53,7 @@ async fn everything_is_there_after_a_restart() {
     assert!(second.content(&key, &content).await.unwrap() == Content::Bytes(b"kept".to_vec()));
     assert!(second.append(keyed).await.unwrap().written().is_none(), "the key was forgotten");
     assert_eq!(second.unfinished(None, 10).await.unwrap().rows.len(), 1);
-    let epoch = second.claim(&key).await.unwrap();
+    let epoch = second.claim(&key).await.unwrap().epoch;
     assert!(epoch > old_epoch, "a restart must fence every driver before it");
     let after = write(&second, effect(&key, epoch, 3, &cancel(run(1)))).await;
     assert_eq!(after.commit_id, written.commit_id + 1);
@@ -221,7 +221,7 @@ async fn append_for_ever(directory: &Path) {
         let journal = journal.clone();
         tokio::spawn(async move {
             let key = session(n);
-            let epoch = journal.claim(&key).await.unwrap();
+            let epoch = journal.claim(&key).await.unwrap().epoch;
             let mut next = journal.head(&key).await.unwrap().position;
             loop {
                 let plain = vec![n; 200 * usize::from(n)];

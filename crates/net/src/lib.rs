@@ -18,6 +18,7 @@ pub use lookup::{Lookup, SystemLookup};
 pub use request::{Origin, Request, Timeouts};
 pub use response::Response;
 pub use settings::{Network, Settings};
+pub use trust::tls;
 
 pub use bytes::Bytes;
 pub use http::{HeaderMap, HeaderName, HeaderValue, Method};

@@ -10,6 +10,14 @@ use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use rustls_platform_verifier::Verifier;
 use std::sync::{Arc, OnceLock};
 
+/// The TLS configuration of a client that speaks no HTTP (a database's driver) and trusts the system's roots and those in
+/// `ca_pem`, PEM. It checks chain and name, always.
+pub fn tls(ca_pem: Option<&[u8]>) -> Result<ClientConfig, Error> {
+    let mut configuration = configuration(ca_pem)?;
+    configuration.alpn_protocols.clear();
+    Ok(configuration)
+}
+
 /// The TLS configuration of a client that trusts the system's roots and those in `ca_pem`.
 pub(crate) fn configuration(ca_pem: Option<&[u8]>) -> Result<ClientConfig, Error> {
     let settings = |reason: String| Error::Settings { reason };

@@ -28,7 +28,7 @@ pub(crate) async fn one_run(journal: &Journal, clock: &Clock, random: &Random) -
     let at_ms = clock.wall_ms();
     let key = SessionKey::new("default", Id::new(at_ms, random.bytes()));
     let sealer = journal.sealer(&key).await?;
-    let epoch = journal.claim(&key).await?;
+    let epoch = journal.claim(&key).await?.epoch;
     let mut run = Run { journal, sealer, random, at_ms, run: Id::new(at_ms, random.bytes()), epoch, expect: 1 };
     run.submit().await?;
     run.call(1).await?;
