@@ -187,12 +187,14 @@ impl Driver {
         };
         let slot = self.slot.clone();
         let done = tokio::select! {
-            done = self.tasks.next(), if !self.tasks.is_empty() => done.flatten(),
+            // Always in this order, so that what a driver does is a function of what happened: news from outside first.
+            biased;
             () = self.wake.told() => {
                 self.heard = self.wake.count();
                 fold::catch_up(&self.inner.parts.journal, &self.key, &mut self.base).await?;
                 None
             }
+            done = self.tasks.next(), if !self.tasks.is_empty() => done.flatten(),
             () = slot.asked() => None,
             () = timer => None,
         };

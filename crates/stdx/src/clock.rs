@@ -1,5 +1,6 @@
 //! The one place that reads time. Everything else takes a [`Clock`].
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -8,10 +9,19 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 #[derive(Clone, Debug)]
 pub struct Clock(Source);
 
+/// A clock that somebody else turns, such as a simulation whose timers and clocks are one.
+pub trait Hands: Send + Sync + fmt::Debug {
+    /// Milliseconds since the Unix epoch.
+    fn wall_ms(&self) -> u64;
+    /// Time that only grows, and goes on while the machine sleeps.
+    fn monotonic(&self) -> Duration;
+}
+
 #[derive(Clone, Debug)]
 enum Source {
     System { origin: Instant },
     Manual(Arc<AtomicU64>),
+    Given(Arc<dyn Hands>),
 }
 
 impl Clock {
@@ -26,6 +36,11 @@ impl Clock {
         Self(Source::Manual(Arc::new(AtomicU64::new(at_ms))))
     }
 
+    /// A clock that shows what `hands` show.
+    pub fn given(hands: Arc<dyn Hands>) -> Self {
+        Self(Source::Given(hands))
+    }
+
     /// Milliseconds since the Unix epoch.
     #[expect(clippy::disallowed_methods, reason = "this is the one door to the machine's clock")]
     pub fn wall_ms(&self) -> u64 {
@@ -34,6 +49,7 @@ impl Clock {
                 SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| whole_ms(since.as_millis()))
             }
             Source::Manual(at) => at.load(Ordering::Relaxed),
+            Source::Given(hands) => hands.wall_ms(),
         }
     }
 
@@ -42,6 +58,7 @@ impl Clock {
         match &self.0 {
             Source::System { origin } => whole_ms(origin.elapsed().as_millis()),
             Source::Manual(at) => at.load(Ordering::Relaxed),
+            Source::Given(hands) => whole_ms(hands.monotonic().as_millis()),
         }
     }
 
@@ -50,6 +67,7 @@ impl Clock {
         match &self.0 {
             Source::System { origin } => origin.elapsed(),
             Source::Manual(at) => Duration::from_millis(at.load(Ordering::Relaxed)),
+            Source::Given(hands) => hands.monotonic(),
         }
     }
 
@@ -64,6 +82,7 @@ impl Clock {
                 Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
             }
             Source::Manual(at) => Duration::from_millis(at.load(Ordering::Relaxed)),
+            Source::Given(hands) => hands.monotonic(),
         }
     }
 
@@ -91,6 +110,24 @@ mod tests {
         twin.advance(Duration::from_millis(5));
         assert_eq!((clock.wall_ms(), clock.monotonic_ms()), (1_005, 1_005));
         assert_eq!(clock.boottime(), Duration::from_millis(1_005));
+    }
+
+    #[test]
+    fn a_given_clock_shows_what_its_hands_show() {
+        #[derive(Debug)]
+        struct Still;
+        impl Hands for Still {
+            fn wall_ms(&self) -> u64 {
+                7
+            }
+            fn monotonic(&self) -> Duration {
+                Duration::from_micros(2_500)
+            }
+        }
+        let clock = Clock::given(Arc::new(Still));
+        clock.advance(Duration::from_secs(1));
+        assert_eq!((clock.wall_ms(), clock.monotonic_ms()), (7, 2));
+        assert_eq!((clock.monotonic(), clock.boottime()), (Duration::from_micros(2_500), Duration::from_micros(2_500)));
     }
 
     #[test]
