@@ -34,6 +34,8 @@ kinds! {
     Sandbox = "sbx";
     /// A file that a run left behind.
     Artifact = "art";
+    /// The files of a workspace at the end of a turn.
+    Checkpoint = "chk";
     /// A content item of a session.
     Content = "con";
     /// Who asks.

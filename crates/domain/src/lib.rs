@@ -26,9 +26,9 @@ pub use id::Id;
 pub use item::{Item, Part, ToolSpec};
 pub use limits::Limits;
 pub use record::{Event, Record};
-pub use status::{CallStatus, RunStatus};
+pub use status::{CallStatus, RunStatus, Wait};
 pub use usage::{Cost, Usage};
-pub use verdict::{Judgement, Verdict};
+pub use verdict::{Hold, Judgement, Obligation, Verdict};
 
 /// The tenant that everything belongs to until told otherwise.
 pub const TENANT_DEFAULT: &str = "default";

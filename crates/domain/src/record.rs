@@ -3,12 +3,20 @@
 //!
 //! A record holds no content: messages, prompts, arguments and results are content items that it points to.
 
+mod course;
+mod inputs;
+
+pub use course::{CallAdded, Checkpointed, Deferred, Parked, Purpose, Reserved, ScopeOpened, Snapshot, WorkspaceLost};
+pub use inputs::{
+    CancelRequested, Forked, PauseRequested, Raised, Resolution, Resolved, ResumeRequested, Steered, Vote, Voted, When,
+};
+
 use crate::content::ContentRef;
 use crate::failure::Failure;
 use crate::limits::Limits;
 use crate::status::{CallStatus, RunStatus};
 use crate::usage::{Cost, Usage};
-use crate::verdict::Judgement;
+use crate::verdict::{Judgement, Obligation};
 use crate::{Digest, Id, id};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -197,16 +205,42 @@ macro_rules! events {
 events! {
     /// Input: a run was asked for.
     Submitted = "submitted",
+    /// Input: a session goes on from another.
+    Forked = "forked",
     /// Input: somebody wants the run to end.
     CancelRequested = "cancel_requested",
+    /// Input: somebody wants the run to begin nothing new.
+    PauseRequested = "pause_requested",
+    /// Input: a run that was paused is to go on.
+    ResumeRequested = "resume_requested",
+    /// Input: the model is to be told something in the middle of a run.
+    Steered = "steered",
+    /// Input: somebody approves of a call that is held, or rejects it.
+    Voted = "voted",
+    /// Input: somebody says what became of a call in doubt.
+    Resolved = "resolved",
+    /// Input: the run gets other limits.
+    Raised = "raised",
+    /// The run waits: nothing of it is kept in memory.
+    Parked = "parked",
     /// A new process took the run up where the last one left it.
     Resumed = "resumed",
     /// A sandbox was made for the session.
     SandboxOpened = "sandbox_opened",
     /// It is gone.
     SandboxClosed = "sandbox_closed",
+    /// The session's files are gone.
+    WorkspaceLost = "workspace_lost",
     /// The model answered.
     Replied = "replied",
+    /// Something failed and is tried again later.
+    Deferred = "deferred",
+    /// A call opened a nested agent.
+    ScopeOpened = "scope_opened",
+    /// A nested agent's share of the budget is set aside.
+    Reserved = "reserved",
+    /// The harness makes a call of its own, for another.
+    CallAdded = "call_added",
     /// The policy judged a call.
     Judged = "judged",
     /// A call is about to be performed.
@@ -215,6 +249,8 @@ events! {
     Returned = "returned",
     /// Nobody knows whether a call took effect.
     InDoubt = "in_doubt",
+    /// The workspace was kept as it stands.
+    Checkpointed = "checkpointed",
     /// What a run changed in its workspace.
     WorkspaceChanged = "workspace_changed",
     /// A file was kept.
@@ -233,8 +269,9 @@ pub struct Submitted {
     pub agent: String,
     /// Digest of the agent's closure.
     pub closure: Digest,
-    /// What the user said.
-    pub message: ContentRef,
+    /// What the user said; `None`: the run goes on with the conversation as it stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<ContentRef>,
     /// The name that the client gave the session; in a session's first record only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_name: Option<ContentRef>,
@@ -257,14 +294,6 @@ pub enum Save {
     Declared,
     /// Those, and the reply.
     Reply,
-}
-
-/// Body of [`Event::CancelRequested`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CancelRequested {
-    /// The run.
-    pub run: Id<id::Run>,
 }
 
 /// Body of [`Event::Resumed`].
@@ -295,6 +324,27 @@ pub struct SandboxOpened {
     /// Digest of the manifest that was laid down; `None` when the workspace was there already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<Digest>,
+    /// The generation under which the provider keeps the workspace from now on: the epoch of the lease it was opened under.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub generation: u64,
+    /// The checkpoint that the workspace was made from, when it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Id<id::Checkpoint>>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde asks for")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde asks for")]
+const fn is_none(number: &u32) -> bool {
+    *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde asks for")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// Body of [`Event::SandboxClosed`].
@@ -329,6 +379,12 @@ pub struct Replied {
     pub cost: Cost,
     /// Wall time of the call.
     pub duration_ms: u64,
+    /// The nested agent that asked, by the call that opened it; `None`: the run's own agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Id<id::Call>>,
+    /// How many of the messages that steer the run the model was shown for the first time.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub steers: u32,
 }
 
 /// A call in a reply.
@@ -354,6 +410,12 @@ pub struct Judged {
     pub call: Id<id::Call>,
     /// What was said.
     pub judgement: Judgement,
+    /// What must be met before the call, when it is held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub obligation: Option<Obligation>,
+    /// Whether the call was held until now.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub held: bool,
 }
 
 /// Body of [`Event::Began`].
@@ -381,8 +443,10 @@ pub struct Began {
 pub enum AfterCrash {
     /// It is made again, with the same key if it has one.
     Repeat,
-    /// The model is told that it was interrupted.
+    /// The model is told that it was interrupted; the workspace is kept as it stands.
     Interrupted,
+    /// The workspace goes back to its checkpoint, and the model is told that it was interrupted.
+    RollBack,
     /// Somebody must say what became of it.
     Resolve,
 }
@@ -407,6 +471,12 @@ pub struct Returned {
     pub code: Option<String>,
     /// Wall time of the call; 0 for one that never began.
     pub duration_ms: u64,
+    /// Whether it may have changed the workspace.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub changed_workspace: bool,
+    /// Whether the call was held until now.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub held: bool,
 }
 
 /// Body of [`Event::InDoubt`].
@@ -514,7 +584,7 @@ mod tests {
                 at_ms: 1_700_000_000_000,
                 principal: Id::from_bytes([3; 16]),
             },
-            event: Event::CancelRequested(CancelRequested { run: Id::from_bytes([4; 16]) }),
+            event: Event::CancelRequested(CancelRequested { run: Id::from_bytes([4; 16]), when: When::Now }),
         }
     }
 

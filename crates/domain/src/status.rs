@@ -11,6 +11,10 @@ pub enum RunStatus {
     Queued,
     /// Is being driven, or will be as soon as a process is alive.
     Running,
+    /// Waits for something, see [`Wait`]; nothing of it is in memory.
+    Waiting,
+    /// Begins nothing new until somebody says so.
+    Paused,
     /// Has a call in doubt that somebody must resolve.
     NeedsResolution,
     /// Ended with a reply.
@@ -26,11 +30,27 @@ pub enum RunStatus {
 }
 
 impl RunStatus {
+    /// Every status.
+    pub const ALL: &'static [Self] = &[
+        Self::Queued,
+        Self::Running,
+        Self::Waiting,
+        Self::Paused,
+        Self::NeedsResolution,
+        Self::Completed,
+        Self::Failed,
+        Self::Cancelled,
+        Self::TimedOut,
+        Self::BudgetExhausted,
+    ];
+
     /// The name on the wire.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Queued => "queued",
             Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::Paused => "paused",
             Self::NeedsResolution => "needs_resolution",
             Self::Completed => "completed",
             Self::Failed => "failed",
@@ -42,13 +62,54 @@ impl RunStatus {
 
     /// Whether nothing more will happen.
     pub const fn is_end(self) -> bool {
-        !matches!(self, Self::Queued | Self::Running | Self::NeedsResolution)
+        matches!(self, Self::Completed | Self::Failed | Self::Cancelled | Self::TimedOut | Self::BudgetExhausted)
     }
 }
 
 impl fmt::Display for RunStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+/// What a parked run waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wait {
+    /// Somebody's approval of a call.
+    Approval,
+    /// The time at which something is tried again.
+    Retry,
+    /// A higher limit.
+    Budget,
+    /// Somebody's word on what became of a call.
+    Resolution,
+    /// Somebody's word that it may go on.
+    Resume,
+}
+
+impl Wait {
+    /// Every wait.
+    pub const ALL: &'static [Self] = &[Self::Approval, Self::Retry, Self::Budget, Self::Resolution, Self::Resume];
+
+    /// The name on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Approval => "approval",
+            Self::Retry => "retry",
+            Self::Budget => "budget",
+            Self::Resolution => "resolution",
+            Self::Resume => "resume",
+        }
+    }
+
+    /// How a run that waits for it stands.
+    pub const fn status(self) -> RunStatus {
+        match self {
+            Self::Approval | Self::Retry | Self::Budget => RunStatus::Waiting,
+            Self::Resolution => RunStatus::NeedsResolution,
+            Self::Resume => RunStatus::Paused,
+        }
     }
 }
 
@@ -70,9 +131,18 @@ pub enum CallStatus {
     Cancelled,
     /// A process died in its middle, and it could not leave its sandbox.
     Interrupted,
+    /// It was never begun: somebody rejected it, or nobody approved of it in time.
+    Rejected,
+    /// It took effect and was undone.
+    Compensated,
 }
 
 impl CallStatus {
+    /// Whether a call that ended so was never begun.
+    pub const fn is_refusal(self) -> bool {
+        matches!(self, Self::Invalid | Self::Denied | Self::Cancelled | Self::Rejected)
+    }
+
     /// The name on the wire.
     pub const fn name(self) -> &'static str {
         match self {
@@ -83,6 +153,8 @@ impl CallStatus {
             Self::TimedOut => "timed_out",
             Self::Cancelled => "cancelled",
             Self::Interrupted => "interrupted",
+            Self::Rejected => "rejected",
+            Self::Compensated => "compensated",
         }
     }
 }

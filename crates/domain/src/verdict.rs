@@ -1,5 +1,6 @@
 //! What a policy says of a call, and on whose authority.
 
+use crate::Digest;
 use serde::{Deserialize, Serialize};
 
 /// What a policy says.
@@ -26,4 +27,30 @@ pub struct Judgement {
     pub reason: String,
     /// Name and digest of the pack that was asked.
     pub pack: String,
+}
+
+/// What must be met before a call that is held.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Obligation {
+    /// How many distinct people must approve; never the one on whose behalf the call is made.
+    pub quorum: u8,
+    /// Until when, in milliseconds since the Unix epoch.
+    pub expires_ms: u64,
+    /// Digest of tool, arguments, agent closure and checkpoint: what an approval is bound to.
+    pub binding: Digest,
+    /// What waits with it.
+    #[serde(default)]
+    pub hold: Hold,
+}
+
+/// What waits while a call is held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hold {
+    /// The call alone.
+    #[default]
+    Call,
+    /// Every call of its turn that has not begun.
+    Batch,
 }

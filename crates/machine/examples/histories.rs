@@ -7,7 +7,7 @@ use domain::record;
 use std::fs;
 use std::path::PathBuf;
 
-const HISTORIES: [(&str, &str); 10] = [
+const HISTORIES: [(&str, &str); 19] = [
     (
         "workspace",
         "submitted replied:1 judged.1 began-inside.1 opened +30 returned.1 replied:0 changed closed finished",
@@ -23,6 +23,37 @@ const HISTORIES: [(&str, &str); 10] = [
     ("interrupted", "submitted replied:1 judged.1 opened began-inside.1 +90000 resumed returned.1"),
     ("in-doubt", "submitted replied:1 judged.1 began-outside.1 +5 resumed in_doubt.1 +100000"),
     ("cancelled", "submitted replied:1 judged.1 began.1 cancel returned.1"),
+    (
+        "approved",
+        "submitted replied:2 judged.1 held-by-two.2 began.1 returned.1 parked:approval +500 by:201 approved.2 by:202 \
+         approved.2 by:200 resumed judged.2 began.2 returned.2 replied:0 finished",
+    ),
+    ("rejected", "submitted replied:1 held-batch.1 parked:approval by:201 rejected.1 by:200 resumed answered.1"),
+    (
+        "resolved",
+        "submitted replied:1 judged.1 began-outside.1 resumed in_doubt.1 by:201 happened.1 by:200 resumed returned.1",
+    ),
+    (
+        "undone",
+        "submitted replied:1 judged.1 began-outside.1 resumed in_doubt.1 by:201 undo.1 by:200 resumed undoes.21 \
+         judged.2 began.2 returned.2",
+    ),
+    (
+        "steered",
+        "submitted replied:2 judged.1 began.1 by:201 interrupted by:200 answered.1 answered.2 replied:0/1 finished",
+    ),
+    (
+        "parked",
+        "submitted:asks deferred parked:retry +10000 resumed by:201 pause by:200 parked:resume by:201 raised resume \
+         by:200 resumed cancel:later",
+    ),
+    ("checkpoints", "submitted replied:1 judged.1 began-back.1 made returned-changed.1 checkpointed replied:1 lost"),
+    ("forked", "forked submitted:on replied:1 judged.1 checks.21 judged.2 began.2 failed.2"),
+    (
+        "nested",
+        "submitted replied:1 judged.1 nested.1 in:1 reserved:90 replied:1 judged.1 began.1 returned.1 reserved:50 \
+         replied:0 in:root returned.1",
+    ),
     ("queued-behind", "submitted @2 submitted @1 +10 opened replied:0 closed finished @2 +10 replied:3"),
 ];
 

@@ -4,13 +4,20 @@
 //! Wants are derived from the state, never queued: after a crash the fold of the log alone says what to do, and a driver that
 //! performs one want twice is told apart by the state, not by luck.
 
+mod call;
 mod effect;
+mod fold;
 mod run;
+mod scope;
 mod session;
+mod vote;
 
-pub use effect::{Answer, Effect};
-pub use run::{CallState, Phase, Run};
-pub use session::{Entry, Refused, Session, Stamp};
+pub use call::{Call, CallState};
+pub use effect::{Abort, Answer, Effect, ScopeId};
+pub use run::{Parked, Run};
+pub use scope::{Phase, Reservation, Retry, Scope};
+pub use session::{Entry, Files, Refused, Session, Stamp};
+pub use vote::{Held, Unheard};
 
 use domain::Event;
 

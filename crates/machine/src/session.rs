@@ -1,9 +1,10 @@
-//! A session: its run, those that wait behind it, and what the model has seen.
+//! A session: its run, those that wait behind it, what the model has seen, and where its files are.
 
 use crate::effect::Effect;
-use crate::run::{CallState, Phase, Run};
-use domain::record::{Began, Finished, Judged, Replied, Returned, Submitted};
-use domain::{ContentRef, Cost, Event, Id, RunStatus, Usage, Verdict, id};
+use crate::run::{Parked, Run};
+use crate::scope::Scope;
+use domain::record::{Finished, Forked, Raised, Resolved, Snapshot, Steered, Submitted, Voted, When};
+use domain::{ContentRef, Event, Id, RunStatus, id};
 use indexmap::IndexMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -32,20 +33,44 @@ pub struct Session {
     pub name: Option<ContentRef>,
     /// The live sandbox.
     pub sandbox: Option<Id<id::Sandbox>>,
-    /// Whether the session ever had a workspace.
-    pub workspace: bool,
-    /// Their messages.
-    waiting: VecDeque<Arc<Entry>>,
-    /// The tools that calls of the current turn name, for calls that are judged again.
-    tools: IndexMap<Id<id::Call>, Option<String>>,
+    /// Where the session's files are.
+    pub files: Files,
+    /// The workspace as it was kept last.
+    pub snapshot: Option<Snapshot>,
+    /// Whether the workspace may be another than that.
+    pub is_changed: bool,
+    /// Messages of the runs that wait.
+    waiting: VecDeque<Option<Arc<Entry>>>,
+}
+
+/// Where a session's files are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Files {
+    /// It never had any.
+    #[default]
+    None,
+    /// A provider keeps them, under this generation.
+    Kept {
+        /// See [`domain::record::SandboxOpened::generation`].
+        generation: u64,
+    },
+    /// They must be made from the snapshot before they are used.
+    InSnapshot,
+    /// They are gone.
+    Lost,
 }
 
 /// Something the model has seen. Content is pointed to, never held.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
+    /// What the session that this one was forked from had seen.
+    Inherited {
+        /// Items.
+        content: ContentRef,
+    },
     /// What the user said.
     Message {
-        /// The run it began.
+        /// The run it belongs to.
         run: Id<id::Run>,
         /// Text.
         content: ContentRef,
@@ -93,17 +118,26 @@ impl Session {
     /// What is wanted at `now_ms`; nothing when there is no run or it is parked.
     pub fn wanted(&self, now_ms: u64) -> Vec<Effect> {
         let status = RunStatus::Cancelled;
-        let waiting = self.queue.iter().filter(|run| run.cancelled);
+        let waiting = self.queue.iter().filter(|run| run.cancelled.is_some());
         let mut wanted: Vec<_> = waiting.map(|run| Effect::Finish { run: run.id, status, failure: None }).collect();
-        wanted.extend(self.run.iter().flat_map(|run| run.wanted(now_ms)));
+        wanted.extend(self.run.iter().flat_map(|run| run.wanted(now_ms, self.has_to_keep())));
         wanted
     }
 
-    /// When the state will want something else by the mere passing of time: the current run's limit of running time.
+    /// When the state will want something else by the mere passing of time.
     pub fn due_ms(&self) -> Option<u64> {
-        let run = self.run.as_ref().filter(|run| run.status() == RunStatus::Running)?;
-        let left = run.limits.running_seconds.saturating_mul(1_000).saturating_sub(run.running_ms);
-        Some(run.last_ms.saturating_add(left))
+        self.run.as_ref().and_then(Run::due_ms)
+    }
+
+    /// Whether its files may be another than in the snapshot, and are there to be kept. Workspaces that were opened before there
+    /// were checkpoints have no generation and are left alone.
+    const fn has_to_keep(&self) -> bool {
+        self.is_changed && matches!(self.files, Files::Kept { generation: 1.. })
+    }
+
+    /// The run with this id, driven or waiting.
+    pub fn run_of(&self, id: Id<id::Run>) -> Option<&Run> {
+        self.run.iter().chain(&self.queue).find(|run| run.id == id)
     }
 
     /// Folds one event.
@@ -112,52 +146,57 @@ impl Session {
         let refuse = |why| Refused { kind: event.kind(), position, why };
         match event {
             Event::Submitted(body) => self.submitted(stamp, body),
-            Event::CancelRequested(body) => {
-                // A run that has ended can't be cancelled any more; the wish stands in the log all the same.
-                let waiting = self.queue.iter_mut().chain(&mut self.run);
-                waiting.filter(|run| run.id == body.run).for_each(|run| run.cancelled = true);
+            Event::Forked(body) => self.forked(body).map_err(refuse)?,
+            // A wish about a run that has ended, or that its state does not hear, stands in the log without effect.
+            Event::CancelRequested(body) => self.input(body.run, |run| run.cancel(body.when)),
+            Event::PauseRequested(body) => self.input(body.run, |run| run.is_paused = true),
+            Event::ResumeRequested(body) => self.input(body.run, |run| run.is_paused = false),
+            Event::Raised(Raised { run, limits }) => self.input(*run, |run| run.raised(*limits)),
+            Event::Steered(Steered { run, message, when }) => self.input(*run, |run| run.steered(message, *when)),
+            Event::Voted(body) => self.input(body.run, |run| run.voted(stamp, body)),
+            Event::Resolved(Resolved { run, call, resolution }) => {
+                self.input(*run, |run| run.resolved(*call, resolution));
             }
             Event::Finished(body) => self.finished(stamp, body).map_err(refuse)?,
             _ => {
                 let run = self.run.as_mut().filter(|run| run.id == event.run());
                 let run = run.ok_or_else(|| refuse("its run is not the one that is driven"))?;
                 run.tick(stamp.at_ms, event);
-                self.driven(event).map_err(refuse)?;
+                self.driven(stamp, event).map_err(refuse)?;
             }
         }
         self.position += 1;
         Ok(())
     }
 
+    fn input(&mut self, id: Id<id::Run>, take: impl FnOnce(&mut Run)) {
+        if let Some(run) = self.run.iter_mut().chain(&mut self.queue).find(|run| run.id == id) {
+            take(run);
+        }
+    }
+
+    fn forked(&mut self, body: &Forked) -> Result<(), &'static str> {
+        if self.position != 0 {
+            return Err("the session has begun already");
+        }
+        self.name = body.session_name.clone();
+        self.history.push(Arc::new(Entry::Inherited { content: body.history.clone() }));
+        self.snapshot = body.checkpoint.clone();
+        if self.snapshot.is_some() {
+            self.files = Files::InSnapshot;
+        }
+        Ok(())
+    }
+
     fn submitted(&mut self, stamp: Stamp, body: &Submitted) {
-        let run = Run {
-            id: body.run,
-            agent: body.agent.clone(),
-            closure: body.closure,
-            principal: stamp.principal,
-            created_ms: stamp.at_ms,
-            limits: body.limits,
-            save: body.save.clone(),
-            idempotency: body.idempotency,
-            turn: 0,
-            tool_calls: 0,
-            usage: Usage::default(),
-            cost: Cost::default(),
-            calls: IndexMap::new(),
-            phase: Phase::Thinking,
-            cancelled: false,
-            used_sandbox: false,
-            reply: None,
-            running_ms: 0,
-            last_ms: stamp.at_ms,
-        };
+        let run = Run::new(stamp, body);
         if self.position == 0 {
             self.name = body.session_name.clone();
         }
-        let message = Arc::new(Entry::Message { run: body.run, content: body.message.clone() });
+        let message = body.message.clone().map(|content| Arc::new(Entry::Message { run: body.run, content }));
         match self.run {
             None => {
-                self.history.push(message);
+                self.history.extend(message);
                 self.run = Some(run);
             }
             Some(_) => {
@@ -174,15 +213,14 @@ impl Session {
             return Ok(());
         }
         let run = self.run.as_ref().filter(|run| run.id == body.run).ok_or("its run is not alive")?;
-        if run.calls.values().any(|call| matches!(call, CallState::Began { .. })) {
+        if run.calls.values().any(crate::Call::is_begun) {
             return Err("a call of the run has not returned");
         }
         if !body.status.is_end() {
             return Err("its status is no end");
         }
-        self.tools.clear();
         self.run = self.queue.pop_front();
-        self.history.extend(self.waiting.pop_front());
+        self.history.extend(self.waiting.pop_front().flatten());
         if let Some(run) = &mut self.run {
             // Time spent waiting behind another run is not running time.
             run.last_ms = stamp.at_ms;
@@ -190,56 +228,147 @@ impl Session {
         Ok(())
     }
 
-    fn driven(&mut self, event: &Event) -> Result<(), &'static str> {
+    fn driven(&mut self, stamp: Stamp, event: &Event) -> Result<(), &'static str> {
         let Some(run) = &mut self.run else { return Err("no run is driven") };
         match event {
             Event::Resumed(_) => {
                 self.sandbox = None;
-                for (call, state) in &mut run.calls {
-                    let mut tool = self.tools.get(call).cloned().flatten();
-                    state.after_crash(&mut tool);
+                // What was performed when the process died may have changed files.
+                self.is_changed |= self.files != Files::None && run.calls.values().any(crate::Call::is_begun);
+                if run.resumed() {
+                    self.roll_back();
                 }
             }
-            Event::SandboxOpened(body) => {
-                self.sandbox = Some(body.sandbox);
-                self.workspace = true;
-                run.used_sandbox = true;
+            Event::Parked(body) => {
+                run.parked = Some(Parked { waits_for: body.waits_for, until_ms: body.until_ms });
+                self.sandbox = None;
             }
-            Event::SandboxClosed(body) => {
-                if self.sandbox == Some(body.sandbox) {
-                    self.sandbox = None;
-                }
-            }
+            Event::SandboxOpened(_)
+            | Event::SandboxClosed(_)
+            | Event::WorkspaceLost(_)
+            | Event::Checkpointed(_)
+            | Event::WorkspaceChanged(_)
+            | Event::ArtifactSaved(_) => self.files_told(event),
             Event::Replied(body) => {
-                run.replied(body)?;
-                self.tools = body.calls.iter().map(|head| (head.call, head.tool.clone())).collect();
+                run.turn_began_at = self.snapshot.as_ref().map(|snapshot| snapshot.checkpoint);
+                for steer in run.replied(body)? {
+                    self.history.push(Arc::new(Entry::Message { run: body.run, content: steer }));
+                }
                 let calls = body.calls.iter().map(|head| (head.call, head.index)).collect();
-                self.history.push(Arc::new(Entry::Reply { run: body.run, content: body.items.clone(), calls }));
+                let entry = Entry::Reply { run: body.run, content: body.items.clone(), calls };
+                self.remember(body.scope, entry);
             }
-            Event::Judged(body) => run.judged(body)?,
-            Event::Began(body) => run.began(body)?,
             Event::Returned(body) => {
-                run.returned(body)?;
+                self.is_changed |= body.changed_workspace;
                 let (call, content, whole) = (body.call, body.output.clone(), body.whole.clone());
-                self.history.push(Arc::new(Entry::Output { call, content, whole }));
+                let (scope, is_shown) = run.returned(body)?;
+                if is_shown {
+                    self.remember(scope, Entry::Output { call, content, whole });
+                }
             }
             Event::InDoubt(body) => {
-                let state = run.calls.get_mut(&body.call).ok_or("there is no such call")?;
-                if *state != CallState::Doubtful {
-                    return Err("the call is not in doubt");
+                run.in_doubt(body.call)?;
+                let has_to_keep = self.has_to_keep();
+                if let Some(run) = &mut self.run {
+                    run.park_in_doubt(stamp.at_ms, has_to_keep);
                 }
-                *state = CallState::InDoubt;
             }
-            Event::WorkspaceChanged(_) | Event::ArtifactSaved(_) => {}
-            Event::Submitted(_) | Event::CancelRequested(_) | Event::Finished(_) => {
-                return Err("it is not of a driven run");
-            }
+            Event::Judged(body) => run.judged(stamp, body)?,
+            Event::Began(body) => run.began(stamp, body)?,
+            Event::Deferred(body) => run.deferred(body)?,
+            Event::CallAdded(body) => run.call_added(body)?,
+            Event::ScopeOpened(body) => run.scope_opened(body)?,
+            Event::Reserved(body) => run.reserved(body)?,
+            Event::Submitted(_)
+            | Event::Forked(_)
+            | Event::CancelRequested(_)
+            | Event::PauseRequested(_)
+            | Event::ResumeRequested(_)
+            | Event::Steered(_)
+            | Event::Voted(_)
+            | Event::Resolved(_)
+            | Event::Raised(_)
+            | Event::Finished(_) => return Err("it is not of a driven run"),
         }
         Ok(())
+    }
+
+    /// What is known of the session's sandbox and files.
+    fn files_told(&mut self, event: &Event) {
+        match event {
+            Event::SandboxOpened(body) => {
+                self.sandbox = Some(body.sandbox);
+                // What a manifest laid down is kept like what a call wrote.
+                self.is_changed |= self.files == Files::None && body.manifest.is_some();
+                self.files = Files::Kept { generation: body.generation };
+                self.run.iter_mut().for_each(|run| run.used_sandbox = true);
+            }
+            Event::SandboxClosed(body) if self.sandbox == Some(body.sandbox) => self.sandbox = None,
+            Event::WorkspaceLost(_) => {
+                self.files = Files::Lost;
+                self.is_changed = false;
+            }
+            Event::Checkpointed(body) => {
+                self.is_changed = false;
+                if body.snapshot.is_some() {
+                    self.snapshot.clone_from(&body.snapshot);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn remember(&mut self, scope: crate::ScopeId, entry: Entry) {
+        let entry = Arc::new(entry);
+        match scope {
+            None => self.history.push(entry),
+            Some(_) => {
+                let scope = self.run.as_mut().and_then(|run| run.scopes.get_mut(&scope));
+                scope.into_iter().for_each(|scope: &mut Scope| scope.history.push(entry.clone()));
+            }
+        }
+    }
+
+    /// The workspace goes back to its checkpoint, where there is one; else it is kept as it stands.
+    fn roll_back(&mut self) {
+        if self.snapshot.is_some() && self.files != Files::Lost {
+            self.files = Files::InSnapshot;
+            self.is_changed = false;
+        }
     }
 }
 
 impl Run {
+    fn new(stamp: Stamp, body: &Submitted) -> Self {
+        let root = Scope::new(body.agent.clone(), body.closure, body.limits);
+        Self {
+            id: body.run,
+            principal: stamp.principal,
+            created_ms: stamp.at_ms,
+            save: body.save.clone(),
+            idempotency: body.idempotency,
+            scopes: IndexMap::from([(None, root)]),
+            calls: IndexMap::new(),
+            cancelled: None,
+            is_paused: false,
+            steers: VecDeque::new(),
+            interrupts: 0,
+            is_interrupted: false,
+            parked: None,
+            turn_began_at: None,
+            used_sandbox: false,
+            running_ms: 0,
+            last_ms: stamp.at_ms,
+        }
+    }
+
+    fn cancel(&mut self, when: When) {
+        // A wish for a later end does not weaken one for an end now.
+        if self.cancelled != Some(When::Now) {
+            self.cancelled = Some(when);
+        }
+    }
+
     /// Counts the time since the run's last record, unless nobody was driving it meanwhile.
     fn tick(&mut self, at_ms: u64, event: &Event) {
         if !matches!(event, Event::Resumed(_)) {
@@ -248,74 +377,12 @@ impl Run {
         self.last_ms = self.last_ms.max(at_ms);
     }
 
-    fn replied(&mut self, body: &Replied) -> Result<(), &'static str> {
-        if self.phase != Phase::Thinking {
-            return Err("the model was not asked");
+    fn voted(&mut self, stamp: Stamp, body: &Voted) {
+        let Some(call) = self.calls.get_mut(&body.call) else { return };
+        let crate::CallState::Held(held) = &mut call.state else { return };
+        if held.weigh(stamp.principal, body.vote, body.binding, stamp.at_ms).is_ok() && held.take(stamp.principal, body)
+        {
+            call.state = crate::CallState::Rejected { reason: body.reason.clone() };
         }
-        if body.turn != self.turn + 1 {
-            return Err("it is not of the next turn");
-        }
-        self.turn = body.turn;
-        self.usage = self.usage.plus(body.usage);
-        self.cost = self.cost.plus(body.cost);
-        self.calls = body
-            .calls
-            .iter()
-            .map(|head| (head.call, CallState::Asked { tool: head.tool.clone(), attempt: 1, key: None }))
-            .collect();
-        if self.calls.len() != body.calls.len() {
-            return Err("two calls have one id");
-        }
-        let wanted = u32::try_from(body.calls.len()).unwrap_or(u32::MAX);
-        let total = self.tool_calls.saturating_add(wanted);
-        self.phase = match wanted {
-            0 => Phase::Answered,
-            // The batch's budget is reserved before its first call begins: none of it is performed when it is too large.
-            _ if total > self.limits.tool_calls => Phase::Overdrawn,
-            _ => Phase::Acting,
-        };
-        match self.phase {
-            Phase::Answered => self.reply = Some(body.items.clone()),
-            Phase::Acting => self.tool_calls = total,
-            Phase::Thinking | Phase::Overdrawn => {}
-        }
-        Ok(())
-    }
-
-    fn judged(&mut self, body: &Judged) -> Result<(), &'static str> {
-        let state = self.calls.get_mut(&body.call).ok_or("there is no such call")?;
-        let CallState::Asked { attempt, key, .. } = state else { return Err("the call was not to be judged") };
-        *state = match body.judgement.verdict {
-            Verdict::Allow => CallState::Allowed { attempt: *attempt, key: key.take() },
-            Verdict::Deny => CallState::Denied,
-            Verdict::Hold => return Err("holding a call is not known yet"),
-        };
-        Ok(())
-    }
-
-    fn began(&mut self, body: &Began) -> Result<(), &'static str> {
-        let state = self.calls.get_mut(&body.call).ok_or("there is no such call")?;
-        match state {
-            CallState::Allowed { attempt, .. } if *attempt == body.attempt => {}
-            CallState::Allowed { .. } => return Err("it is another attempt than the one allowed"),
-            _ => return Err("the call was not allowed"),
-        }
-        *state = CallState::Began { attempt: body.attempt, key: body.key.clone(), after_crash: body.after_crash };
-        Ok(())
-    }
-
-    fn returned(&mut self, body: &Returned) -> Result<(), &'static str> {
-        let state = self.calls.get_mut(&body.call).ok_or("there is no such call")?;
-        match state {
-            CallState::Returned => return Err("the call has returned already"),
-            CallState::InDoubt | CallState::Doubtful => return Err("the call is in doubt"),
-            CallState::Allowed { .. } => return Err("the call has not begun"),
-            CallState::Asked { .. } | CallState::Denied | CallState::Began { .. } | CallState::Interrupted => {}
-        }
-        *state = CallState::Returned;
-        if self.calls.values().all(|call| *call == CallState::Returned) {
-            self.phase = Phase::Thinking;
-        }
-        Ok(())
     }
 }
