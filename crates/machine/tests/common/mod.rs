@@ -105,9 +105,14 @@ impl Teller {
     }
 
     fn named(&mut self, name: &str, argument: &str) -> Event {
+        let event = self.input(name, argument).or_else(|| self.course(name, argument));
+        event.or_else(|| self.of_call(name, argument)).unwrap_or_else(|| panic!("no event is called {name}"))
+    }
+
+    /// What comes from outside.
+    fn input(&mut self, name: &str, argument: &str) -> Option<Event> {
         let run = self.run();
-        let sandbox = Id::from_bytes([100; 16]);
-        match name {
+        Some(match name {
             "submitted" => {
                 let reached = if argument == "asks" { Reached::Ask } else { Reached::Stop };
                 Event::Submitted(Submitted {
@@ -148,6 +153,15 @@ impl Teller {
                 checkpoint: Some(snapshot()),
                 session_name: None,
             }),
+            _ => return None,
+        })
+    }
+
+    /// What happens to a run besides its calls.
+    fn course(&mut self, name: &str, argument: &str) -> Option<Event> {
+        let run = self.run();
+        let sandbox = Id::from_bytes([100; 16]);
+        Some(match name {
             "parked" => Event::Parked(self.parked(argument)),
             "checkpointed" => {
                 let turn = self.turns[usize::from(self.run)];
@@ -162,8 +176,6 @@ impl Teller {
                 attempt: 1,
                 until_ms: self.at_ms + 10_000,
             }),
-            "checks" => self.call_added(argument, Purpose::Precondition),
-            "undoes" => self.call_added(argument, Purpose::Compensation),
             "nested" => Event::ScopeOpened(ScopeOpened {
                 run,
                 call: self.call(argument),
@@ -195,6 +207,27 @@ impl Teller {
                 let files = self.content("application/json");
                 Event::WorkspaceChanged(WorkspaceChanged { run, files, unlisted: 0 })
             }
+            "finished" => Event::Finished(Finished {
+                run,
+                status: RunStatus::Completed,
+                reply: None,
+                failure: None,
+                turns: 1,
+                tool_calls: 0,
+                usage: Usage::default(),
+                cost: Cost::default(),
+                used_sandbox: false,
+            }),
+            _ => return None,
+        })
+    }
+
+    /// What happens to a call.
+    fn of_call(&mut self, name: &str, argument: &str) -> Option<Event> {
+        let run = self.run();
+        Some(match name {
+            "checks" => self.call_added(argument, Purpose::Precondition),
+            "undoes" => self.call_added(argument, Purpose::Compensation),
             "replied" => self.replied(argument),
             "judged" => self.judged(argument, Verdict::Allow),
             "denied" => self.judged(argument, Verdict::Deny),
@@ -214,19 +247,8 @@ impl Teller {
             "failed" => self.returned(argument, CallStatus::Error, false),
             "answered" => self.returned(argument, CallStatus::Cancelled, false),
             "in_doubt" => Event::InDoubt(InDoubt { run, call: self.call(argument) }),
-            "finished" => Event::Finished(Finished {
-                run,
-                status: RunStatus::Completed,
-                reply: None,
-                failure: None,
-                turns: 1,
-                tool_calls: 0,
-                usage: Usage::default(),
-                cost: Cost::default(),
-                used_sandbox: false,
-            }),
-            other => panic!("no event is called {other}"),
-        }
+            _ => return None,
+        })
     }
 
     /// `replied:N` has N calls; `replied:?` one of an unknown tool; `replied:dear` costs the whole budget; `replied:long` uses
