@@ -43,7 +43,16 @@ pub enum Error {
         /// What is wrong.
         reason: &'static str,
     },
-    /// The disk is full; nothing of the entry was written.
+    /// The session is in quarantine.
+    #[error("the session is in quarantine: {reason}; hint: look at its log, then release or purge it")]
+    Quarantined {
+        /// Why.
+        reason: Arc<str>,
+    },
+    /// A session that has a run which has not ended can't be deleted.
+    #[error("the session has a run that has not ended; hint: cancel the run, or quarantine the session")]
+    Unended,
+    /// The disk is full; the entry was not acknowledged.
     #[error("the disk is full; hint: make room in the data directory, the journal goes on by itself")]
     Full,
     /// The disk or the database failed; the entry may or may not come back after a restart, it was not acknowledged.
@@ -145,6 +154,8 @@ impl Error {
             Self::DataKeyChanged => "journal_data_key_changed",
             Self::TooLarge { .. } => "journal_too_large",
             Self::Invalid { .. } => "journal_invalid",
+            Self::Quarantined { .. } => "session_quarantined",
+            Self::Unended => "session_unended",
             Self::Full => "journal_full",
             Self::Io { .. } => "journal_io",
             Self::Corrupt { .. } => "journal_corrupt",

@@ -2,6 +2,7 @@
 //! record, so the tables can be rebuilt from the log.
 
 use domain::content::ContentRef;
+use domain::record::Snapshot;
 use domain::{Cost, Event, Id, RunStatus, Usage, id};
 use std::sync::Arc;
 
@@ -35,6 +36,13 @@ pub enum Change {
     Finished(Box<Finish>),
     /// A file was kept.
     Artifact(Box<ArtifactChange>),
+    /// A workspace was kept, or one of another session is gone on from.
+    Checkpoint {
+        /// Its id.
+        checkpoint: Id<id::Checkpoint>,
+        /// Its place among the objects.
+        object: String,
+    },
     /// A run is to be woken.
     Due {
         /// The run.
@@ -135,8 +143,9 @@ pub fn of(at_ms: u64, principal: Id<id::Principal>, event: &Event) -> Vec<Change
             object: body.object.clone(),
             at_ms,
         }))],
-        Event::Forked(_)
-        | Event::Reserved(_)
+        Event::Checkpointed(body) => body.snapshot.iter().map(kept).collect(),
+        Event::Forked(body) => body.checkpoint.iter().map(kept).collect(),
+        Event::Reserved(_)
         | Event::CancelRequested(_)
         | Event::PauseRequested(_)
         | Event::ResumeRequested(_)
@@ -148,7 +157,6 @@ pub fn of(at_ms: u64, principal: Id<id::Principal>, event: &Event) -> Vec<Change
         | Event::Deferred(_)
         | Event::ScopeOpened(_)
         | Event::CallAdded(_)
-        | Event::Checkpointed(_)
         | Event::WorkspaceChanged(_)
         | Event::SandboxOpened(_)
         | Event::SandboxClosed(_)
@@ -157,6 +165,10 @@ pub fn of(at_ms: u64, principal: Id<id::Principal>, event: &Event) -> Vec<Change
         | Event::Began(_)
         | Event::Returned(_) => Vec::new(),
     }
+}
+
+fn kept(snapshot: &Snapshot) -> Change {
+    Change::Checkpoint { checkpoint: snapshot.checkpoint, object: snapshot.object.clone() }
 }
 
 /// A run, as lists show it.

@@ -1,5 +1,7 @@
 //! The handle: checks what comes in, puts large contents away first, asks the store, checks what comes out.
 
+mod upkeep;
+
 use crate::append::Fence;
 use crate::claims::{Backend, Claim, Lease, Local, Ready, Release, Worker, WorkerSpec};
 use crate::contents::{self, Content, DataKey, DataKeys, Objects, Sealer, Wrap};
@@ -357,8 +359,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Makes the lists of sessions, runs and artifacts anew from the records; gives the number of records read. Appends
-    /// wait meanwhile. For a list that was damaged, or whose form a newer program changed; timers are left as they are.
+    /// Makes the lists of sessions, runs, artifacts and timers anew from the records; gives the number of records read. Appends
+    /// wait meanwhile. For a list that was damaged, or whose form a newer program changed.
     pub async fn rebuild_index(&self) -> Result<u64, Error> {
         self.inner.store.rebuild_index().await
     }
@@ -371,7 +373,7 @@ impl Journal {
     /// Records of a session from a position on, in order; at most `rows_max` and [`PAGE_BYTES_MAX`](crate::query::PAGE_BYTES_MAX). Empty at the end.
     pub async fn records(&self, key: &SessionKey, from: u64, rows_max: usize) -> Result<Vec<StoredRecord>, Error> {
         let rows = self.inner.store.records(key, from, rows_max.min(PAGE_ROWS_MAX)).await?;
-        rows.iter().try_for_each(link::check)?;
+        link::check(key, from, &rows).inspect_err(|error| self.inner.store.damaged(key, error))?;
         Ok(rows)
     }
 

@@ -17,6 +17,7 @@ mod memory;
 pub mod query;
 mod sqlite;
 mod store;
+pub mod upkeep;
 
 pub use append::{Append, Appended, Existing, Fence, Idempotency, PreparedDraft, SessionKey, Written};
 pub use claims::{Backend, Claim, Lease, Ready, Release, Worker, WorkerSpec};
@@ -26,3 +27,4 @@ pub use hints::{Hint, Hints};
 pub use index::{ArtifactRow, Change, DueRow, RunRow, SessionRow};
 pub use journal::{Config, ContentsMode, Disk, Health, Journal, Limits, Parts, Threads};
 pub use query::{Head, Page, RunFilter, StoredRecord, Verified};
+pub use upkeep::{Quarantine, Tombstone};

@@ -1,9 +1,9 @@
 //! Gives drafts their place: position, previous hash, hash, exact bytes. Pure; every store links by this.
 
-use crate::append::{Fence, PreparedDraft, SessionKey};
+use crate::append::{Append, Fence, PreparedDraft, SessionKey};
 use crate::query::{Head, StoredRecord, Verified};
 use crate::{Error, Written};
-use domain::record;
+use domain::{Digest, record};
 use std::sync::Arc;
 
 /// Whether an entry may be appended at this head. Says nothing of idempotency.
@@ -47,12 +47,67 @@ pub(crate) fn link(
     (records, Written { first_position, last_position, head_hash: head.hash, commit_id })
 }
 
-/// Checks the hash of a record that was read.
-pub(crate) fn check(record: &StoredRecord) -> Result<(), Error> {
-    if record::hash(&record.bytes) == record.hash {
-        return Ok(());
+/// Where in the log an entry, refused so, may stand already: the position of the record before its first, as an index.
+/// A driver that was not told whether its entry was written hands it in again.
+pub(crate) fn stands(entry: &Append, refused: &Error) -> Option<usize> {
+    match (&entry.fence, refused) {
+        (Fence::Effect { expect, .. }, Error::Moved { position }) if expect < position => {
+            usize::try_from(expect.saturating_sub(1)).ok()
+        }
+        _ => None,
     }
-    Err(Error::corrupt(format_args!("the bytes of record {} do not have its hash", record.position)))
+}
+
+/// What the answer was when this very entry was written before; `None`: something else stands in its place. `stored` begins
+/// with the record before the entry's first, or with its first at the beginning of the log.
+pub(crate) fn repeated(entry: &Append, stored: &[StoredRecord]) -> Option<Written> {
+    let Append { key, fence: Fence::Effect { epoch, expect }, drafts, .. } = entry else {
+        return None;
+    };
+    let (hash, stored) = match expect {
+        0 => (Digest::ZERO, stored),
+        _ => (stored.first()?.hash, stored.get(1..)?),
+    };
+    let mut head = Head { position: *expect, hash, epoch: *epoch };
+    let commit_id = stored.get(drafts.len() - 1)?.commit_id;
+    let (records, written) = link(key, &entry.fence, drafts, &mut head, commit_id);
+    records.iter().zip(stored).all(|(wanted, found)| wanted.hash == found.hash).then_some(written)
+}
+
+/// Checks records of one log that were read in one piece: each has the hash of its bytes, stands at its place, and links to
+/// the one before.
+pub(crate) fn check(key: &SessionKey, from: u64, records: &[StoredRecord]) -> Result<(), Error> {
+    let mut previous = (from == 0).then_some(Digest::ZERO);
+    for (found, position) in records.iter().zip(from..) {
+        let broken = |what| Err(Error::corrupt(format_args!("record {position} of {}: {what}", key.session)));
+        if found.position != position {
+            return broken("missing");
+        }
+        if record::hash(&found.bytes) != found.hash {
+            return broken("its bytes do not have its hash");
+        }
+        if !names(&found.bytes, key, position, previous) {
+            return broken("its bytes name another place");
+        }
+        previous = Some(found.hash);
+    }
+    Ok(())
+}
+
+/// Whether the bytes of a record begin with this place, so that the whole need not be read. A record of another version is
+/// left to whoever reads it.
+fn names(bytes: &[u8], key: &SessionKey, position: u64, previous: Option<Digest>) -> bool {
+    let version = format!("{{\"v\":{},", record::VERSION);
+    let Some(rest) = bytes.strip_prefix(version.as_bytes()) else {
+        return true;
+    };
+    let tenant = serde_json::Value::from(&*key.tenant);
+    let mut place =
+        format!("\"tenant\":{tenant},\"session\":\"{}\",\"position\":{position},\"previous\":\"", key.session);
+    if let Some(previous) = previous {
+        place = format!("{place}{previous}\",");
+    }
+    rest.starts_with(place.as_bytes())
 }
 
 /// Walks a chain from its first record.

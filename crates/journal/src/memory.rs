@@ -1,5 +1,7 @@
 //! The log in memory: the same rules as on disk, gone with the process. For tests and for trying things out.
 
+mod upkeep;
+
 use crate::append::{Fence, Idempotency};
 use crate::claims::Backend;
 use crate::contents::{DataKeys, Stored};
@@ -10,11 +12,12 @@ use crate::query::{
     self, Head, PAGE_BYTES_MAX, Page, RunFilter, SessionCursor, StoredRecord, Unfinished, UnfinishedCursor,
 };
 use crate::store::Store;
+use crate::upkeep::{Quarantine, Tombstone, TombstoneCursor};
 use crate::{Append, Appended, ArtifactRow, DueRow, Error, Existing, Health, RunRow, SessionKey, SessionRow, link};
 use async_trait::async_trait;
 use domain::{Cost, Digest, Id, Record, RunStatus, Usage, id};
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use stdx::Clock;
 
@@ -43,6 +46,10 @@ struct State {
     sessions: BTreeMap<SessionKey, SessionRow>,
     artifacts: BTreeMap<OfTenant<Id<id::Artifact>>, ArtifactRow>,
     due: BTreeMap<Due, u64>,
+    checkpoints: BTreeMap<(SessionKey, u64), String>,
+    quarantine: BTreeMap<SessionKey, Quarantine>,
+    tombstones: BTreeMap<OfTenant<TombstoneCursor>, Tombstone>,
+    garbage: BTreeSet<String>,
 }
 
 impl Memory {
@@ -54,13 +61,25 @@ impl Memory {
         let state = self.state.lock();
         if state.closed { Err(Error::Closed) } else { Ok(read(&state)) }
     }
+
+    fn write<T>(&self, write: impl FnOnce(&mut State) -> T) -> Result<T, Error> {
+        let mut state = self.state.lock();
+        if state.closed { Err(Error::Closed) } else { Ok(write(&mut state)) }
+    }
 }
 
 impl State {
     fn append(&mut self, entry: &Append, now_ms: u64) -> Result<(Appended, Vec<StoredRecord>), Error> {
         let Append { key, fence, drafts, contents } = entry;
+        if let Some(quarantine) = self.quarantine.get(key) {
+            return Err(Error::Quarantined { reason: quarantine.reason.as_str().into() });
+        }
         let mut head = self.heads.get(key).copied().unwrap_or(Head::EMPTY);
-        link::admit(fence, &head)?;
+        if let Err(refused) = link::admit(fence, &head) {
+            let stored = self.records.get(key).map_or(&[][..], Vec::as_slice);
+            let repeated = link::stands(entry, &refused).and_then(|from| link::repeated(entry, stored.get(from..)?));
+            return repeated.map(|written| (Appended::Written(written), Vec::new())).ok_or(refused);
+        }
         if let Some(existing) = self.existing(key, fence, now_ms)? {
             return Ok((Appended::Existing(existing), Vec::new()));
         }
@@ -107,6 +126,7 @@ impl State {
             Change::Status { .. }
             | Change::Finished(_)
             | Change::Artifact(_)
+            | Change::Checkpoint { .. }
             | Change::Due { .. }
             | Change::NotDue { .. } => None,
         });
@@ -160,6 +180,9 @@ impl State {
                     created_ms: kept.at_ms,
                 };
                 self.artifacts.insert((tenant.clone(), kept.artifact), row);
+            }
+            Change::Checkpoint { object, .. } => {
+                self.checkpoints.insert((key.clone(), position), object.clone());
             }
             Change::Due { run, kind, at_ms } => {
                 self.due.insert((key.clone(), *run, kind.clone()), *at_ms);
@@ -293,6 +316,8 @@ impl Store for Memory {
         state.sessions.clear();
         state.runs.clear();
         state.artifacts.clear();
+        state.checkpoints.clear();
+        state.due.clear();
         let logs: Vec<_> = state.records.iter().map(|(key, records)| (key.clone(), records.clone())).collect();
         let mut read = 0;
         for (key, records) in logs {

@@ -8,6 +8,9 @@ mod directory;
 mod read;
 mod readers;
 mod schema;
+mod shared;
+mod transaction;
+mod upkeep;
 mod writer;
 
 use crate::claims::Backend;
@@ -23,12 +26,13 @@ use domain::{Id, id};
 use parking_lot::Mutex;
 use readers::Readers;
 use schema::Database;
+use shared::Shared;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use stdx::Clock;
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use writer::{Erased, Job, Shared, Writer};
+use writer::{Erased, Job, World, Writer};
 
 /// The store.
 #[derive(Debug)]
@@ -65,10 +69,11 @@ impl Sqlite {
         let database = Database { file, disk };
         let mut connection = schema::connect(&database)?;
         let boot = schema::prepare(&mut connection)?;
-        let commit_id = schema::last_commit(&connection)?;
-        let shared = Arc::new(Shared::new(commit_id));
+        let quarantined = upkeep::all_quarantined(&connection)?;
+        let shared = Arc::new(Shared::new(schema::last_commit(&connection)?, quarantined));
         let (queue, jobs) = mpsc::channel(limits.queue_entries_max.max(1));
-        let writer = Writer::new(connection, jobs, commit_id, clock, limits, hints, data_keys, shared.clone(), lock);
+        let world = World { clock, limits, hints, data_keys };
+        let writer = Writer::new((connection, database.clone()), lock, jobs, shared.clone(), world);
         let hands = match threads {
             Threads::Own => {
                 let thread = std::thread::Builder::new().name("journal".to_owned());
@@ -79,8 +84,8 @@ impl Sqlite {
         Ok(Self {
             queue,
             room_bytes: Arc::new(Semaphore::new(limits.queue_bytes_max)),
+            readers: Readers::new(database, shared.clone(), limits.readers_max, threads),
             shared,
-            readers: Readers::new(database, limits.readers_max, threads),
             hands,
             boot,
         })
@@ -127,6 +132,13 @@ impl Store for Sqlite {
 
     fn health(&self) -> Health {
         let closed = self.queue.is_closed().then_some(Error::Closed);
+        // Nobody may be left who appends while the service is not ready: who asks how it does has it look again.
+        if closed.is_none() && self.shared.begin_probe() {
+            if self.queue.try_send(Job::Probe).is_err() {
+                self.shared.end_probe();
+            }
+            self.drain();
+        }
         Health {
             error: closed.or_else(|| self.shared.error()),
             queued_entries: self.queue.max_capacity() - self.queue.capacity(),

@@ -3,6 +3,7 @@
 use crate::claims::{Backend, Claims};
 use crate::contents::Stored;
 use crate::query::{Head, Page, RunFilter, SessionCursor, StoredRecord, Unfinished, UnfinishedCursor};
+use crate::upkeep::Upkeep;
 use crate::{Append, Appended, ArtifactRow, DueRow, Error, Health, RunRow, SessionKey, SessionRow};
 use async_trait::async_trait;
 use domain::{Id, id};
@@ -11,7 +12,7 @@ use std::sync::Arc;
 
 /// Keeps logs, contents and index. Entries reach it checked and with their objects already durable.
 #[async_trait]
-pub(crate) trait Store: Send + Sync + fmt::Debug {
+pub(crate) trait Store: Upkeep + Send + Sync + fmt::Debug {
     /// How often the journal was opened, this time included.
     fn boot(&self) -> u64;
     fn backend(&self) -> Backend;
@@ -28,7 +29,7 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
     /// The items that had an object.
     async fn erase_session(&self, key: &SessionKey) -> Result<Vec<Id<id::Content>>, Error>;
 
-    /// Makes sessions, runs and artifacts anew from the records; gives the number of records read.
+    /// Makes sessions, runs, artifacts and timers anew from the records; gives the number of records read.
     async fn rebuild_index(&self) -> Result<u64, Error>;
 
     async fn head(&self, key: &SessionKey) -> Result<Head, Error>;

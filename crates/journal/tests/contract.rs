@@ -467,7 +467,7 @@ async fn the_index_can_be_made_anew_from_the_records() {
         assert_eq!((before.0.rows.len(), before.1.rows.len(), before.3.len()), (12, 3, 1), "{name}");
         if let Some(directory) = &directory {
             let database = rusqlite::Connection::open(directory.path().join("journal.db")).unwrap();
-            database.execute_batch("DELETE FROM runs; UPDATE sessions SET runs = 0; DELETE FROM artifacts").unwrap();
+            database.execute_batch("DELETE FROM run_index; UPDATE session_index SET runs = 0; DELETE FROM artifact_index").unwrap();
             assert_ne!(lists().await, before, "{name}");
         }
         assert_eq!(journal.rebuild_index().await.unwrap(), 24, "{name}");

@@ -66,10 +66,19 @@ async fn everything_is_there_after_a_restart() {
 async fn a_database_of_a_newer_program_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     open(directory.path()).unwrap().close().await.unwrap();
-    for (value, code) in [("2", "journal_newer"), ("0", "journal_corrupt")] {
-        let sql = format!("UPDATE meta SET value = {value} WHERE key = 'schema'");
-        database(directory.path()).execute(&sql, []).unwrap();
-        assert_eq!(open(directory.path()).unwrap_err().code(), code);
+    for (schema, compatible, code) in [(99, 99, "journal_newer"), (99, 2, "ok"), (0, 0, "journal_corrupt")] {
+        let sql = format!(
+            "UPDATE meta SET value = {schema} WHERE key = 'schema'; UPDATE meta SET value = {compatible} WHERE key = 'compatible'"
+        );
+        database(directory.path()).execute_batch(&sql).unwrap();
+        let said = match open(directory.path()) {
+            Ok(journal) => {
+                journal.close().await.unwrap();
+                "ok"
+            }
+            Err(error) => error.code(),
+        };
+        assert_eq!(said, code, "schema {schema}, compatible down to {compatible}");
     }
     database(directory.path()).execute("DELETE FROM meta", []).unwrap();
     assert_eq!(open(directory.path()).unwrap_err().code(), "journal_corrupt");
@@ -363,11 +372,11 @@ async fn no_question_of_the_start_scans() {
     let database = database(directory.path());
     for (question, allowed) in [
         ("SELECT commit_id FROM records ORDER BY rowid DESC LIMIT 1", "SCAN records"),
-        ("SELECT tenant FROM runs INDEXED BY runs_open WHERE finished_ms IS NULL", "USING INDEX runs_open"),
+        ("SELECT tenant FROM run_index INDEXED BY runs_open WHERE finished_ms IS NULL AND (tenant, session, submitted_position) > ('', x'', -1)", "USING INDEX runs_open"),
         ("SELECT 1 FROM due WHERE at_ms <= 5 ORDER BY at_ms LIMIT 9", "USING COVERING INDEX due_by_time"),
-        ("SELECT run FROM runs WHERE tenant = 'a' AND run < x'00' ORDER BY run DESC", "USING PRIMARY KEY"),
+        ("SELECT run FROM run_index WHERE tenant = 'a' AND run < x'00' ORDER BY run DESC", "USING PRIMARY KEY"),
         (
-            "SELECT run FROM runs WHERE tenant = 'a' AND session = x'00' AND run < x'00' ORDER BY run DESC",
+            "SELECT run FROM run_index WHERE tenant = 'a' AND session = x'00' AND run < x'00' ORDER BY run DESC",
             "runs_by_session",
         ),
     ] {

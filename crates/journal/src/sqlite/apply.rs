@@ -6,7 +6,7 @@ use crate::heads::Heads;
 use crate::index::{self, ArtifactChange, Change, Finish};
 use crate::query::StoredRecord;
 use crate::sqlite::read;
-use crate::{Append, Appended, Error, Existing, SealedItem, SessionKey, link};
+use crate::{Append, Appended, Error, Existing, SealedItem, SessionKey, Written, link};
 use domain::{Cost, Digest, Id, Record, id, record};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::sync::Arc;
@@ -34,7 +34,10 @@ pub(crate) fn apply(
     };
     if let Err(refused) = link::admit(fence, &head) {
         heads.put(key, head);
-        return Ok(Outcome::Refused(refused));
+        return Ok(match repeated(connection, entry, &refused)? {
+            Some(written) => Outcome::Existing(Appended::Written(written)),
+            None => Outcome::Refused(refused),
+        });
     }
     if let Fence::Input(Some(asked)) = fence {
         match taken(connection, key, asked, now_ms)? {
@@ -69,6 +72,38 @@ pub(crate) fn apply(
     moved.execute(params![&*key.tenant, key.session.as_bytes(), head.position, head.hash.0, head.epoch])?;
     heads.put(key, head);
     Ok(Outcome::Written(Appended::Written(written), records))
+}
+
+/// The answer that an entry would get if it stands in the log already; `None`: it does not.
+pub(crate) fn stands(connection: &Connection, entry: &Append, now_ms: u64) -> Result<Option<Appended>, Error> {
+    let head = read::head(connection, &entry.key)?;
+    match (&entry.fence, link::admit(&entry.fence, &head)) {
+        (Fence::Effect { .. }, Err(refused)) => Ok(repeated(connection, entry, &refused)?.map(Appended::Written)),
+        // Its own key names its own run, if it was taken.
+        (Fence::Input(Some(asked)), _) => {
+            let taken = taken(connection, &entry.key, asked, now_ms)?;
+            let same = taken.filter(|(body, existing)| *body == asked.body && existing.run == asked.run);
+            Ok(same.map(|(_, existing)| Appended::Existing(existing)))
+        }
+        (Fence::Effect { .. } | Fence::Input(None), _) => Ok(None),
+    }
+}
+
+/// The answer to an entry that was refused and stands in the log already, see [`link::repeated`].
+fn repeated(connection: &Connection, entry: &Append, refused: &Error) -> Result<Option<Written>, Error> {
+    let Some(from) = link::stands(entry, refused) else {
+        return Ok(None);
+    };
+    let mut found = Vec::with_capacity(entry.drafts.len() + 1);
+    // An entry may be longer than a page.
+    while found.len() <= entry.drafts.len() {
+        let page = read::records(connection, &entry.key, (from + found.len()) as u64, entry.drafts.len() + 1)?;
+        if page.is_empty() {
+            break;
+        }
+        found.extend(page);
+    }
+    Ok(link::repeated(entry, &found))
 }
 
 fn taken(
@@ -152,13 +187,13 @@ fn apply_change(connection: &Connection, key: &SessionKey, position: u64, change
             let (run, principal) = (run.as_bytes(), principal.as_bytes());
             connection
                 .prepare_cached(
-                    "INSERT INTO runs(tenant, run, session, agent, principal, status, created_ms, updated_ms,
+                    "INSERT INTO run_index(tenant, run, session, agent, principal, status, created_ms, updated_ms,
                      submitted_position) VALUES (?1, ?2, ?3, ?4, ?5, 'running', ?6, ?6, ?7)",
                 )?
                 .execute(params![tenant, run, session, agent, principal, at_ms, position])?;
             connection
                 .prepare_cached(
-                    "INSERT INTO sessions(tenant, session, created_ms, updated_ms, runs, last_run, agent, principal)
+                    "INSERT INTO session_index(tenant, session, created_ms, updated_ms, runs, last_run, agent, principal)
                      VALUES (?1, ?2, ?3, ?3, 1, ?4, ?5, ?6)
                      ON CONFLICT DO UPDATE SET updated_ms = ?3, runs = runs + 1, last_run = ?4, agent = ?5",
                 )?
@@ -166,11 +201,19 @@ fn apply_change(connection: &Connection, key: &SessionKey, position: u64, change
         }
         Change::Status { run, status, at_ms } => {
             connection
-                .prepare_cached("UPDATE runs SET status = ?3, updated_ms = ?4 WHERE tenant = ?1 AND run = ?2")?
+                .prepare_cached("UPDATE run_index SET status = ?3, updated_ms = ?4 WHERE tenant = ?1 AND run = ?2")?
                 .execute(params![tenant, run.as_bytes(), status.name(), at_ms])?;
         }
         Change::Finished(finish) => finished(connection, tenant, position, finish)?,
         Change::Artifact(kept) => artifact(connection, key, position, kept)?,
+        Change::Checkpoint { checkpoint, object } => {
+            connection
+                .prepare_cached(
+                    "INSERT INTO checkpoint_index(tenant, session, position, checkpoint, object)
+                     VALUES (?1, ?2, ?3, ?4, ?5)",
+                )?
+                .execute(params![tenant, session, position, checkpoint.as_bytes(), object])?;
+        }
         Change::Due { run, kind, at_ms } => {
             let at_ms = i64::try_from(*at_ms).unwrap_or(i64::MAX);
             connection
@@ -194,7 +237,7 @@ fn finished(connection: &Connection, tenant: &str, position: u64, finish: &Finis
     let listed = matches!(cost, Cost::Priced { .. });
     connection
         .prepare_cached(
-            "UPDATE runs SET status = ?3, updated_ms = ?4, finished_ms = ?4, finished_position = ?5, turns = ?6,
+            "UPDATE run_index SET status = ?3, updated_ms = ?4, finished_ms = ?4, finished_position = ?5, turns = ?6,
              tool_calls = ?7, model_calls = ?8, input_tokens = ?9, cached_tokens = ?10, output_tokens = ?11,
              reasoning_tokens = ?12, cost_micro_usd = ?13, cost_listed = ?14, used_sandbox = ?15
              WHERE tenant = ?1 AND run = ?2",
@@ -225,7 +268,7 @@ fn artifact(connection: &Connection, key: &SessionKey, position: u64, kept: &Art
     let ids: [&[u8; 16]; 3] = [artifact.as_bytes(), run.as_bytes(), key.session.as_bytes()];
     connection
         .prepare_cached(
-            "INSERT INTO artifacts(tenant, artifact, run, session, position, name, media, bytes, object, created_ms)
+            "INSERT INTO artifact_index(tenant, artifact, run, session, position, name, media, bytes, object, created_ms)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         )?
         .execute(params![&*key.tenant, ids[0], ids[1], ids[2], position, name, media, clamp(*bytes), object, at_ms])?;
@@ -237,9 +280,12 @@ fn clamp(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Makes sessions, runs and artifacts anew from the records, in the order in which they were written.
+/// Makes the index and the timers anew from the records, in the order in which they were written.
 pub(crate) fn rebuild_index(connection: &Connection) -> Result<u64, Error> {
-    connection.execute_batch("DELETE FROM sessions; DELETE FROM runs; DELETE FROM artifacts")?;
+    connection.execute_batch(
+        "DELETE FROM session_index; DELETE FROM run_index; DELETE FROM artifact_index;
+         DELETE FROM checkpoint_index; DELETE FROM due",
+    )?;
     let mut records = connection.prepare("SELECT tenant, session, position, bytes FROM records ORDER BY rowid")?;
     let mut rows = records.query([])?;
     let mut read = 0;

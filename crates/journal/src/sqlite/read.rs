@@ -73,9 +73,9 @@ const RUN: &str = "SELECT run, session, agent, principal, status, created_ms, up
     submitted_position, finished_position, turns, tool_calls, model_calls, input_tokens, cached_tokens,
     output_tokens, reasoning_tokens, cost_micro_usd, cost_listed, used_sandbox,
     finished_ms IS NULL AND EXISTS(
-        SELECT 1 FROM runs AS earlier WHERE earlier.tenant = runs.tenant AND earlier.session = runs.session
-        AND earlier.submitted_position < runs.submitted_position AND earlier.finished_ms IS NULL)
-    FROM runs WHERE tenant = ?1";
+        SELECT 1 FROM run_index AS earlier WHERE earlier.tenant = r.tenant AND earlier.session = r.session
+        AND earlier.submitted_position < r.submitted_position AND earlier.finished_ms IS NULL)
+    FROM run_index AS r WHERE tenant = ?1";
 
 fn run_row(tenant: &Arc<str>, row: &Row<'_>) -> rusqlite::Result<RunRow> {
     let micro_usd = row.get(17)?;
@@ -136,10 +136,9 @@ pub(crate) fn runs(
     filter.page(rows.map(|row| Ok(row?)), rows_max)
 }
 
-const SESSION: &str =
-    "SELECT sessions.session, created_ms, updated_ms, runs, last_run, agent, principal, heads.position
-    FROM sessions JOIN heads ON heads.tenant = sessions.tenant AND heads.session = sessions.session
-    WHERE sessions.tenant = ?1";
+const SESSION: &str = "SELECT s.session, created_ms, updated_ms, runs, last_run, agent, principal, heads.position
+    FROM session_index AS s JOIN heads ON heads.tenant = s.tenant AND heads.session = s.session
+    WHERE s.tenant = ?1";
 
 fn session_row(tenant: &Arc<str>, row: &Row<'_>) -> rusqlite::Result<SessionRow> {
     Ok(SessionRow {
@@ -156,7 +155,7 @@ fn session_row(tenant: &Arc<str>, row: &Row<'_>) -> rusqlite::Result<SessionRow>
 }
 
 pub(crate) fn session(connection: &Connection, key: &SessionKey) -> Result<Option<SessionRow>, Error> {
-    let mut found = connection.prepare_cached(&format!("{SESSION} AND sessions.session = ?2"))?;
+    let mut found = connection.prepare_cached(&format!("{SESSION} AND s.session = ?2"))?;
     let row = |row: &Row<'_>| session_row(&key.tenant, row);
     Ok(found.query_row(params![&*key.tenant, key.session.as_bytes()], row).optional()?)
 }
@@ -170,7 +169,7 @@ pub(crate) fn sessions(
     let before =
         before.unwrap_or(SessionCursor { created_ms: i64::MAX.unsigned_abs(), session: Id::from_bytes([0xff; 16]) });
     let mut older = connection.prepare_cached(&format!(
-        "{SESSION} AND (created_ms, sessions.session) < (?2, ?3) ORDER BY created_ms DESC, sessions.session DESC LIMIT ?4"
+        "{SESSION} AND (created_ms, s.session) < (?2, ?3) ORDER BY created_ms DESC, s.session DESC LIMIT ?4"
     ))?;
     let created_ms = i64::try_from(before.created_ms).unwrap_or(i64::MAX);
     // One more than asked for tells whether there is a next page.
@@ -187,7 +186,7 @@ pub(crate) fn unfinished(
     rows_max: usize,
 ) -> Result<Page<Unfinished, UnfinishedCursor>, Error> {
     let mut open = connection.prepare_cached(
-        "SELECT tenant, session, run, submitted_position FROM runs INDEXED BY runs_open
+        "SELECT tenant, session, run, submitted_position FROM run_index INDEXED BY runs_open
          WHERE finished_ms IS NULL AND (tenant, session, submitted_position) > (?1, ?2, ?3)
          ORDER BY tenant, session, submitted_position LIMIT ?4",
     )?;
@@ -206,7 +205,7 @@ pub(crate) fn unfinished(
 }
 
 const ARTIFACT: &str = "SELECT artifact, run, session, position, name, media, bytes, object, created_ms
-    FROM artifacts WHERE tenant = ?1";
+    FROM artifact_index WHERE tenant = ?1";
 
 fn artifact_row(row: &Row<'_>) -> rusqlite::Result<ArtifactRow> {
     let name = serde_json::from_str(row.get_ref(4)?.as_str()?).map_err(|_| unknown(4, "artifact name"))?;

@@ -2,6 +2,7 @@
 //! the task that asks.
 
 use crate::sqlite::schema::{self, Database};
+use crate::sqlite::shared::Shared;
 use crate::{Error, Threads};
 use parking_lot::Mutex;
 use rusqlite::Connection;
@@ -18,6 +19,8 @@ pub(crate) struct Readers {
 
 struct Pool {
     database: Database,
+    /// Is told of damage.
+    shared: Arc<Shared>,
     /// `None` once closed.
     idle: Mutex<Option<Vec<Connection>>>,
 }
@@ -29,8 +32,8 @@ impl fmt::Debug for Readers {
 }
 
 impl Readers {
-    pub(crate) fn new(database: Database, readers_max: usize, threads: Threads) -> Self {
-        let pool = Pool { database, idle: Mutex::new(Some(Vec::new())) };
+    pub(crate) fn new(database: Database, shared: Arc<Shared>, readers_max: usize, threads: Threads) -> Self {
+        let pool = Pool { database, shared, idle: Mutex::new(Some(Vec::new())) };
         Self { pool: Arc::new(pool), permits: Arc::new(Semaphore::new(readers_max.max(1))), threads }
     }
 
@@ -63,9 +66,10 @@ impl Pool {
     fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
         let connection = self.take()?;
         let answer = read(&connection);
-        // One that failed may be broken: it is closed instead.
-        if answer.is_ok() {
-            self.give_back(connection);
+        match &answer {
+            Ok(_) => self.give_back(connection),
+            // One that failed may be broken: it is closed instead.
+            Err(error) => self.shared.note(None, error),
         }
         answer
     }

@@ -1,4 +1,4 @@
-//! Tables, connections and the version of both.
+//! Connections, the schema's version and what leads from one to the next. The tables are in `schema/`.
 //!
 //! `tenant` leads every primary key. Ids and digests are blobs of 16 and 32 bytes. Records and contents are rowid tables
 //! with a unique index: rows of many sessions that share a commit go to the same last pages, and rows too long for an
@@ -10,87 +10,24 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// The schema that this program writes.
-const SCHEMA: u32 = 1;
+pub(crate) const SCHEMA: u32 = 2;
 /// How long a connection waits for somebody else's lock (a `sqlite3` shell).
 const BUSY_MS: u64 = 5_000;
 
-const TABLES: &str = "
-CREATE TABLE meta(key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+/// What leads from one schema to the next. A step is for ever: a database may be as old as the first.
+struct Migration {
+    /// The schema that it leads to.
+    to: u32,
+    /// The oldest schema whose program goes on serving a database of this one.
+    compatible: u32,
+    sql: &'static str,
+}
 
-CREATE TABLE records(
-    tenant TEXT NOT NULL, session BLOB NOT NULL, position INTEGER NOT NULL,
-    hash BLOB NOT NULL, bytes BLOB NOT NULL, commit_id INTEGER NOT NULL
-) STRICT;
-CREATE UNIQUE INDEX records_by_place ON records(tenant, session, position);
-
-CREATE TABLE heads(
-    tenant TEXT NOT NULL, session BLOB NOT NULL,
-    position INTEGER NOT NULL, hash BLOB NOT NULL, epoch INTEGER NOT NULL,
-    PRIMARY KEY(tenant, session)
-) STRICT, WITHOUT ROWID;
-
-CREATE TABLE contents(
-    tenant TEXT NOT NULL, session BLOB NOT NULL, id BLOB NOT NULL,
-    form INTEGER NOT NULL, item_key BLOB, body BLOB NOT NULL
-) STRICT;
-CREATE UNIQUE INDEX contents_by_id ON contents(tenant, session, id);
-
-CREATE TABLE data_keys(
-    tenant TEXT NOT NULL, session BLOB NOT NULL, wrapped BLOB NOT NULL,
-    PRIMARY KEY(tenant, session)
-) STRICT, WITHOUT ROWID;
-
-CREATE TABLE idempotency(
-    tenant TEXT NOT NULL, key BLOB NOT NULL, body BLOB NOT NULL,
-    session BLOB NOT NULL, run BLOB NOT NULL, position INTEGER NOT NULL, expires_ms INTEGER NOT NULL,
-    PRIMARY KEY(tenant, key)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX idempotency_by_expiry ON idempotency(expires_ms);
-
-CREATE TABLE sessions(
-    tenant TEXT NOT NULL, session BLOB NOT NULL,
-    created_ms INTEGER NOT NULL, updated_ms INTEGER NOT NULL,
-    runs INTEGER NOT NULL, last_run BLOB NOT NULL, agent TEXT NOT NULL, principal BLOB NOT NULL,
-    PRIMARY KEY(tenant, session)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX sessions_by_age ON sessions(tenant, created_ms, session);
-
-CREATE TABLE runs(
-    tenant TEXT NOT NULL, run BLOB NOT NULL, session BLOB NOT NULL,
-    agent TEXT NOT NULL, principal BLOB NOT NULL, status TEXT NOT NULL,
-    created_ms INTEGER NOT NULL, updated_ms INTEGER NOT NULL, finished_ms INTEGER,
-    submitted_position INTEGER NOT NULL, finished_position INTEGER,
-    turns INTEGER NOT NULL DEFAULT 0, tool_calls INTEGER NOT NULL DEFAULT 0,
-    model_calls INTEGER NOT NULL DEFAULT 0, input_tokens INTEGER NOT NULL DEFAULT 0,
-    cached_tokens INTEGER NOT NULL DEFAULT 0, output_tokens INTEGER NOT NULL DEFAULT 0,
-    reasoning_tokens INTEGER NOT NULL DEFAULT 0,
-    cost_micro_usd INTEGER NOT NULL DEFAULT 0, cost_listed INTEGER NOT NULL DEFAULT 1,
-    used_sandbox INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY(tenant, run)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX runs_by_session ON runs(tenant, session, run);
-CREATE INDEX runs_open ON runs(tenant, session, submitted_position) WHERE finished_ms IS NULL;
-
-CREATE TABLE artifacts(
-    tenant TEXT NOT NULL, artifact BLOB NOT NULL, run BLOB NOT NULL, session BLOB NOT NULL,
-    position INTEGER NOT NULL, name TEXT NOT NULL, media TEXT NOT NULL, bytes INTEGER NOT NULL,
-    object TEXT NOT NULL, created_ms INTEGER NOT NULL,
-    PRIMARY KEY(tenant, artifact)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX artifacts_by_run ON artifacts(tenant, run, position);
-
-CREATE TABLE due(
-    tenant TEXT NOT NULL, session BLOB NOT NULL, run BLOB NOT NULL, kind TEXT NOT NULL, at_ms INTEGER NOT NULL,
-    PRIMARY KEY(tenant, session, run, kind)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX due_by_time ON due(at_ms);
-
--- For people with a sqlite3 shell.
-CREATE VIEW log AS
-SELECT tenant, 'ses_' || lower(hex(session)) AS session, position,
-       CAST(bytes AS TEXT) ->> '$.kind' AS kind, CAST(bytes AS TEXT) AS record, commit_id
-FROM records;
-";
+/// Every step, from an empty file on.
+const MIGRATIONS: &[Migration] = &[
+    Migration { to: 1, compatible: 1, sql: include_str!("schema/1.sql") },
+    Migration { to: SCHEMA, compatible: SCHEMA, sql: include_str!("schema/2.sql") },
+];
 
 /// A database and the way to it.
 #[derive(Clone, Debug)]
@@ -143,30 +80,130 @@ pub(crate) fn connect_reader(database: &Database) -> Result<Connection, Error> {
     Ok(connection)
 }
 
-/// Makes the tables of a new database, refuses those of a newer program, counts this boot. Returns its number.
+/// Makes the tables of a new database, brings those of an older program up to date, refuses those of a newer one that it
+/// can't serve, counts this boot. Returns its number.
 pub(crate) fn prepare(connection: &mut Connection) -> Result<u64, Error> {
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-    let tables: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    if tables == 0 {
-        transaction.execute_batch(TABLES)?;
-        transaction.execute("INSERT INTO meta(key, value) VALUES ('schema', ?1), ('boot', 0)", [SCHEMA])?;
-    }
-    let value = "SELECT value FROM meta WHERE key = 'schema'";
-    let found: Option<u32> = transaction.query_row(value, [], |row| row.get(0)).optional()?;
-    match found {
-        Some(SCHEMA) => {}
-        Some(found) if found > SCHEMA => return Err(Error::Newer { found, known: SCHEMA }),
-        Some(found) => return Err(Error::corrupt(format_args!("schema {found} was never written by any release"))),
-        None => return Err(Error::corrupt("the database names no schema")),
-    }
+    migrate(&transaction, MIGRATIONS)?;
     let boot = "UPDATE meta SET value = value + 1 WHERE key = 'boot' RETURNING value";
-    let boot: u64 = transaction.query_row(boot, [], |row| row.get(0))?;
+    let boot = transaction.query_row(boot, [], |row| row.get(0)).optional()?;
+    let boot: u64 = boot.ok_or_else(|| Error::corrupt("the database does not say how often it was opened"))?;
     transaction.commit()?;
     Ok(boot)
+}
+
+/// Makes the tables of a database that has none.
+pub(crate) fn create(connection: &Connection) -> Result<(), Error> {
+    migrate(connection, MIGRATIONS)
+}
+
+/// Takes the steps that are missing; all or none, in the caller's transaction.
+fn migrate(connection: &Connection, migrations: &[Migration]) -> Result<(), Error> {
+    let known = migrations.last().map_or(0, |last| last.to);
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    let found = if tables == 0 { 0 } else { value(connection, "schema")?.unwrap_or(0) };
+    if tables > 0 && found == 0 {
+        return Err(Error::corrupt("the database names no schema that was ever written"));
+    }
+    if found > known {
+        // Steps that a newer program took. It says how old a program may be that goes on beside it.
+        return match value(connection, "compatible")? {
+            Some(compatible) if compatible <= known => Ok(()),
+            _ => Err(Error::Newer { found, known }),
+        };
+    }
+    for Migration { to, compatible, sql } in migrations.iter().filter(|migration| migration.to > found) {
+        connection.execute_batch(sql)?;
+        let set = "INSERT INTO meta(key, value) VALUES ('boot', 0) ON CONFLICT DO NOTHING";
+        connection.execute(set, [])?;
+        let set = "INSERT INTO meta(key, value) VALUES ('schema', ?1), ('compatible', ?2)
+                   ON CONFLICT(key) DO UPDATE SET value = excluded.value";
+        connection.execute(set, [to, compatible])?;
+        if found > 0 {
+            tracing::info!(schema = to, "the journal's schema was brought up to date");
+        }
+    }
+    Ok(())
+}
+
+fn value(connection: &Connection, key: &str) -> Result<Option<u32>, Error> {
+    let sql = "SELECT value FROM meta WHERE key = ?1";
+    Ok(connection.query_row(sql, [key], |row| row.get(0)).optional()?)
 }
 
 /// Number of the last commit: that of the row written last.
 pub(crate) fn last_commit(connection: &Connection) -> Result<u64, Error> {
     let last = "SELECT commit_id FROM records ORDER BY rowid DESC LIMIT 1";
     Ok(connection.query_row(last, [], |row| row.get(0)).optional()?.unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schema(connection: &Connection) -> (Option<u32>, Option<u32>) {
+        (value(connection, "schema").unwrap(), value(connection, "compatible").unwrap())
+    }
+
+    #[test]
+    fn steps_are_numbered_one_by_one() {
+        for (at, migration) in MIGRATIONS.iter().enumerate() {
+            assert_eq!(migration.to as usize, at + 1);
+            assert!(migration.compatible <= migration.to);
+        }
+    }
+
+    #[test]
+    fn a_database_of_any_age_comes_to_the_newest_schema() {
+        let newest = || {
+            let connection = Connection::open_in_memory().unwrap();
+            create(&connection).unwrap();
+            let mut names = connection.prepare("SELECT name, sql FROM sqlite_schema ORDER BY name").unwrap();
+            let rows = names.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+            rows.collect::<Result<Vec<(String, Option<String>)>, _>>().unwrap()
+        };
+        for age in 1..=MIGRATIONS.len() {
+            let connection = Connection::open_in_memory().unwrap();
+            migrate(&connection, &MIGRATIONS[..age]).unwrap();
+            create(&connection).unwrap();
+            assert_eq!(schema(&connection).0, Some(SCHEMA));
+            let mut names = connection.prepare("SELECT name, sql FROM sqlite_schema ORDER BY name").unwrap();
+            let rows = names.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+            assert_eq!(rows.collect::<Result<Vec<(String, Option<String>)>, _>>().unwrap(), newest(), "from {age}");
+        }
+    }
+
+    #[test]
+    fn what_the_next_program_writes_is_served_or_refused_as_it_says() {
+        // A step of the next program, the oldest schema that it goes beside, and what this one says to it.
+        for (sql, compatible, wanted) in [
+            ("ALTER TABLE heads ADD COLUMN note TEXT; CREATE TABLE more(a INTEGER) STRICT;", SCHEMA, "served"),
+            ("ALTER TABLE heads RENAME TO tips;", SCHEMA + 1, "journal_newer"),
+            ("ALTER TABLE heads ADD COLUMN position TEXT;", SCHEMA, "failed"),
+        ] {
+            let mut connection = Connection::open_in_memory().unwrap();
+            prepare(&mut connection).unwrap();
+            let next = [Migration { to: 1, compatible: 1, sql: "" }, Migration { to: SCHEMA + 1, compatible, sql }];
+            let transaction = connection.transaction().unwrap();
+            let stepped = migrate(&transaction, &next);
+            if wanted == "failed" {
+                assert!(stepped.is_err());
+                drop(transaction);
+                assert_eq!(schema(&connection).0, Some(SCHEMA), "a step that fails leaves nothing behind");
+                continue;
+            }
+            stepped.unwrap();
+            transaction.commit().unwrap();
+            let said = prepare(&mut connection).map_or_else(
+                |error| error.code(),
+                |boot| {
+                    assert_eq!(boot, 2);
+                    "served"
+                },
+            );
+            assert_eq!(said, wanted, "{sql}");
+            // It does not take the newer program's steps back.
+            assert_eq!(schema(&connection), (Some(SCHEMA + 1), Some(compatible)));
+        }
+    }
 }

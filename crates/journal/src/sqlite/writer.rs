@@ -1,4 +1,4 @@
-//! The writer thread: drains the queue into groups, commits each group once, answers after the commit.
+//! The writer: drains the queue into groups, commits each group once, answers after the commit.
 
 use crate::append::{Append, Appended};
 use crate::contents::{DataKeys, Stored};
@@ -6,12 +6,15 @@ use crate::heads::Heads;
 use crate::hints::{Hint, Registry};
 use crate::sqlite::apply::{self, Outcome};
 use crate::sqlite::directory::Lock;
+use crate::sqlite::schema::Database;
+use crate::sqlite::shared::Shared;
+use crate::sqlite::transaction::Failed;
+use crate::sqlite::upkeep;
+use crate::upkeep::{Quarantine, Tombstone};
 use crate::{Error, Limits, SessionKey};
 use domain::{Id, id};
-use parking_lot::Mutex;
 use rusqlite::{Connection, params};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use stdx::Clock;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
@@ -37,6 +40,26 @@ pub(crate) enum Job {
     RebuildIndex {
         reply: oneshot::Sender<Result<u64, Error>>,
     },
+    Purge {
+        key: SessionKey,
+        at_ms: u64,
+        principal: Id<id::Principal>,
+        reply: oneshot::Sender<Result<Option<Tombstone>, Error>>,
+    },
+    Swept {
+        objects: Vec<String>,
+        reply: oneshot::Sender<Result<(), Error>>,
+    },
+    Quarantine {
+        quarantine: Box<Quarantine>,
+        reply: oneshot::Sender<Result<(), Error>>,
+    },
+    Release {
+        key: SessionKey,
+        reply: oneshot::Sender<Result<bool, Error>>,
+    },
+    /// Look whether it can write again.
+    Probe,
     Close,
 }
 
@@ -49,68 +72,70 @@ pub(crate) struct Erased {
     pub(crate) objects: Vec<Id<id::Content>>,
 }
 
-/// What others see of the writer.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    error: Mutex<Option<Error>>,
-    commit_id: AtomicU64,
-}
-
-impl Shared {
-    pub(crate) fn new(commit_id: u64) -> Self {
-        Self { error: Mutex::default(), commit_id: commit_id.into() }
-    }
-
-    pub(crate) fn error(&self) -> Option<Error> {
-        self.error.lock().clone()
-    }
-
-    pub(crate) fn commit_id(&self) -> u64 {
-        self.commit_id.load(Ordering::Relaxed)
-    }
-}
-
 /// An append that waits for its commit.
-struct Pending {
-    entry: Box<Append>,
+pub(crate) struct Pending {
+    pub(crate) entry: Box<Append>,
     reply: oneshot::Sender<Result<Appended, Error>>,
     // Gives its bytes back to the queue when the answer is out.
     _room: OwnedSemaphorePermit,
 }
 
-/// The thread's state.
+/// The writer's state.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    connection: Connection,
+    pub(crate) connection: Connection,
+    pub(crate) database: Database,
+    pub(crate) heads: Heads,
+    /// Whether a commit failed of which it is not known whether it can come back.
+    pub(crate) unsettled: bool,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) data_keys: Arc<DataKeys>,
     jobs: mpsc::Receiver<Job>,
-    heads: Heads,
     commit_id: u64,
     pruned_ms: u64,
     clock: Clock,
     limits: Limits,
     hints: Arc<Registry>,
-    data_keys: Arc<DataKeys>,
-    shared: Arc<Shared>,
     // Given back last, when the connection is closed. None behind a VFS, which no other process can reach.
     _lock: Option<Lock>,
 }
 
+/// What a writer needs of the world.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) clock: Clock,
+    pub(crate) limits: Limits,
+    pub(crate) hints: Arc<Registry>,
+    pub(crate) data_keys: Arc<DataKeys>,
+}
+
 impl Writer {
-    #[expect(clippy::too_many_arguments, reason = "the thread's whole state, handed over once")]
     pub(crate) fn new(
-        connection: Connection,
-        jobs: mpsc::Receiver<Job>,
-        commit_id: u64,
-        clock: Clock,
-        limits: Limits,
-        hints: Arc<Registry>,
-        data_keys: Arc<DataKeys>,
-        shared: Arc<Shared>,
+        (connection, database): (Connection, Database),
         lock: Option<Lock>,
+        jobs: mpsc::Receiver<Job>,
+        shared: Arc<Shared>,
+        world: World,
     ) -> Self {
+        let World { clock, limits, hints, data_keys } = world;
         let heads = Heads::new(limits.heads_max);
         let pruned_ms = clock.monotonic_ms();
-        Self { connection, jobs, heads, commit_id, pruned_ms, clock, limits, hints, data_keys, shared, _lock: lock }
+        let commit_id = shared.commit_id();
+        Self {
+            connection,
+            database,
+            heads,
+            unsettled: false,
+            shared,
+            data_keys,
+            jobs,
+            commit_id,
+            pruned_ms,
+            clock,
+            limits,
+            hints,
+            _lock: lock,
+        }
     }
 
     /// Runs until the queue is closed and empty.
@@ -138,16 +163,17 @@ impl Writer {
                 self.commit(group);
                 return after;
             }
-            Job::Erase { key, item, reply } => {
-                let erased = self.erase(&key, item);
-                // Whoever asked may have gone; it is erased all the same.
-                let _ = reply.send(erased);
-            }
+            // Whoever asks may have gone: it is done all the same.
+            Job::Erase { key, item, reply } => drop(reply.send(self.erase(&key, item))),
             Job::RebuildIndex { reply } => {
                 let read = self.transaction(|writer| apply::rebuild_index(&writer.connection));
-                // Whoever asked may have gone; the index is there all the same.
-                let _ = reply.send(read);
+                drop(reply.send(read.map_err(Failed::into_error)));
             }
+            Job::Purge { key, at_ms, principal, reply } => drop(reply.send(self.purge(&key, at_ms, principal))),
+            Job::Swept { objects, reply } => drop(reply.send(self.swept(&objects))),
+            Job::Quarantine { quarantine, reply } => drop(reply.send(self.quarantine(&quarantine))),
+            Job::Release { key, reply } => drop(reply.send(self.release(&key))),
+            Job::Probe => self.probe(),
             // Nothing new is taken; what was taken is still written.
             Job::Close => self.jobs.close(),
         }
@@ -175,62 +201,72 @@ impl Writer {
         match self.attempt(&group) {
             Ok(outcomes) => self.answer(group, outcomes),
             // One entry that the database can't take must not take the others with it.
-            Err(error) if group.len() > 1 && !matches!(error, Error::Full) => {
+            Err(Failed::Before(error)) if group.len() > 1 && !matches!(error, Error::Full) => {
                 for pending in group {
                     self.commit(vec![pending]);
                 }
             }
-            Err(error) => {
-                tracing::error!(code = error.code(), %error, entries = group.len(), "commit failed");
-                // An entry that can't be meant says nothing of the disk.
-                if !matches!(error, Error::Invalid { .. }) {
-                    *self.shared.error.lock() = Some(error.clone());
+            Err(Failed::Before(error)) => self.refuse(group, &error),
+            Err(Failed::InCommit(error)) => match self.settle() {
+                Ok(()) => self.tell(group, &error),
+                Err(unsettled) => {
+                    // The one that is in doubt is an error of its own; what keeps the writer from knowing is the other.
+                    let told = if matches!(error, Error::Full) { error } else { unsettled };
+                    self.refuse(group, &told);
                 }
-                for pending in group {
-                    // The caller may have gone.
-                    let _ = pending.reply.send(Err(error.clone()));
-                }
+            },
+        }
+    }
+
+    /// Answers after a commit that failed and is settled: what was written is there, what is not never comes.
+    fn tell(&mut self, group: Vec<Pending>, error: &Error) {
+        for pending in group {
+            let now_ms = self.clock.wall_ms();
+            let found = apply::stands(&self.connection, &pending.entry, now_ms);
+            match found {
+                Ok(Some(appended)) => drop(pending.reply.send(Ok(appended))),
+                Ok(None) => self.refuse(vec![pending], error),
+                Err(unread) => self.refuse(vec![pending], &unread),
             }
         }
     }
 
-    /// One transaction. On an error nothing of it is in the database, and the cached heads are forgotten.
-    fn attempt(&mut self, group: &[Pending]) -> Result<Vec<Outcome>, Error> {
-        let done = self.transaction(|writer| {
+    fn refuse(&mut self, group: Vec<Pending>, error: &Error) {
+        tracing::error!(code = error.code(), %error, entries = group.len(), "commit failed");
+        // An entry that can't be meant says nothing of the disk.
+        if !matches!(error, Error::Invalid { .. }) {
+            self.shared.set_error(Some(error.clone()));
+        }
+        for pending in group {
+            // The caller may have gone.
+            let _ = pending.reply.send(Err(error.clone()));
+        }
+    }
+
+    /// One transaction. On an error of the first kind nothing of it is in the database.
+    fn attempt(&mut self, group: &[Pending]) -> Result<Vec<Outcome>, Failed> {
+        self.transaction(|writer| {
             let now_ms = writer.clock.wall_ms();
             let commit_id = writer.commit_id + 1;
             let mut outcomes = Vec::with_capacity(group.len());
-            for pending in group {
-                let Writer { connection, heads, .. } = &mut *writer;
-                outcomes.push(apply::apply(connection, heads, &pending.entry, commit_id, now_ms)?);
+            for Pending { entry, .. } in group {
+                let Writer { connection, heads, shared, .. } = &mut *writer;
+                outcomes.push(if shared.is_quarantined(&entry.key) {
+                    upkeep::refused(connection, &entry.key)?
+                } else {
+                    apply::apply(connection, heads, entry, commit_id, now_ms)?
+                });
             }
             writer.prune(now_ms)?;
             Ok(outcomes)
-        });
-        if done.is_err() {
-            self.heads.clear();
-        }
-        done
-    }
-
-    fn transaction<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
-        self.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-        let done = work(self).and_then(|done| {
-            self.connection.prepare_cached("COMMIT")?.execute([])?;
-            Ok(done)
-        });
-        if done.is_err() && !self.connection.is_autocommit() {
-            // A failed rollback leaves the transaction open, and the next BEGIN says so.
-            let _ = self.connection.execute_batch("ROLLBACK");
-        }
-        done
+        })
     }
 
     fn answer(&mut self, group: Vec<Pending>, outcomes: Vec<Outcome>) {
-        *self.shared.error.lock() = None;
+        self.shared.set_error(None);
         if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Written(..))) {
             self.commit_id += 1;
-            self.shared.commit_id.store(self.commit_id, Ordering::Relaxed);
+            self.shared.set_commit_id(self.commit_id);
         }
         let wanted = self.hints.wanted();
         for (pending, outcome) in group.into_iter().zip(outcomes) {
@@ -280,7 +316,8 @@ impl Writer {
                 Ok(Erased { item, objects: Vec::new() })
             }
             None => Ok(Erased { item: None, objects: apply::erase_session(&writer.connection, key)? }),
-        })?;
+        });
+        let erased = erased.map_err(Failed::into_error)?;
         if item.is_none() {
             // Before the next entry is looked at: it may hold contents sealed under this key.
             self.data_keys.destroy(key);
