@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use journal::{Content, SessionKey};
 use machine::Entry;
 use parking_lot::Mutex;
-use sandbox::{FileKind, Provider, RelPath, Sandbox, Spec, Stat, Workspace};
+use sandbox::{FileKind, Provider, RelPath, Sandbox, Spec, Start, Stat, Workspace};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -226,7 +226,8 @@ async fn make(
         false => Vec::new(),
     };
     let settings = &catalog.settings.sandbox;
-    let workspace = Workspace::Session { tenant: key.tenant.to_string(), session: key.session, fresh };
+    let begins = if fresh { Start::Fresh } else { Start::Kept { generation: 0 } };
+    let workspace = Workspace::Session { tenant: key.tenant.to_string(), session: key.session, start: begins };
     let spec = Spec {
         id: inner.id(),
         workspace,

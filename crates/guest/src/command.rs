@@ -10,6 +10,8 @@ use std::os::fd::OwnedFd;
 
 /// How long a process that outlives the command may hold its output open before the command counts as ended.
 pub(crate) const GRACE_MS: u64 = 1_000;
+/// How long an export may take to end after its output was closed.
+const UNWIND_MS: u64 = 2_000;
 /// What a terminal reads as end of input (Ctrl-D).
 const END_OF_INPUT: u8 = 4;
 
@@ -50,6 +52,24 @@ pub(crate) struct Command {
     pub(crate) ended_ms: Option<u64>,
     /// Whether it may have changed files.
     pub(crate) writes: bool,
+    /// For an export, how it ends.
+    pub(crate) export: Option<Ending>,
+}
+
+/// How an export ends that does not end by itself: it is not killed at once, so that it can put back what it has changed to
+/// read a file, but sees its output closed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ending {
+    /// When it must be over.
+    pub(crate) deadline_ms: u64,
+    /// Whether its output is closed already: after the deadline it is then killed.
+    closed: bool,
+}
+
+impl Ending {
+    pub(crate) const fn new(deadline_ms: u64) -> Self {
+        Self { deadline_ms, closed: false }
+    }
 }
 
 /// What one read of a source gave.
@@ -167,6 +187,18 @@ impl Command {
     pub(crate) fn close_ended_input(&mut self) {
         if self.input_ended && self.input_queue.is_empty() {
             self.input = None;
+        }
+    }
+
+    /// Kills it as [`Command::kill`] does; an export is given some time to end.
+    pub(crate) fn end(&mut self, now_ms: u64) {
+        match &mut self.export {
+            Some(ending) if !ending.closed => {
+                *ending = Ending { deadline_ms: now_ms + UNWIND_MS, closed: true };
+                self.sources.clear();
+                self.input = None;
+            }
+            _ => self.kill(),
         }
     }
 

@@ -1,11 +1,11 @@
 //! File operations below the workspace, each in a child of its own so that PID 1 never waits for a disk. Paths are resolved
 //! by the kernel beneath the workspace; only regular files are opened, and never in a way that could block on a FIFO.
 
-use crate::apply;
+use crate::{Layer, apply, export, import};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use sandbox::wire::{FileFailure, Listed, Work};
-use sandbox::{FileKind, RelPath, Stat};
+use sandbox::{FileKind, RelPath, Rule, Stat};
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,18 +23,20 @@ pub(crate) struct Failure {
     pub(crate) path: String,
     pub(crate) errno: Option<Errno>,
     pub(crate) detail: String,
+    /// The rule that an archive broke.
+    pub(crate) refused: Option<Rule>,
 }
 
 impl Failure {
     pub(crate) fn new(operation: &'static str, path: &RelPath, detail: &str) -> Self {
-        Self { operation, path: path.to_string(), errno: None, detail: detail.to_owned() }
+        Self { operation, path: path.to_string(), errno: None, detail: detail.to_owned(), refused: None }
     }
 }
 
 /// Says which operation on which path an error number came from.
 pub(crate) fn told(operation: &'static str, path: &RelPath) -> impl Fn(Errno) -> Failure {
     let path = path.to_string();
-    move |errno| Failure { operation, path: path.clone(), errno: Some(errno), detail: words(errno) }
+    move |errno| Failure { operation, path: path.clone(), errno: Some(errno), detail: words(errno), refused: None }
 }
 
 fn words(errno: Errno) -> String {
@@ -48,14 +50,17 @@ fn words(errno: Errno) -> String {
     }
 }
 
-/// Performs a file operation with input and output on the standard descriptors; returns the exit code.
-pub(crate) fn perform(work: Work) -> i32 {
+/// Performs a file operation with input and output on the standard descriptors; returns the exit code. `layer` is where a
+/// workspace in memory is kept, for an operation that must not end before its files are kept.
+pub(crate) fn perform(work: Work, layer: Option<&Layer>) -> i32 {
     let done = match work {
         Work::Program { .. } => return 125,
         Work::Read { path, offset, bytes_max } => read(&path, offset, bytes_max),
         Work::Stat { path } => stat(&path).and_then(|stat| answer(&stat)),
         Work::List { path, entries_max } => list(&path, entries_max).and_then(|entries| answer(&entries)),
         Work::Changed { entries_max } => changed(entries_max).and_then(|entries| answer(&entries)),
+        Work::Export { limits } => export::export(limits),
+        Work::Import { limits } => import::import(limits, layer).and_then(|totals| answer(&totals)),
         Work::Apply => apply::apply(),
     };
     let Err(failure) = done else { return 0 };
@@ -64,6 +69,7 @@ pub(crate) fn perform(work: Work) -> i32 {
         path: failure.path,
         missing: failure.errno == Some(Errno::NOENT),
         detail: failure.detail,
+        refused: failure.refused,
     };
     let text = serde_json::to_vec(&failure).unwrap_or_default();
     let _ = std::io::stderr().write_all(&text);
@@ -78,6 +84,7 @@ fn answer(value: &impl serde::Serialize) -> Result<(), Failure> {
         path: ".".to_owned(),
         errno: Errno::from_io_error(&error),
         detail: error.to_string(),
+        refused: None,
     })
 }
 

@@ -7,11 +7,16 @@
 
 mod apply;
 mod command;
+mod export;
 mod files;
+mod halt;
+mod holes;
+mod import;
 pub mod mirror;
 mod serve;
 mod spawn;
 pub mod sys;
+mod tar;
 
 use std::os::fd::OwnedFd;
 

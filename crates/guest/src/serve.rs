@@ -1,7 +1,8 @@
 //! PID 1's loop: one poll over the socket, the children's ends and their descriptors. Nothing here blocks, and every buffer
 //! has a bound: output is read only while the socket keeps up and its command has credit.
 
-use crate::command::{Command, Took};
+use crate::command::{Command, Ending, Took};
+use crate::halt::Halt;
 use crate::sys::{self, Forked};
 use crate::{Config, mirror, spawn};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -9,7 +10,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, WaitStatus};
 use rustix::time::ClockId;
 use sandbox::Exit;
-use sandbox::wire::{self, Head, Kind, Refusal, Start};
+use sandbox::wire::{self, Head, Kind, Refusal, Start, Work};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, OwnedFd};
 
@@ -17,6 +18,9 @@ use std::os::fd::{AsFd as _, OwnedFd};
 const OUTGOING_BYTES_MAX: usize = 256 << 10;
 /// What is read from the socket at once.
 const INCOMING_BYTES: usize = 64 << 10;
+
+/// What an export gets beyond its own limit, so that the asker's clock runs out first and says why.
+const EXPORT_SLACK_MS: u64 = 1_000;
 
 /// What one poll slot stands for.
 #[derive(Clone, Copy)]
@@ -42,6 +46,8 @@ pub(crate) struct Serve {
     epoch: u64,
     saving: Option<Pid>,
     unsaved: bool,
+    /// The export that runs, and what it has halted.
+    halted: Option<(u32, Halt)>,
 }
 
 impl Serve {
@@ -52,7 +58,18 @@ impl Serve {
         wire::put(&mut outgoing, Kind::Ready, 0, &wire::VERSION.to_le_bytes());
         let epoch = config.epoch;
         let (incoming, commands) = (Vec::new(), BTreeMap::new());
-        Ok(Self { config, signals, incoming, outgoing, sent: 0, commands, epoch, saving: None, unsaved: false })
+        Ok(Self {
+            config,
+            signals,
+            incoming,
+            outgoing,
+            sent: 0,
+            commands,
+            epoch,
+            saving: None,
+            unsaved: false,
+            halted: None,
+        })
     }
 
     pub(crate) fn run(&mut self) -> i32 {
@@ -99,7 +116,7 @@ impl Serve {
                 polled.push(PollFd::new(input, PollFlags::OUT));
             }
         }
-        let timeout = self.next_grace_ms().map(|ends| {
+        let timeout = self.next_moment_ms().map(|ends| {
             let wait = ends.saturating_sub(now_ms());
             Timespec {
                 tv_sec: i64::try_from(wait / 1_000).unwrap_or(1),
@@ -117,8 +134,10 @@ impl Serve {
         Ok(ready)
     }
 
-    fn next_grace_ms(&self) -> Option<u64> {
-        self.commands.values().filter_map(Command::grace_ends_ms).min()
+    fn next_moment_ms(&self) -> Option<u64> {
+        let running = self.commands.values().filter(|command| command.exit.is_none());
+        let deadlines = running.filter_map(|command| command.export.map(|ending| ending.deadline_ms));
+        self.commands.values().filter_map(Command::grace_ends_ms).chain(deadlines).min()
     }
 
     /// Writes what the socket takes.
@@ -192,7 +211,10 @@ impl Serve {
                     let _ = rustix::termios::tcsetwinsize(terminal, size);
                 }
             }
-            Kind::Kill => command.kill(),
+            Kind::Kill => {
+                command.end(now_ms());
+                self.go_on_after(head.command);
+            }
             Kind::Credit => {
                 let credit = wire::number(payload).ok_or(Ended)? as usize;
                 command.credit = (command.credit + credit).min(wire::WINDOW_BYTES);
@@ -212,7 +234,7 @@ impl Serve {
             Some(format!("too many commands at once: commands_max = {}", self.config.commands_max))
         } else {
             self.epoch = asked.epoch;
-            match spawn::start(&self.config, asked.work) {
+            match self.spawn(id, asked.work) {
                 Ok(command) => {
                     if command.start_errors.is_none() {
                         wire::put(&mut self.outgoing, Kind::Started, id, &[]);
@@ -227,6 +249,28 @@ impl Serve {
             self.refuse(id, detail);
         }
         Ok(())
+    }
+
+    /// Starts the work; for an export, everything that runs is halted first.
+    fn spawn(&mut self, id: u32, work: Work) -> Result<Command, String> {
+        let Work::Export { limits } = &work else { return spawn::start(&self.config, work) };
+        if self.commands.values().any(|command| command.export.is_some()) {
+            return Err("an export is under way".to_owned());
+        }
+        let deadline_ms = now_ms().saturating_add(limits.duration_ms_max).saturating_add(EXPORT_SLACK_MS);
+        self.halted = Some((id, Halt::begin()));
+        let started = spawn::start(&self.config, work);
+        if started.is_err() {
+            self.go_on_after(id);
+        }
+        started.map(|command| Command { export: Some(Ending::new(deadline_ms)), ..command })
+    }
+
+    /// Lets everything go on that this export has halted.
+    fn go_on_after(&mut self, id: u32) {
+        if let Some((_, halt)) = self.halted.take_if(|(export, _)| *export == id) {
+            halt.end();
+        }
     }
 
     fn refuse(&mut self, id: u32, detail: String) {
@@ -287,10 +331,13 @@ impl Serve {
             if self.saving == Some(pid) {
                 self.saving = None;
             }
-            if let Some(command) = self.commands.values_mut().find(|command| command.pid == pid) {
+            let ended = self.commands.iter_mut().find(|(_, command)| command.pid == pid);
+            if let Some((id, command)) = ended {
                 command.exit = Some(exit);
                 command.ended_ms = Some(now_ms());
                 self.unsaved |= command.writes;
+                let id = *id;
+                self.go_on_after(id);
             }
         }
     }
@@ -298,9 +345,15 @@ impl Serve {
     /// Announces commands that are over, and saves what they may have changed.
     fn settle(&mut self) {
         let now = now_ms();
-        for command in self.commands.values_mut() {
+        let mut late = Vec::new();
+        for (id, command) in &mut self.commands {
             command.end_grace(now);
+            if command.exit.is_none() && command.export.is_some_and(|ending| now >= ending.deadline_ms) {
+                command.end(now);
+                late.push(*id);
+            }
         }
+        late.into_iter().for_each(|id| self.go_on_after(id));
         let over: Vec<u32> = self.commands.iter().filter(|(_, command)| command.is_over()).map(|(id, _)| *id).collect();
         for id in over {
             if let Some(exit) = self.commands.remove(&id).and_then(|command| command.exit) {

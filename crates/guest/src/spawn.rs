@@ -2,7 +2,7 @@
 
 use crate::command::{Command, Source};
 use crate::sys::{self, Forked};
-use crate::{Config, files};
+use crate::{Config, Layer, files};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -43,9 +43,8 @@ pub(crate) fn start(config: &Config, work: Work) -> Result<Command, String> {
             start_program(&program, ends)
         }
         work => {
-            let writes = matches!(work, Work::Apply);
             let ends = pipe_ends(true).map_err(|error| format!("no descriptors: {error}"))?;
-            start_operation(work, ends, writes)
+            start_operation(config, work, ends)
         }
     }
 }
@@ -144,11 +143,19 @@ fn start_program(program: &Program, ends: Ends) -> Result<Command, String> {
     }
 }
 
-fn start_operation(work: Work, ends: Ends, writes: bool) -> Result<Command, String> {
+fn start_operation(config: &Config, work: Work, ends: Ends) -> Result<Command, String> {
+    let writes = matches!(work, Work::Apply | Work::Import { .. });
+    let layer = config.layer.as_ref().filter(|_| matches!(work, Work::Import { .. }));
+    let budget = layer.map(|layer| layer.budget);
+    let kept = layer.map(|layer| rustix::io::fcntl_dupfd_cloexec(&layer.directory, 3)).transpose();
+    let kept = kept.map_err(|error| format!("no descriptors: {error}"))?;
     match sys::fork() {
         Ok(Forked::Child) => {
             let _ = rustix::process::setsid();
-            sys::run_alone(ends.child, || files::perform(work))
+            sys::run_alone(ends.child, kept, |kept| {
+                let layer = kept.zip(budget).map(|(directory, budget)| Layer { directory, budget });
+                files::perform(work, layer.as_ref())
+            })
         }
         Ok(Forked::Parent(pid)) => Ok(command(pid, ends, None, writes)),
         Err(error) => Err(fork_failure(error)),
@@ -177,6 +184,7 @@ fn command(pid: rustix::process::Pid, ends: Ends, start_errors: Option<OwnedFd>,
         exit: None,
         ended_ms: None,
         writes,
+        export: None,
     }
 }
 

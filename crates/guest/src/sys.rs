@@ -145,17 +145,34 @@ pub fn kill(pid: i32) {
     unsafe { libc::kill(pid, libc::SIGKILL) };
 }
 
-/// In a forked child: keeps only `ends` as 0, 1, 2, performs `work`, which may own no descriptor, and ends with its code.
-pub fn run_alone(ends: [OwnedFd; 3], work: impl FnOnce() -> i32) -> ! {
+/// Makes a process stand still, or all that the caller may reach, without itself, when it is -1.
+pub fn stop(pid: i32) {
+    // SAFETY: sending a signal has no memory effect; a process that is gone is not an error here.
+    unsafe { libc::kill(pid, libc::SIGSTOP) };
+}
+
+/// Lets a process go on that stands still, or all of them when it is -1.
+pub fn go_on(pid: i32) {
+    // SAFETY: as for `stop`.
+    unsafe { libc::kill(pid, libc::SIGCONT) };
+}
+
+/// In a forked child: keeps only `ends` as 0, 1, 2 and `kept` as 3, performs `work`, which may own no other descriptor, and
+/// ends with its code.
+pub fn run_alone(ends: [OwnedFd; 3], kept: Option<OwnedFd>, work: impl FnOnce(Option<OwnedFd>) -> i32) -> ! {
     for (fd, number) in ends.iter().zip(0..) {
         if install(fd.as_fd(), number).is_err() {
             exit_now(125);
         }
     }
     std::mem::forget(ends);
+    // What stood at 3 belongs to this process's parent alone, or is `kept` itself.
+    let kept = kept.map(|kept| if install(kept.as_fd(), 3).is_ok() { std::mem::forget(kept) } else { exit_now(125) });
+    let numbers: &[c_int] = if kept.is_some() { &[0, 1, 2, 3] } else { &[0, 1, 2] };
     // SAFETY: this child never returns to the owners of what is closed here: it ends by `_exit`, without destructors.
-    if unsafe { close_all_but(&[0, 1, 2]) }.is_err() {
+    if unsafe { close_all_but(numbers) }.is_err() {
         exit_now(125);
     }
-    exit_now(work())
+    // SAFETY: 3 was just installed, and whoever owned it before is never run again in this process.
+    exit_now(work(kept.map(|()| unsafe { OwnedFd::from_raw_fd(3) })))
 }

@@ -1,7 +1,7 @@
 //! Measures what a sandbox's start costs: from the request to the first output of its first command, and to nothing of it
 //! being left. Beside it `bwrap`, where installed. Prints figures and judges none.
 
-use sandbox::{Chunk, Command, Limits, Provider as _, RelPath, Sandbox, Spec, Workspace};
+use sandbox::{Chunk, Command, Limits, Provider as _, RelPath, Sandbox, Spec, Start, Workspace};
 use std::time::Duration;
 use stdx::{Clock, Random};
 
@@ -25,7 +25,7 @@ async fn measure(provider: &jail::Provider, rounds: usize) -> Result<(), Failure
     for round in 0..rounds {
         let id = domain::Id::new(clock.wall_ms(), Random::system().bytes());
         let session = domain::Id::new(clock.wall_ms(), Random::system().bytes());
-        let workspace = Workspace::Session { tenant: "bench".to_owned(), session, fresh: true };
+        let workspace = Workspace::Session { tenant: "bench".to_owned(), session, start: Start::Fresh };
         let started = clock.monotonic();
         let sandbox = provider.create(spec(id, workspace.clone())).await?;
         first_output(sandbox.as_ref()).await?;

@@ -1,6 +1,8 @@
 //! A live sandbox as the harness holds it: commands and file operations over the guest's stream.
 
 use crate::door::{Reply, Request};
+use crate::export::{self, Exporting};
+use crate::gate::Gate;
 use crate::harbour::{Arrived, Harbour, Slot};
 use crate::wire::{ENDED, Event, Frame, Line, Wire};
 use crate::workspaces;
@@ -8,7 +10,10 @@ use async_trait::async_trait;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use domain::{Id, id};
 use sandbox::wire::{self, ChangeHead, FileFailure, Kind, Listed, Start, Work};
-use sandbox::{Change, Chunk, Command, Error, Exit, Process, RelPath, Sandbox, Stat, Stream, Walls};
+use sandbox::{
+    Archive, ArchiveLimits, Change, Chunk, Command, Error, Exit, Export, Process, RelPath, Sandbox, Stat, Stream,
+    Totals, Walls,
+};
 use serde::de::DeserializeOwned;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,6 +44,7 @@ pub(crate) struct Live {
     pub(crate) slot: Mutex<Option<Slot>>,
     /// Where its workspace is kept.
     pub(crate) directory: Option<PathBuf>,
+    pub(crate) gate: Arc<Gate>,
 }
 
 /// Asks what the memory limit did.
@@ -75,7 +81,7 @@ impl Watch {
 }
 
 impl Live {
-    async fn run(&self, epoch: u64, work: Work) -> Result<Running, Error> {
+    pub(crate) async fn run(&self, epoch: u64, work: Work) -> Result<Running, Error> {
         let payload =
             serde_json::to_vec(&Start { epoch, work }).map_err(|error| Error::Command { detail: error.to_string() })?;
         if payload.len() > wire::PAYLOAD_BYTES_MAX {
@@ -160,6 +166,8 @@ const fn operation(work: &Work) -> &'static str {
         Work::Stat { .. } => "stat",
         Work::List { .. } => "list",
         Work::Changed { .. } => "changed",
+        Work::Export { .. } => "export",
+        Work::Import { .. } => "import",
         Work::Apply => "write",
     }
 }
@@ -177,6 +185,7 @@ impl Sandbox for Live {
     async fn start(&self, command: Command) -> Result<Box<dyn Process>, Error> {
         let Command { argv, workdir, environment, terminal, stdin, epoch } = command;
         let work = Work::Program { argv, workdir, environment, terminal, stdin };
+        let _pass = self.gate.pass().await?;
         let running = self.run(epoch, work).await?;
         self.epoch.fetch_max(epoch, Ordering::AcqRel);
         Ok(Box::new(running))
@@ -202,6 +211,7 @@ impl Sandbox for Live {
         if text.len() > wire::CHANGES_BYTES_MAX {
             return Err(Error::Limit { limit: format!("changes_bytes_max = {}", wire::CHANGES_BYTES_MAX) });
         }
+        let _pass = self.gate.pass().await?;
         let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
         let mut input = vec![Bytes::copy_from_slice(&length.to_le_bytes()), Bytes::from(text)];
         input.extend(changes.into_iter().filter_map(|change| match change {
@@ -217,7 +227,16 @@ impl Sandbox for Live {
         Ok(listed.into_iter().filter_map(|(path, stat)| Some((path.parse().ok()?, stat))).collect())
     }
 
+    async fn export(&self, limits: ArchiveLimits) -> Result<Box<dyn Export>, Error> {
+        Ok(Box::new(Exporting::begin(self, limits).await?))
+    }
+
+    async fn import(&self, archive: Archive, limits: ArchiveLimits) -> Result<Totals, Error> {
+        export::import(self, archive, limits).await
+    }
+
     async fn close(&self) {
+        self.gate.end();
         let slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.wire.end();
         if let Some(slot) = slot {
@@ -247,7 +266,7 @@ fn head_of(change: &Change) -> ChangeHead {
 
 /// A command under way.
 #[derive(Debug)]
-struct Running {
+pub(crate) struct Running {
     wire: Arc<Wire>,
     watch: Arc<Watch>,
     memory_bytes_max: u64,
@@ -273,6 +292,13 @@ impl Running {
         let payload = Bytes::copy_from_slice(&credit.to_le_bytes());
         place.send(Frame { kind: Kind::Credit, command: self.line.id, payload });
         Ok(())
+    }
+
+    /// Tells the guest to end it, without waiting for the end.
+    pub(crate) fn begin_kill(&mut self) {
+        if let Some(kill) = self.line.kill.take() {
+            kill.send(Frame { kind: Kind::Kill, command: self.line.id, payload: Bytes::new() });
+        }
     }
 
     async fn end(&mut self, exit: Exit) -> Chunk {
@@ -358,9 +384,7 @@ impl Process for Running {
             self.finished(exit);
             return Ok(exit);
         }
-        if let Some(kill) = self.line.kill.take() {
-            kill.send(Frame { kind: Kind::Kill, command: self.line.id, payload: Bytes::new() });
-        }
+        self.begin_kill();
         loop {
             match self.line.events.recv().await {
                 Some(Event::Exit(exit)) => {
@@ -378,10 +402,8 @@ impl Drop for Running {
     fn drop(&mut self) {
         if !self.sent && self.exit.is_none() {
             self.wire.forget(self.line.id);
-        } else if self.exit.or(self.ending).is_none()
-            && let Some(kill) = self.line.kill.take()
-        {
-            kill.send(Frame { kind: Kind::Kill, command: self.line.id, payload: Bytes::new() });
+        } else if self.exit.or(self.ending).is_none() {
+            self.begin_kill();
         }
     }
 }

@@ -1,11 +1,13 @@
 //! The provider `local`: claims workspaces, asks the launcher for sandboxes, and hands them out.
 
 use crate::door::{Create, Found, Keep, Reply, Request};
+use crate::gate::Gate;
 use crate::harbour::{Arrived, Harbour};
 use crate::live::{Live, Watch};
 use crate::rank::Rank;
 use crate::wire::Wire;
-use crate::{Error as LaunchError, Launcher, workspaces};
+use crate::workspaces::{self, Making};
+use crate::{Error as LaunchError, Launcher};
 use async_trait::async_trait;
 use sandbox::{Error, Finding, Probe, Sandbox, Spec, Workspace};
 use std::path::PathBuf;
@@ -73,8 +75,8 @@ impl sandbox::Provider for Provider {
 
     async fn create(&self, spec: Spec) -> Result<Arc<dyn Sandbox>, Error> {
         check_binds(&spec)?;
-        let seed = self.random.bytes();
-        let claimed = workspaces::claim(&self.data, &spec.workspace, spec.limits, self.root, seed).await?;
+        let making = Making { limits: spec.limits, root: self.root, seed: self.random.bytes() };
+        let claimed = workspaces::claim(&self.data, &spec.workspace, spec.epoch, making).await?;
         let directory = workspaces::directory(&self.data, &spec.workspace)?;
         let grace_ms = if claimed.keep == Keep::Layer { SAVE_GRACE_MS } else { 0 };
         let request = Create {
@@ -108,6 +110,7 @@ impl sandbox::Provider for Provider {
             watch: Arc::new(watch),
             slot: Mutex::new(Some(slot)),
             directory,
+            gate: Arc::new(Gate::new(claimed.unfinished)),
         }))
     }
 

@@ -2,6 +2,7 @@
 //! [`Provider`] and [`Sandbox`]; nothing here starts anything. Everything that comes back from a sandbox is hostile input.
 #![warn(missing_docs)]
 
+pub mod archive;
 pub mod command;
 pub mod files;
 pub mod manifest;
@@ -9,11 +10,12 @@ pub mod path;
 pub mod spec;
 pub mod wire;
 
+pub use archive::{Archive, ArchiveLimits, Export, Rule, Totals};
 pub use command::{Chunk, Command, Exit, Process, Stream};
 pub use files::{Change, FileKind, Stat};
 pub use manifest::{Entry, Manifest};
 pub use path::RelPath;
-pub use spec::{Bind, Limits, Spec, Walls, Workspace};
+pub use spec::{Bind, Limits, Spec, Start, Walls, Workspace};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -34,10 +36,16 @@ pub trait Provider: Send + Sync + std::fmt::Debug {
     /// What this provider can give on this machine, without making a sandbox for anybody.
     async fn probe(&self) -> Probe;
 
-    /// Makes a sandbox and waits until it can take commands.
+    /// Makes a sandbox and waits until it can take commands. A session's workspace is marked, durably and before anything
+    /// runs in it, with the epoch it was opened under: its generation from now on.
+    ///
+    /// # Errors
+    /// [`Error::WorkspaceLost`] when a kept workspace is not there, or its import never ended; [`Error::WorkspaceStale`] when
+    /// it is there in another generation; [`Error::StaleEpoch`] when a later lease has had it. Any other when there is no
+    /// sandbox to be had.
     async fn create(&self, spec: Spec) -> Result<Arc<dyn Sandbox>, Error>;
 
-    /// Whether the session's workspace is there from an earlier run.
+    /// Whether the session's workspace is there, whole, from an earlier run; whichever its generation.
     async fn workspace_exists(&self, workspace: &Workspace) -> Result<bool, Error>;
 
     /// Removes a workspace and all its files.
@@ -94,6 +102,21 @@ pub trait Sandbox: Send + Sync + std::fmt::Debug {
     /// Every path that the workspace's layer holds with its state, at most `entries_max`; for showing what changed.
     async fn changed(&self, entries_max: usize) -> Result<Vec<(RelPath, Stat)>, Error>;
 
+    /// Begins an export of the whole workspace: a tar with sorted paths, exact modes and times, the guest's user as owner,
+    /// hard links kept, holes kept, sockets, FIFOs and devices left out. Two exports of one content are the same bytes. From
+    /// now on until it ends the programs inside stand still, and new ones wait.
+    ///
+    /// # Errors
+    /// [`Error::Gone`], [`Error::Command`] when it can't begin. What goes wrong later comes from the export.
+    async fn export(&self, limits: ArchiveLimits) -> Result<Box<dyn Export>, Error>;
+
+    /// Unpacks an archive into the workspace of a sandbox that was made with [`Start::Restored`], inside. When it returns,
+    /// the files are durable and the workspace counts as whole; until then nothing else can be done in it.
+    ///
+    /// # Errors
+    /// [`Error::Archive`] names the rule that an archive broke. After any error close the sandbox: its workspace is lost.
+    async fn import(&self, archive: Archive, limits: ArchiveLimits) -> Result<Totals, Error>;
+
     /// Kills everything inside and waits until nothing of it is left but the workspace.
     async fn close(&self);
 }
@@ -149,8 +172,34 @@ pub enum Error {
     #[error("no such process")]
     NoProcess,
     /// The workspace that should be there is gone.
-    #[error("the workspace of this session is gone; hint: start a new session, its files can't be brought back")]
+    #[error("the workspace of this session is gone; hint: only a checkpoint can bring its files back")]
     WorkspaceLost,
+    /// The workspace that is here was not the last one that the session had.
+    #[error(
+        "the workspace that is kept here is of generation {found}, not {expected}; hint: restore it from its checkpoint"
+    )]
+    WorkspaceStale {
+        /// What the log says.
+        expected: u64,
+        /// What the workspace is marked with.
+        found: u64,
+    },
+    /// A later lease has had the workspace.
+    #[error("stale epoch: epoch {epoch} came after epoch {seen}")]
+    StaleEpoch {
+        /// Under which it was asked.
+        epoch: u64,
+        /// The highest that was served.
+        seen: u64,
+    },
+    /// An archive that is not unpacked.
+    #[error("the archive was refused at `{entry}`: {rule}")]
+    Archive {
+        /// Which rule it broke.
+        rule: Rule,
+        /// Where, as far as it can be told; control characters escaped.
+        entry: String,
+    },
     /// The sandbox is gone.
     #[error("the sandbox is gone: {detail}")]
     Gone {
@@ -186,6 +235,9 @@ impl Error {
             Self::Command { .. } => "sandbox_command",
             Self::NoProcess => "sandbox_no_process",
             Self::WorkspaceLost => "workspace_lost",
+            Self::WorkspaceStale { .. } => "workspace_stale",
+            Self::StaleEpoch { .. } => "sandbox_stale_epoch",
+            Self::Archive { .. } => "archive_refused",
             Self::Gone { .. } => "sandbox_gone",
             Self::Protocol { .. } => "sandbox_protocol",
             Self::Limit { .. } => "sandbox_limit",

@@ -32,11 +32,27 @@ pub enum Workspace {
         tenant: String,
         /// The session.
         session: Id<id::Session>,
-        /// Whether it is made now; otherwise it must be there, or [`crate::Error::WorkspaceLost`].
-        fresh: bool,
+        /// What it begins with.
+        start: Start,
     },
     /// Nobody's: gone with the sandbox.
     Scratch,
+}
+
+/// What a session's workspace begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Nothing: an empty layer is made, in the place of an older one.
+    Fresh,
+    /// What the last sandbox left: the layer must be there, or [`crate::Error::WorkspaceLost`], and in this generation, or
+    /// [`crate::Error::WorkspaceStale`].
+    Kept {
+        /// The epoch under which the log says that it was opened last; 0, which fits any, when the log does not say it: the
+        /// workspace was opened before generations were on record.
+        generation: u64,
+    },
+    /// An archive: an empty layer is made as for `Fresh`, and counts as lost until [`crate::Sandbox::import`] has ended well.
+    Restored,
 }
 
 /// A read-only view of a host path.

@@ -5,11 +5,11 @@
 //! both directions, so that a slow reader blocks only its own command. Small frames cost [`FRAME_COST_BYTES`] beside their
 //! bytes, so that a window also bounds how many frames may wait.
 
-use crate::{Exit, RelPath, Stat};
+use crate::{ArchiveLimits, Exit, RelPath, Rule, Stat};
 use serde::{Deserialize, Serialize};
 
 /// Version of the wire; the guest says it in [`Kind::Ready`].
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Bytes of a frame's head.
 pub const HEAD_BYTES: usize = 9;
 /// Bytes of one frame's payload at most.
@@ -200,6 +200,17 @@ pub enum Work {
         /// At most.
         entries_max: usize,
     },
+    /// The workspace as an archive. The other programs stand still meanwhile. At its end a [`crate::Totals`] comes as JSON
+    /// on standard error.
+    Export {
+        /// Its bounds.
+        limits: ArchiveLimits,
+    },
+    /// Unpacks the archive that comes as input into an empty workspace; gives a [`crate::Totals`] as JSON.
+    Import {
+        /// Its bounds.
+        limits: ArchiveLimits,
+    },
     /// Applies what comes as input: `u32` length, that many bytes of JSON (a list of [`ChangeHead`]), then the contents of
     /// the written files in their order.
     Apply,
@@ -248,6 +259,9 @@ pub struct FileFailure {
     pub missing: bool,
     /// What happened.
     pub detail: String,
+    /// The rule that an archive broke.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Rule>,
 }
 
 /// An entry of a listing.

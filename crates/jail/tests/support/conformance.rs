@@ -1,8 +1,8 @@
 //! What any provider must do: commands, terminals, files, workspaces. No attacks.
 
-use super::{Case, World, command, finish, new_id, path, resident_bytes, sh, until};
+use super::{Case, KEPT, World, command, finish, new_id, path, resident_bytes, sh, until};
 use bytes::Bytes;
-use sandbox::{Bind, Change, Chunk, Error, Exit, FileKind, Provider as _, Sandbox, Stream, Workspace};
+use sandbox::{Bind, Change, Chunk, Error, Exit, FileKind, Provider as _, Sandbox, Start, Stream, Workspace};
 use std::sync::Arc;
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -113,7 +113,7 @@ fn output(chunk: Chunk) -> String {
 }
 
 async fn environment_is_ours_alone(world: Arc<World>) {
-    let mut spec = world.spec(world.session(true, new_id()));
+    let mut spec = world.spec(world.session(Start::Fresh, new_id()));
     spec.environment = vec![("LEVEL".to_owned(), "spec".to_owned()), ("KEPT".to_owned(), "yes".to_owned())];
     let sandbox = world.provider.create(spec).await.unwrap();
     let mut asked = command(&["env"]);
@@ -338,7 +338,7 @@ async fn a_stale_lease_is_refused(world: Arc<World>) {
 
 async fn a_workspace_outlives_its_sandbox(world: Arc<World>) {
     let session = new_id();
-    let (fresh, again) = (world.session(true, session), world.session(false, session));
+    let (fresh, again) = (world.session(Start::Fresh, session), world.session(KEPT, session));
     assert!(!world.provider.workspace_exists(&again).await.unwrap());
     let lost = world.provider.create(world.spec(again.clone())).await.unwrap_err();
     assert_eq!(lost.code(), "workspace_lost");
@@ -360,7 +360,7 @@ async fn a_workspace_outlives_its_sandbox(world: Arc<World>) {
     assert!(world.provider.workspace_exists(&again).await.unwrap());
     world.provider.workspace_remove(&again).await.unwrap();
     assert!(!world.provider.workspace_exists(&again).await.unwrap());
-    let mut odd = world.spec(Workspace::Session { tenant: "../x".to_owned(), session, fresh: true });
+    let mut odd = world.spec(Workspace::Session { tenant: "../x".to_owned(), session, start: Start::Fresh });
     odd.epoch = 1;
     assert_eq!(world.provider.create(odd).await.unwrap_err().code(), "sandbox_start");
 }

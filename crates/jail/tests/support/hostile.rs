@@ -3,11 +3,11 @@
 //! Only `sh` and `perl` are needed inside; `perl` makes the system calls that no tool would.
 
 use super::{
-    CANARY, Case, World, children_named, command, descendants, finish, new_id, path, resident_bytes, sh, skip, traces,
-    until,
+    CANARY, Case, KEPT, World, children_named, command, descendants, finish, new_id, path, resident_bytes, sh, skip,
+    traces, until,
 };
 use bytes::Bytes;
-use sandbox::{Change, Chunk, Error, Exit, Limits, Provider as _, Sandbox, Workspace};
+use sandbox::{Change, Chunk, Error, Exit, Limits, Provider as _, Sandbox, Start, Workspace};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -459,7 +459,7 @@ fn disk_bytes(directory: &std::path::Path) -> u64 {
 
 async fn full_disk(world: Arc<World>) {
     let session = new_id::<domain::id::Session>();
-    let sandbox = world.provider.create(world.spec(world.session(true, session))).await.unwrap();
+    let sandbox = world.provider.create(world.spec(world.session(Start::Fresh, session))).await.unwrap();
     let got = sh(&sandbox, "dd if=/dev/zero of=fill bs=1M; echo full; stat -c %s fill").await;
     assert!(got.err.contains("No space left on device"), "{}", got.err);
     let bytes: u64 = got.out.lines().nth(1).unwrap().parse().unwrap();
@@ -470,7 +470,7 @@ async fn full_disk(world: Arc<World>) {
     sandbox.close().await;
     let kept = disk_bytes(&world.data.join("workspaces/default").join(session.to_string()));
     assert!((40 << 20..=66 << 20).contains(&kept), "{kept} bytes of the host's disk");
-    let sandbox = world.provider.create(world.spec(world.session(false, session))).await.unwrap();
+    let sandbox = world.provider.create(world.spec(world.session(KEPT, session))).await.unwrap();
     assert_eq!(sh(&sandbox, "rm fill; until echo room > again; do :; done; cat again").await.out, "room\n");
     sandbox.close().await;
 }
@@ -612,7 +612,7 @@ async fn a_killed_harness_leaves_nothing(world: Arc<World>) {
     harness.kill().unwrap();
     harness.wait().unwrap();
     // Waits until the old sandbox is gone, as a harness that starts again does.
-    let sandbox = world.provider.create(world.spec(world.session(false, session))).await.unwrap();
+    let sandbox = world.provider.create(world.spec(world.session(KEPT, session))).await.unwrap();
     assert_eq!(sh(&sandbox, "cat made; pgrep -c sleep").await.out, "before\n0\n");
     sandbox.close().await;
     until("its launcher and all below are gone", || {
@@ -626,7 +626,7 @@ async fn nothing_is_left(world: Arc<World>) {
     until("earlier sandboxes are gone", || traces(&world.data).processes == 0 && traces(&world.data).loops == 0).await;
     let before = traces(&world.data);
     for round in 0..50 {
-        let workspace = if round % 3 == 0 { Workspace::Scratch } else { world.session(true, new_id()) };
+        let workspace = if round % 3 == 0 { Workspace::Scratch } else { world.session(Start::Fresh, new_id()) };
         let sandbox = world.provider.create(world.spec(workspace.clone())).await.unwrap();
         sh(&sandbox, "setsid sleep 1000 & mkdir d; echo x > d/f").await;
         let held = sandbox.start(command(&["sleep", "1000"])).await;
@@ -639,7 +639,7 @@ async fn nothing_is_left(world: Arc<World>) {
     }
     until("everything is as before", || traces(&world.data) == before).await;
     assert!(matches!(
-        world.provider.create(world.spec(world.session(false, new_id()))).await,
+        world.provider.create(world.spec(world.session(KEPT, new_id()))).await,
         Err(Error::WorkspaceLost)
     ));
 }

@@ -13,7 +13,9 @@ pub(crate) mod conformance;
 pub(crate) mod hostile;
 
 use domain::{Id, id};
-use sandbox::{Chunk, Command, Error, Exit, Limits, Process, Provider as _, RelPath, Sandbox, Spec, Stream, Workspace};
+use sandbox::{
+    Chunk, Command, Error, Exit, Limits, Process, Provider as _, RelPath, Sandbox, Spec, Start, Stream, Workspace,
+};
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -26,6 +28,9 @@ use stdx::{Clock, Random};
 const CASE_WAIT_MAX: Duration = Duration::from_secs(120);
 /// The name of a variable that is in the harness's environment, and its value: neither may be seen inside.
 pub(crate) const CANARY: (&str, &str) = ("TOPSIDE_TEST_CANARY", "canary-5b1c9f72e0");
+
+/// What the last sandbox under epoch 1 left, which is every sandbox's here unless a case says otherwise.
+pub(crate) const KEPT: Start = Start::Kept { generation: 1 };
 
 pub(crate) type Case = (&'static str, fn(Arc<World>) -> Pin<Box<dyn Future<Output = ()> + Send>>);
 
@@ -55,7 +60,7 @@ pub(crate) fn victim() -> Option<ExitCode> {
     let provider = jail::Provider::new(launcher, data.clone(), Random::system()).unwrap();
     let world = World { provider, data, root: rustix::process::geteuid().is_root() };
     runtime.block_on(async {
-        let sandbox = world.provider.create(world.spec(world.session(true, session))).await.unwrap();
+        let sandbox = world.provider.create(world.spec(world.session(Start::Fresh, session))).await.unwrap();
         sh(&sandbox, "echo before > made; setsid sleep 1000 &").await;
         let _held = sandbox.start(command(&["sleep", "1000"])).await.unwrap();
         println!("ready");
@@ -122,8 +127,8 @@ pub(crate) struct Outcome {
 }
 
 impl World {
-    pub(crate) fn session(&self, fresh: bool, session: Id<id::Session>) -> Workspace {
-        Workspace::Session { tenant: "default".to_owned(), session, fresh }
+    pub(crate) fn session(&self, start: Start, session: Id<id::Session>) -> Workspace {
+        Workspace::Session { tenant: "default".to_owned(), session, start }
     }
 
     pub(crate) fn spec(&self, workspace: Workspace) -> Spec {
@@ -141,7 +146,7 @@ impl World {
 
     /// A sandbox with a fresh workspace.
     pub(crate) async fn sandbox(&self) -> Arc<dyn Sandbox> {
-        self.provider.create(self.spec(self.session(true, new_id()))).await.unwrap()
+        self.provider.create(self.spec(self.session(Start::Fresh, new_id()))).await.unwrap()
     }
 }
 

@@ -8,8 +8,8 @@ use domain::{Call, Contract, Effect, Id, Part, Tool, ToolRun, id};
 use parking_lot::Mutex;
 use policy::{Decision, Pack, Permit, Request};
 use sandbox::{
-    Change, Chunk, Command, Error, Exit, FileKind, Probe, Process, Provider, RelPath, Sandbox, Spec, Stat, Stream,
-    Walls, Workspace,
+    Archive, ArchiveLimits, Change, Chunk, Command, Error, Exit, Export, FileKind, Probe, Process, Provider, RelPath,
+    Sandbox, Spec, Stat, Stream, Totals, Walls, Workspace,
 };
 use std::collections::HashMap;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -132,6 +132,14 @@ impl Sandbox for Directory {
 
     async fn changed(&self, _: usize) -> Result<Vec<(RelPath, Stat)>, Error> {
         Ok(vec![])
+    }
+
+    async fn export(&self, _: ArchiveLimits) -> Result<Box<dyn Export>, Error> {
+        Err(Error::Protocol { detail: "a directory of the host has no archive".to_owned() })
+    }
+
+    async fn import(&self, _: Archive, _: ArchiveLimits) -> Result<Totals, Error> {
+        Err(Error::Protocol { detail: "a directory of the host has no archive".to_owned() })
     }
 
     async fn close(&self) {}

@@ -1,0 +1,109 @@
+//! Who may begin something in a sandbox: nobody while an export runs, and nobody but the import while the workspace is
+//! unfinished. No traffic of its own.
+
+use crate::live::Running;
+use crate::workspaces::Unfinished;
+use sandbox::{Error, Process as _};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+
+/// How long something new waits for an export to end.
+const PASS_WAIT_MAX: Duration = Duration::from_secs(600);
+/// How long an export that was given up may take to be gone.
+const LEAVE_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// Where the workspace stands.
+#[derive(Debug)]
+enum Phase {
+    /// It is whole, or nobody's.
+    Whole,
+    /// It waits for its files.
+    Unfinished(Unfinished),
+    /// Its import runs or has failed.
+    Lost,
+}
+
+/// The gate of one sandbox.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    lock: Arc<RwLock<()>>,
+    phase: Mutex<Phase>,
+    /// An export that was given up and whose end nobody has seen yet.
+    leaving: Mutex<Option<Running>>,
+}
+
+fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No code panics while it holds one of these locks.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn too_long<E>(_: E) -> Error {
+    Error::Limit { limit: format!("export_wait_seconds_max = {}", PASS_WAIT_MAX.as_secs()) }
+}
+
+impl Gate {
+    pub(crate) fn new(unfinished: Option<Unfinished>) -> Self {
+        let phase = unfinished.map_or(Phase::Whole, Phase::Unfinished);
+        Self { lock: Arc::default(), phase: Mutex::new(phase), leaving: Mutex::new(None) }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        match &*hold(&self.phase) {
+            Phase::Whole => Ok(()),
+            Phase::Unfinished(_) | Phase::Lost => Err(Error::WorkspaceLost),
+        }
+    }
+
+    /// Waits until no export runs. Hold what is returned until what is begun has begun.
+    pub(crate) async fn pass(&self) -> Result<OwnedRwLockReadGuard<()>, Error> {
+        self.check()?;
+        let pass = tokio::time::timeout(PASS_WAIT_MAX, Arc::clone(&self.lock).read_owned()).await.map_err(too_long)?;
+        self.settle().await;
+        Ok(pass)
+    }
+
+    /// Waits until nothing is about to begin, and lets nothing begin until what is returned is dropped.
+    pub(crate) async fn shut(&self) -> Result<OwnedRwLockWriteGuard<()>, Error> {
+        self.check()?;
+        let shut = tokio::time::timeout(PASS_WAIT_MAX, Arc::clone(&self.lock).write_owned()).await.map_err(too_long)?;
+        self.settle().await;
+        Ok(shut)
+    }
+
+    /// Keeps an export that was told to end until its end is seen.
+    pub(crate) fn leave(&self, running: Running) {
+        *hold(&self.leaving) = Some(running);
+    }
+
+    async fn settle(&self) {
+        let leaving = hold(&self.leaving).take();
+        if let Some(mut running) = leaving {
+            // Whatever it ends with, or if it never does: its programs went on when it was told to end.
+            let _ = tokio::time::timeout(LEAVE_WAIT_MAX, running.kill()).await;
+        }
+    }
+
+    /// Takes what makes the workspace whole; until [`Gate::finished`] it counts as lost.
+    pub(crate) fn take_unfinished(&self) -> Option<Unfinished> {
+        let mut phase = hold(&self.phase);
+        match std::mem::replace(&mut *phase, Phase::Lost) {
+            Phase::Unfinished(unfinished) => Some(unfinished),
+            other => {
+                *phase = other;
+                None
+            }
+        }
+    }
+
+    /// The workspace is whole.
+    pub(crate) fn finished(&self) {
+        *hold(&self.phase) = Phase::Whole;
+    }
+
+    /// The sandbox closes: lets go of the workspace and of what is on its way out.
+    pub(crate) fn end(&self) {
+        drop(self.take_unfinished());
+        drop(hold(&self.leaving).take());
+    }
+}
