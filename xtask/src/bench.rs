@@ -3,8 +3,10 @@
 
 mod boot;
 mod figures;
+mod journal;
 mod load;
 mod peers;
+mod restate;
 mod sandbox;
 mod server;
 
@@ -31,46 +33,95 @@ pub(crate) struct Arguments {
     /// Sessions stored when the start is measured
     #[arg(long, default_value_t = 100_000)]
     sessions: u64,
+    /// The program `restate-server`; without it npm brings it
+    #[arg(long)]
+    restate: Option<PathBuf>,
+    /// Only these parts, and only printed
+    #[arg(long, value_name = "PART", value_parser = PART_NAMES)]
+    only: Vec<String>,
     /// Print only; leave the page as it is
     #[arg(long)]
     dry: bool,
 }
 
+/// What a part is given.
+struct Bench<'a> {
+    root: &'a Path,
+    /// Where the release build lies.
+    built: &'a Path,
+    arguments: &'a Arguments,
+}
+
+/// One part of the page: what it needs built, and how it is measured.
+struct Part {
+    name: &'static str,
+    builds: &'static [&'static [&'static str]],
+    measure: fn(&Bench<'_>, &mut Page) -> Result<()>,
+}
+
+const TOPSIDE: &[&str] = &["--package", "topside"];
+const STORE: &[&str] = &["--package", "topside-journal", "--example", "store"];
+const APPEND: &[&str] = &["--package", "topside-journal", "--example", "append"];
+const STEPS: &[&str] = &["--package", "topside", "--example", "steps"];
+const START_BENCH: &[&str] = &["--package", "topside-jail", "--example", "start_bench"];
+
+const PART_NAMES: [&str; 5] = ["boot", "load", "sandbox", "journal", "restate"];
+
+const PARTS: [Part; PART_NAMES.len()] = [
+    Part {
+        name: PART_NAMES[0],
+        builds: &[TOPSIDE, STORE],
+        measure: |b, page| boot::measure(b.built, b.arguments, page),
+    },
+    Part { name: PART_NAMES[1], builds: &[TOPSIDE, STORE], measure: load },
+    Part {
+        name: PART_NAMES[2],
+        builds: &[START_BENCH],
+        measure: |b, page| sandbox::measure(b.built, b.arguments, page),
+    },
+    Part { name: PART_NAMES[3], builds: &[APPEND], measure: |b, page| journal::measure(b.built, b.arguments, page) },
+    Part {
+        name: PART_NAMES[4],
+        builds: &[STEPS],
+        measure: |b, page| restate::measure(b.root, b.built, b.arguments, page),
+    },
+];
+
 pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     let root = root()?;
-    build(&root)?;
-    let built = root.join("target/release");
+    let is_wanted = |part: &&Part| arguments.only.is_empty() || arguments.only.iter().any(|name| name == part.name);
+    let parts: Vec<&Part> = PARTS.iter().filter(is_wanted).collect();
+    build(&root, &parts)?;
+    let bench = Bench { root: &root, built: &root.join("target/release"), arguments };
     let mut page = Page::new(arguments.pairs, arguments.seconds);
-    let measured = measure(&built, arguments, &mut page);
+    let measured = parts.iter().try_for_each(|part| (part.measure)(&bench, &mut page).context(part.name));
     print!("{}", page.text());
     measured?;
-    if !arguments.dry {
+    if !arguments.dry && arguments.only.is_empty() {
         std::fs::write(root.join("docs/reference/benchmarks.md"), page.text())?;
     }
     Ok(true)
 }
 
-fn measure(built: &Path, arguments: &Arguments, page: &mut Page) -> Result<()> {
-    boot::measure(built, arguments, page).context("boot")?;
-    match &arguments.peers {
-        Some(peers) => load::measure(built, peers, arguments, page).context("load")?,
-        None => page.skipped("runs per second", "no --peers folder was given, so there is no model to answer"),
-    }
-    sandbox::measure(built, arguments, page).context("sandbox")
+fn load(bench: &Bench<'_>, page: &mut Page) -> Result<()> {
+    let Some(peers) = &bench.arguments.peers else {
+        page.skipped("runs per second", "no --peers folder was given, so there is no model to answer");
+        return Ok(());
+    };
+    load::measure(bench.built, peers, bench.arguments, page)
 }
 
 fn root() -> Result<PathBuf> {
     Ok(cargo_metadata::MetadataCommand::new().no_deps().exec()?.workspace_root.into_std_path_buf())
 }
 
-fn build(root: &Path) -> Result<()> {
-    for what in [
-        &["--package", "topside"][..],
-        &["--package", "topside-journal", "--example", "store"],
-        &["--package", "topside-jail", "--example", "start_bench"],
-    ] {
+fn build(root: &Path, parts: &[&Part]) -> Result<()> {
+    let mut builds: Vec<_> = parts.iter().flat_map(|part| part.builds).collect();
+    builds.sort_unstable();
+    builds.dedup();
+    for what in builds {
         let mut cargo = Command::new("cargo");
-        cargo.args(["build", "--release", "--quiet"]).args(what).current_dir(root);
+        cargo.args(["build", "--release", "--quiet"]).args(*what).current_dir(root);
         let built = process::capture(&mut cargo)?;
         ensure!(built.status.success(), "cargo build --release {}: {}", what.join(" "), built.tail(20));
     }
