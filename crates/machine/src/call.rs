@@ -17,11 +17,24 @@ pub struct Call {
     /// The idempotency key of an earlier attempt.
     pub key: Option<String>,
     /// The call that it serves, when the harness makes it itself.
-    pub serves: Option<(Id<id::Call>, Purpose)>,
-    /// Whether its preconditions were found to be met.
-    pub is_met: bool,
+    pub serves: Option<Service>,
+    /// How many of its preconditions were found to be met.
+    pub met: u32,
+    /// When its first attempt began, in milliseconds since the Unix epoch.
+    pub first_began_ms: Option<u64>,
     /// How it stands.
     pub state: CallState,
+}
+
+/// What a call does for another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// The other call.
+    pub call: Id<id::Call>,
+    /// How.
+    pub purpose: Purpose,
+    /// Its own arguments.
+    pub arguments: ContentRef,
 }
 
 /// How a call stands.
@@ -140,14 +153,14 @@ impl Call {
         match self.state {
             // Its permit died with the process: it is judged again, and its preconditions are looked at again.
             CallState::Allowed => {
-                self.is_met = false;
+                self.met = 0;
                 self.state = CallState::Asked;
             }
             CallState::Began { after_crash, at_ms } => {
                 self.state = match after_crash {
                     AfterCrash::Repeat => {
                         self.attempt += 1;
-                        self.is_met = false;
+                        self.met = 0;
                         CallState::Asked
                     }
                     AfterCrash::Interrupted => CallState::Interrupted { rolled_back: false },

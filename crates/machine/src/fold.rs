@@ -1,6 +1,6 @@
 //! What the records of a run's course do to it.
 
-use crate::call::{Call, CallState};
+use crate::call::{Call, CallState, Service};
 use crate::effect::ScopeId;
 use crate::run::{Parked, Run};
 use crate::scope::{Phase, Reservation, Retry, Scope};
@@ -120,7 +120,8 @@ impl Run {
                 attempt: 1,
                 key: None,
                 serves: None,
-                is_met: false,
+                met: 0,
+                first_began_ms: None,
                 state: CallState::Asked,
             };
             if self.calls.insert(head.call, call).is_some() {
@@ -161,17 +162,24 @@ impl Run {
             _ => return Err("the call was not allowed"),
         }
         call.key.clone_from(&body.key);
+        call.first_began_ms.get_or_insert(stamp.at_ms);
         call.state = CallState::Began { after_crash: body.after_crash, at_ms: stamp.at_ms };
         Ok(())
     }
 
-    pub(crate) fn deferred(&mut self, body: &Deferred) -> Result<(), Why> {
+    pub(crate) fn deferred(&mut self, stamp: Stamp, body: &Deferred) -> Result<(), Why> {
         let Some(id) = body.call else {
+            for around in self.path(body.scope) {
+                if let Some(scope) = self.scopes.get_mut(&around) {
+                    scope.usage = scope.usage.plus(body.usage);
+                }
+            }
             let scope = self.scopes.get_mut(&body.scope).ok_or("there is no such scope")?;
             if scope.phase != Phase::Thinking {
                 return Err("the model was not asked");
             }
-            scope.deferred = Some(Retry { attempt: body.attempt, until_ms: body.until_ms });
+            let since_ms = scope.deferred.map_or(stamp.at_ms, |retry| retry.since_ms);
+            scope.deferred = Some(Retry { attempt: body.attempt, since_ms, until_ms: body.until_ms });
             scope.reserved = None;
             return Ok(());
         };
@@ -180,7 +188,7 @@ impl Run {
             return Err("that attempt has not begun");
         }
         call.attempt += 1;
-        call.is_met = false;
+        call.met = 0;
         call.state = CallState::Deferred { until_ms: body.until_ms };
         Ok(())
     }
@@ -200,8 +208,9 @@ impl Run {
             scope,
             attempt: 1,
             key: None,
-            serves: Some((body.serves, body.purpose)),
-            is_met: false,
+            serves: Some(Service { call: body.serves, purpose: body.purpose, arguments: body.arguments.clone() }),
+            met: 0,
+            first_began_ms: None,
             state: CallState::Asked,
         };
         match self.calls.insert(body.call, call) {
@@ -241,8 +250,8 @@ impl Run {
             _ => {}
         }
         call.state = CallState::Returned { status: body.status, output: body.output.clone() };
-        let (scope, serves) = (call.scope, call.serves);
-        if let Some((served, purpose)) = serves {
+        let (scope, serves) = (call.scope, call.serves.clone());
+        if let Some(Service { call: served, purpose, .. }) = serves {
             self.served(served, purpose, body);
         }
         self.close_scope(body.call);
@@ -265,7 +274,7 @@ impl Run {
         let by = body.call;
         call.state = match (purpose, body.status) {
             (Purpose::Precondition, CallStatus::Ok) => {
-                call.is_met = true;
+                call.met += 1;
                 CallState::Allowed
             }
             (Purpose::Precondition, _) => CallState::Unmet { by, output: Some(body.output.clone()) },

@@ -12,7 +12,7 @@ mod scope;
 mod session;
 mod vote;
 
-pub use call::{Call, CallState};
+pub use call::{Call, CallState, Service};
 pub use effect::{Abort, Answer, Effect, ScopeId};
 pub use run::{Parked, Run};
 pub use scope::{Phase, Reservation, Retry, Scope};

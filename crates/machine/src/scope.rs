@@ -53,6 +53,8 @@ pub enum Phase {
 pub struct Retry {
     /// How often it was tried.
     pub attempt: u32,
+    /// When it failed first, in milliseconds since the Unix epoch.
+    pub since_ms: u64,
     /// When it is tried again.
     pub until_ms: u64,
 }

@@ -275,7 +275,7 @@ impl Session {
             }
             Event::Judged(body) => run.judged(stamp, body)?,
             Event::Began(body) => run.began(stamp, body)?,
-            Event::Deferred(body) => run.deferred(body)?,
+            Event::Deferred(body) => run.deferred(stamp, body)?,
             Event::CallAdded(body) => run.call_added(body)?,
             Event::ScopeOpened(body) => run.scope_opened(body)?,
             Event::Reserved(body) => run.reserved(body)?,

@@ -4,6 +4,7 @@ use crate::content::ContentRef;
 use crate::failure::Failure;
 use crate::limits::Limits;
 use crate::status::Wait;
+use crate::usage::Usage;
 use crate::{Digest, Id, id};
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +39,13 @@ pub struct Deferred {
     pub attempt: u32,
     /// When it is tried again, in milliseconds since the Unix epoch.
     pub until_ms: u64,
+    /// What the failed attempt used, as far as it is known.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub usage: Usage,
+}
+
+fn is_nothing(usage: &Usage) -> bool {
+    *usage == Usage::default()
 }
 
 /// Body of [`crate::Event::Checkpointed`].

@@ -175,6 +175,7 @@ impl Teller {
                 failure: Failure::new(FailureClass::Model, "model_overloaded", "the model is overloaded"),
                 attempt: 1,
                 until_ms: self.at_ms + 10_000,
+                usage: Usage::default(),
             }),
             "nested" => Event::ScopeOpened(ScopeOpened {
                 run,
