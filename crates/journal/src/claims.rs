@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use stdx::Clock;
 
 /// Bits of an epoch that count claims within one life of the process; the bits above are the boot number.
-const CLAIM_BITS: u32 = 36;
+pub(crate) const CLAIM_BITS: u32 = 36;
 /// A worker trusts its lease for this part of it less than the database does, so that two clocks which run differently
 /// fast never both say that they hold it.
 const LEASE_MARGIN: u64 = 10;

@@ -75,6 +75,18 @@ pub enum Error {
         /// The process; 0 when it did not say.
         pid: u32,
     },
+    /// A repair of the data directory was begun and not finished.
+    #[error("the journal in {directory} is being repaired; hint: run `topside repair` again")]
+    Unrepaired {
+        /// The directory.
+        directory: Arc<str>,
+    },
+    /// A backup can't be made, or is not one.
+    #[error("the backup: {reason}")]
+    Backup {
+        /// Why.
+        reason: Arc<str>,
+    },
     /// The database was written by a newer program.
     #[error("the journal has schema {found}, this program knows {known}; hint: start a newer topside")]
     Newer {
@@ -160,6 +172,8 @@ impl Error {
             Self::Io { .. } => "journal_io",
             Self::Corrupt { .. } => "journal_corrupt",
             Self::Locked { .. } => "journal_locked",
+            Self::Unrepaired { .. } => "journal_unrepaired",
+            Self::Backup { .. } => "journal_backup",
             Self::Newer { .. } => "journal_newer",
             Self::Record { error, .. } => error.code(),
             Self::Key { .. } => "journal_key",

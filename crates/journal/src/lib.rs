@@ -5,6 +5,7 @@
 //! behind [`Objects`]). Records are only added: there is no call that changes or drops one.
 
 pub mod append;
+pub mod backup;
 pub mod claims;
 pub mod contents;
 mod error;
@@ -14,17 +15,22 @@ pub mod index;
 mod journal;
 mod link;
 mod memory;
+mod postgres;
 pub mod query;
+pub mod repair;
 mod sqlite;
 mod store;
 pub mod upkeep;
 
 pub use append::{Append, Appended, Existing, Fence, Idempotency, PreparedDraft, SessionKey, Written};
+pub use backup::restore;
 pub use claims::{Backend, Claim, Lease, Ready, Release, Worker, WorkerSpec};
 pub use contents::{Content, INLINE_BYTES_MAX, MemoryObjects, Objects, PlainWrap, SealedItem, Sealer, Wrap};
 pub use error::Error;
 pub use hints::{Hint, Hints};
 pub use index::{ArtifactRow, Change, DueRow, RunRow, SessionRow};
 pub use journal::{Config, ContentsMode, Disk, Health, Journal, Limits, Parts, Threads};
+pub use postgres::{PostgresSettings, Statements};
 pub use query::{Head, Page, RunFilter, StoredRecord, Verified};
+pub use repair::repair;
 pub use upkeep::{Quarantine, Tombstone};

@@ -3,16 +3,19 @@
 //!
 //! Nothing here scans at the start: a journal of 100,000 sessions opens as fast as an empty one.
 
-mod apply;
-mod directory;
-mod read;
+pub(crate) mod apply;
+pub(crate) mod chains;
+pub(crate) mod directory;
+pub(crate) mod read;
 mod readers;
-mod schema;
+pub(crate) mod salvage;
+pub(crate) mod schema;
 mod shared;
 mod transaction;
-mod upkeep;
+pub(crate) mod upkeep;
 mod writer;
 
+use crate::backup::{self, Manifest};
 use crate::claims::Backend;
 use crate::contents::{DataKeys, Stored};
 use crate::hints::Registry;
@@ -42,6 +45,7 @@ pub(crate) struct Sqlite {
     room_bytes: Arc<Semaphore>,
     shared: Arc<Shared>,
     readers: Readers,
+    database: Database,
     hands: Hands,
     boot: u64,
 }
@@ -84,8 +88,9 @@ impl Sqlite {
         Ok(Self {
             queue,
             room_bytes: Arc::new(Semaphore::new(limits.queue_bytes_max)),
-            readers: Readers::new(database, shared.clone(), limits.readers_max, threads),
+            readers: Readers::new(database.clone(), shared.clone(), limits.readers_max, threads),
             shared,
+            database,
             hands,
             boot,
         })
@@ -191,6 +196,18 @@ impl Store for Sqlite {
     async fn rebuild_index(&self) -> Result<u64, Error> {
         let (reply, answer) = oneshot::channel();
         self.ask(Job::RebuildIndex { reply }, answer).await
+    }
+
+    async fn backup(&self, to: &Path, made_ms: u64) -> Result<Manifest, Error> {
+        let (database, to) = (self.database.clone(), to.to_owned());
+        let made = match self.hands {
+            Hands::Own(_) => {
+                let make = tokio::task::spawn_blocking(move || backup::make(&database, &to, made_ms));
+                make.await.map_err(Error::io)?
+            }
+            Hands::Inline(_) => backup::make(&database, &to, made_ms),
+        };
+        made.inspect_err(|error| self.shared.note(None, error))
     }
 
     async fn head(&self, key: &SessionKey) -> Result<Head, Error> {

@@ -1,5 +1,6 @@
 //! What a store does. One contract suite (`tests/contract.rs`) runs over all of them.
 
+use crate::backup::Manifest;
 use crate::claims::{Backend, Claims};
 use crate::contents::Stored;
 use crate::query::{Head, Page, RunFilter, SessionCursor, StoredRecord, Unfinished, UnfinishedCursor};
@@ -8,6 +9,7 @@ use crate::{Append, Appended, ArtifactRow, DueRow, Error, Health, RunRow, Sessio
 use async_trait::async_trait;
 use domain::{Id, id};
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Keeps logs, contents and index. Entries reach it checked and with their objects already durable.
@@ -31,6 +33,11 @@ pub(crate) trait Store: Upkeep + Send + Sync + fmt::Debug {
 
     /// Makes sessions, runs, artifacts and timers anew from the records; gives the number of records read.
     async fn rebuild_index(&self) -> Result<u64, Error>;
+
+    /// Copies the store into a directory.
+    async fn backup(&self, _to: &Path, _made_ms: u64) -> Result<Manifest, Error> {
+        Err(Error::Invalid { reason: "this store is backed up with its own tools, or not at all" })
+    }
 
     async fn head(&self, key: &SessionKey) -> Result<Head, Error>;
     async fn records(&self, key: &SessionKey, from: u64, rows_max: usize) -> Result<Vec<StoredRecord>, Error>;

@@ -1,10 +1,12 @@
 //! What the handle does for whole sessions: delete, retain, quarantine.
 
 use super::{Journal, objects};
+use crate::backup::Manifest;
 use crate::query::{PAGE_ROWS_MAX, Page};
 use crate::upkeep::{Quarantine, Tombstone, TombstoneCursor};
 use crate::{Error, SessionKey};
 use domain::{Id, id};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Objects that are deleted before they are reported as such.
@@ -85,5 +87,12 @@ impl Journal {
         rows_max: usize,
     ) -> Result<Page<Quarantine, SessionKey>, Error> {
         self.inner.store.quarantines(after, rows_max.clamp(1, PAGE_ROWS_MAX)).await
+    }
+
+    /// Makes a backup in a directory that is not there yet, or empty: a copy of the database as it is at one moment, its
+    /// chains verified, and a manifest, which is written last. Appends go on meanwhile; the write-ahead log grows with
+    /// them until it is done. Objects and tenants' keys are not in it.
+    pub async fn backup(&self, to: &Path) -> Result<Manifest, Error> {
+        self.inner.store.backup(to, self.inner.parts.clock.wall_ms()).await
     }
 }

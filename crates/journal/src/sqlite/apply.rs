@@ -280,8 +280,8 @@ fn clamp(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Makes the index and the timers anew from the records, in the order in which they were written.
-pub(crate) fn rebuild_index(connection: &Connection) -> Result<u64, Error> {
+/// Makes the index and the timers anew from the records that are wanted, in the order in which they were written.
+pub(crate) fn rebuild_index(connection: &Connection, wanted: impl Fn(&SessionKey, u64) -> bool) -> Result<u64, Error> {
     connection.execute_batch(
         "DELETE FROM session_index; DELETE FROM run_index; DELETE FROM artifact_index;
          DELETE FROM checkpoint_index; DELETE FROM due",
@@ -290,9 +290,11 @@ pub(crate) fn rebuild_index(connection: &Connection) -> Result<u64, Error> {
     let mut rows = records.query([])?;
     let mut read = 0;
     while let Some(row) = rows.next()? {
-        let tenant: Arc<str> = row.get(0)?;
-        let key = SessionKey::new(tenant, Id::from_bytes(row.get(1)?));
+        let key = read::session_key(row)?;
         let position = row.get(2)?;
+        if !wanted(&key, position) {
+            continue;
+        }
         let bytes = row.get_ref(3)?.as_blob().map_err(Error::corrupt)?;
         let Record { head, event } =
             record::decode(bytes).map_err(|error| Error::Record { position, error: Arc::new(error) })?;

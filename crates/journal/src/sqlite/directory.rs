@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 /// The database's name in its directory.
 pub(crate) const DATABASE: &str = "journal.db";
 
+/// Where a repair that is under way keeps the damaged files.
+pub(crate) const REPAIR: &str = "repair";
+
 /// A held lock on a data directory; given back when it is dropped or the process dies.
 #[derive(Debug)]
 pub(crate) struct Lock(#[expect(dead_code, reason = "held, not used")] File);
@@ -35,16 +38,30 @@ pub(crate) fn lock(directory: &Path) -> Result<Lock, Error> {
     Ok(Lock(file))
 }
 
-/// The database file, made (0600) when it is not there, and its name durable.
+/// The database file, made (0600) when it is not there, and its name durable. Refused while a repair is not finished: what
+/// lies there then may be half of something.
 pub(crate) fn database_file(directory: &Path) -> Result<PathBuf, Error> {
+    if directory.join(REPAIR).exists() {
+        return Err(Error::Unrepaired { directory: directory.display().to_string().into() });
+    }
     let path = directory.join(DATABASE);
     let missing = path.metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound);
-    let file = open(&path)?;
-    file.set_permissions(Permissions::from_mode(0o600)).map_err(Error::io)?;
+    make(&path)?;
     if missing {
-        File::open(directory).and_then(|directory| directory.sync_all()).map_err(Error::io)?;
+        sync(directory)?;
     }
     Ok(path)
+}
+
+/// Makes a file (0600) when it is not there.
+pub(crate) fn make(path: &Path) -> Result<(), Error> {
+    open(path)?.set_permissions(Permissions::from_mode(0o600)).map_err(Error::io)
+}
+
+/// Makes the names in a directory durable.
+pub(crate) fn sync(directory: &Path) -> Result<(), Error> {
+    let synced = File::open(directory).and_then(|directory| directory.sync_all());
+    synced.map_err(|error| Error::io(format_args!("{}: {error}", directory.display())))
 }
 
 fn open(path: &Path) -> Result<File, Error> {

@@ -262,3 +262,8 @@ fn id<K: id::Kind>(row: &Row<'_>, column: usize) -> rusqlite::Result<Id<K>> {
 fn unknown(column: usize, what: &str) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(column, Type::Text, format!("unknown {what}").into())
 }
+
+pub(crate) fn session_key(row: &Row<'_>) -> rusqlite::Result<SessionKey> {
+    let tenant: Arc<str> = row.get(0)?;
+    Ok(SessionKey::new(tenant, id(row, 1)?))
+}

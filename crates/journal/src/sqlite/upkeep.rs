@@ -83,7 +83,7 @@ pub(crate) fn refused(connection: &Connection, key: &SessionKey) -> Result<Outco
 /// Every session in quarantine: there are few.
 pub(crate) fn all_quarantined(connection: &Connection) -> Result<HashSet<SessionKey>, Error> {
     let mut all = connection.prepare("SELECT tenant, session FROM quarantine")?;
-    let rows = all.query_map([], session_key)?;
+    let rows = all.query_map([], read::session_key)?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
@@ -157,16 +157,11 @@ fn objects_of(connection: &Connection, key: &SessionKey) -> Result<Vec<String>, 
     Ok(objects)
 }
 
-fn session_key(row: &Row<'_>) -> rusqlite::Result<SessionKey> {
-    let tenant: Arc<str> = row.get(0)?;
-    Ok(SessionKey::new(tenant, Id::from_bytes(row.get(1)?)))
-}
-
 const QUARANTINE: &str = "SELECT tenant, session, since_ms, principal, reason FROM quarantine";
 
 fn quarantine_row(row: &Row<'_>) -> rusqlite::Result<Quarantine> {
     let principal = Id::from_bytes(row.get(3)?);
-    Ok(Quarantine { key: session_key(row)?, since_ms: row.get(2)?, principal, reason: row.get(4)? })
+    Ok(Quarantine { key: read::session_key(row)?, since_ms: row.get(2)?, principal, reason: row.get(4)? })
 }
 
 fn quarantined(connection: &Connection, key: &SessionKey) -> Result<Option<Quarantine>, Error> {
@@ -240,7 +235,7 @@ fn expired(
             page.next = last;
             return Ok(page);
         }
-        let key = session_key(row)?;
+        let key = read::session_key(row)?;
         count += 1;
         last = Some(key.clone());
         if row.get(2)? {

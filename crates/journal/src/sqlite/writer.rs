@@ -166,7 +166,7 @@ impl Writer {
             // Whoever asks may have gone: it is done all the same.
             Job::Erase { key, item, reply } => drop(reply.send(self.erase(&key, item))),
             Job::RebuildIndex { reply } => {
-                let read = self.transaction(|writer| apply::rebuild_index(&writer.connection));
+                let read = self.transaction(|writer| apply::rebuild_index(&writer.connection, |_, _| true));
                 drop(reply.send(read.map_err(Failed::into_error)));
             }
             Job::Purge { key, at_ms, principal, reply } => drop(reply.send(self.purge(&key, at_ms, principal))),
