@@ -21,9 +21,11 @@ pub enum Verdict {
 pub struct Judgement {
     /// What was said.
     pub verdict: Verdict,
-    /// The policies that decided, as `file:line id`; empty when nothing matched (`default_deny`).
+    /// The policies that decided, as `file:line id`: those that permit or forbid, and for a held call those that ask for the
+    /// approval. Empty when nothing matched (`default_deny`), and for a call held by its tool's contract alone.
     pub policies: Vec<String>,
-    /// Stable code of the reason: `allowed`, `forbidden`, `default_deny`, `policy_error`.
+    /// Stable code of the reason: `allowed`, `approved` (enough have approved), `approval_needed`, `forbidden`, `default_deny`,
+    /// `policy_error`, `request_invalid`.
     pub reason: String,
     /// Name and digest of the pack that was asked.
     pub pack: String,

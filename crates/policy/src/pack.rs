@@ -1,13 +1,13 @@
 //! A pack: policies that were parsed, checked against the schema and stand ready.
 
+use crate::approval::Asked;
 use crate::split::statements;
 use crate::{Decision, Permit, Request};
 use cedar_policy::{
     Authorizer, Context, Decision as Cedar, Entities, Entity, EntityId, EntityTypeName, EntityUid, Policy, PolicyId,
     PolicySet, Request as CedarRequest, RestrictedExpression, Schema, ValidationMode, Validator,
 };
-use domain::contract::Approval;
-use domain::{Digest, Effect, Judgement, Verdict};
+use domain::{Digest, Effect, Judgement, Obligation, Verdict};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::str::FromStr;
 use std::time::Duration;
@@ -75,6 +75,8 @@ pub struct Pack {
     policies: PolicySet,
     /// Where each policy stands: `file:line id`.
     places: HashMap<PolicyId, String>,
+    /// What those ask for that want an approval.
+    asked: HashMap<PolicyId, Asked>,
     authorizer: Authorizer,
     types: Types,
 }
@@ -89,7 +91,7 @@ struct Types {
 }
 
 impl Pack {
-    /// The built-in pack `dev`: declared reads and writes are allowed, external and destructive calls are not.
+    /// The built-in pack `dev`: declared reads and writes are allowed, external and destructive calls wait for an approval.
     pub fn dev() -> Result<Self, Error> {
         Self::new("dev", &[Source { file: "builtin/dev.cedar".into(), text: DEV.into() }])
     }
@@ -100,6 +102,7 @@ impl Pack {
             Schema::from_cedarschema_str(SCHEMA).map_err(|error| Error::Schema { detail: error.to_string() })?;
         let mut policies = PolicySet::new();
         let mut places = HashMap::new();
+        let mut asked = HashMap::new();
         let mut digest = Vec::new();
         for source in sources {
             digest.extend_from_slice(Digest::of(source.text.as_bytes()).0.as_slice());
@@ -121,12 +124,13 @@ impl Pack {
                 if let Some(error) = checked.validation_errors().next() {
                     return Err(wrong(error.to_string()));
                 }
+                asked.extend(Asked::of_policy(&policy).map_err(wrong)?.map(|asks| (id.clone(), asks)));
                 policies.add(policy).map_err(|error| wrong(error.to_string()))?;
                 places.insert(id, place);
             }
         }
         let name = format!("{name}@{}", &Digest::of(&digest).to_string()[..12]);
-        Ok(Self { name, policies, places, authorizer: Authorizer::new(), types: Types::new()? })
+        Ok(Self { name, policies, places, asked, authorizer: Authorizer::new(), types: Types::new()? })
     }
 
     /// Name and short digest.
@@ -142,39 +146,51 @@ impl Pack {
     /// Judges a call. `now` is a monotonic time; a permit expires [`crate::PERMIT_MS_MAX`] after it. Fails closed: what can't be
     /// judged, and what an erring policy may have forbidden, is denied.
     pub fn decide(&self, request: &Request<'_>, now: Duration) -> Decision {
-        let deny = |policies, reason: &str| {
-            Decision::Deny(Judgement {
-                verdict: Verdict::Deny,
-                policies,
-                reason: reason.into(),
-                pack: self.name.clone(),
-            })
-        };
         let Some((question, entities)) = self.types.question(request) else {
-            return deny(vec![], "request_invalid");
+            return Decision::Deny(self.judgement(Verdict::Deny, vec![], "request_invalid"));
         };
         let answer = self.authorizer.is_authorized(&question, &self.policies, &entities);
-        let mut reasons: Vec<String> =
-            answer.diagnostics().reason().filter_map(|id| self.places.get(id)).cloned().collect();
-        reasons.sort();
+        let matched: Vec<_> = answer.diagnostics().reason().collect();
+        let deny = |reason| Decision::Deny(self.judgement(Verdict::Deny, self.placed(&matched), reason));
         if answer.diagnostics().errors().next().is_some() {
             // Cedar skips a policy that errs; were it a `forbid`, skipping it would open the door.
-            return deny(reasons, "policy_error");
+            return deny("policy_error");
         }
         match answer.decision() {
-            Cedar::Deny if reasons.is_empty() => deny(reasons, "default_deny"),
-            Cedar::Deny => deny(reasons, "forbidden"),
-            Cedar::Allow => match request.contract.approval {
-                // Nobody can approve yet, so what needs approval does not happen.
-                Approval::Always | Approval::Quorum(_) => deny(reasons, "approval_unavailable"),
-                Approval::Policy | Approval::Never => {
-                    let pack = self.name.clone();
-                    let judgement =
-                        Judgement { verdict: Verdict::Allow, policies: reasons, reason: "allowed".into(), pack };
-                    Decision::Allow(judgement, Permit::new(request.call.clone(), request.epoch, now))
-                }
-            },
+            Cedar::Deny if matched.is_empty() => deny("default_deny"),
+            Cedar::Deny => deny("forbidden"),
+            Cedar::Allow => self.permitted(request, &matched, now),
         }
+    }
+
+    /// Judges a call that the policies `matched` permit: what any of them or the tool's contract asks for must be met.
+    fn permitted(&self, request: &Request<'_>, matched: &[&PolicyId], now: Duration) -> Decision {
+        let asking: Vec<_> = matched.iter().copied().filter(|id| self.asked.contains_key(*id)).collect();
+        let by_policies = asking.iter().filter_map(|id| self.asked.get(*id)).copied();
+        let asked = by_policies.chain(Asked::of_contract(request.contract)).reduce(Asked::and);
+        let reason = match asked {
+            Some(Asked { quorum, seconds, hold }) if request.approvals < quorum => {
+                let expires_ms = request.now_ms.saturating_add(seconds.saturating_mul(1_000));
+                let obligation = Obligation { quorum, expires_ms, binding: request.binding, hold };
+                let judgement = self.judgement(Verdict::Hold, self.placed(&asking), "approval_needed");
+                return Decision::Hold(judgement, obligation);
+            }
+            Some(_) => "approved",
+            None => "allowed",
+        };
+        let judgement = self.judgement(Verdict::Allow, self.placed(matched), reason);
+        Decision::Allow(judgement, Permit::new(request.call.clone(), request.epoch, now))
+    }
+
+    fn judgement(&self, verdict: Verdict, policies: Vec<String>, reason: &str) -> Judgement {
+        Judgement { verdict, policies, reason: reason.into(), pack: self.name.clone() }
+    }
+
+    /// Where policies stand, in order.
+    fn placed(&self, ids: &[&PolicyId]) -> Vec<String> {
+        let mut places: Vec<String> = ids.iter().filter_map(|id| self.places.get(*id)).cloned().collect();
+        places.sort();
+        places
     }
 }
 
@@ -236,13 +252,18 @@ fn chain(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use domain::{Call, Contract, Id};
+    use domain::contract::Approval;
+    use domain::{Call, Contract, Hold, Id};
 
     fn pack(text: &str) -> Result<Pack, Error> {
         Pack::new("test", &[Source { file: "policies/a.cedar".into(), text: text.into() }])
     }
 
     fn decide(pack: &Pack, effect: Effect, approval: Approval) -> Decision {
+        decide_with(pack, effect, approval, 0)
+    }
+
+    fn decide_with(pack: &Pack, effect: Effect, approval: Approval, approvals: u8) -> Decision {
         let call = Call {
             id: Id::from_bytes([1; 16]),
             run: Id::from_bytes([2; 16]),
@@ -254,8 +275,18 @@ mod tests {
         };
         let contract = Contract { approval, ..Contract::of(effect) };
         let principal = Id::from_name("default", "local");
-        let request =
-            Request { call: &call, agent: "maya", principal, contract: &contract, turn: 1, tool_calls: 0, epoch: 7 };
+        let request = Request {
+            call: &call,
+            agent: "maya",
+            principal,
+            contract: &contract,
+            turn: 1,
+            tool_calls: 0,
+            epoch: 7,
+            approvals,
+            binding: Digest::of(b"bound"),
+            now_ms: 1_000_000,
+        };
         pack.decide(&request, Duration::from_secs(5))
     }
 
@@ -292,21 +323,77 @@ mod tests {
     }
 
     #[test]
-    fn the_dev_pack_keeps_effects_inside() {
+    fn the_dev_pack_asks_before_effects_go_outside() {
         let dev = Pack::dev().unwrap();
-        for (effect, allowed) in
-            [(Effect::Read, true), (Effect::Write, true), (Effect::External, false), (Effect::Destructive, false)]
-        {
+        for (effect, expected) in [
+            (Effect::Read, "Allow allowed builtin/dev.cedar:4 dev.read"),
+            (Effect::Write, "Allow allowed builtin/dev.cedar:7 dev.write"),
+            (Effect::External, "Hold approval_needed builtin/dev.cedar:10 dev.outside"),
+            (Effect::Destructive, "Hold approval_needed builtin/dev.cedar:10 dev.outside"),
+        ] {
             let decision = decide(&dev, effect, Approval::Policy);
-            assert_eq!(matches!(decision, Decision::Allow(..)), allowed, "{effect:?}");
+            let Judgement { verdict, policies, reason, .. } = decision.judgement();
+            assert_eq!(format!("{verdict:?} {reason} {}", policies.join(", ")), expected);
         }
         assert!(dev.name().starts_with("dev@"));
     }
 
+    /// What an open pack with further policies says of a write with so many approvals.
+    fn check_held(further: &str, approval: Approval, approvals: u8, expected: &str) {
+        let pack = pack(&format!("@id(\"open\") {OPEN}\n{further}")).unwrap();
+        let decision = decide_with(&pack, Effect::Write, approval, approvals);
+        let Judgement { verdict, policies, reason, .. } = decision.judgement();
+        let mut got = format!("{verdict:?} {reason} {}", policies.join(", "));
+        if let Decision::Hold(_, Obligation { quorum, expires_ms, binding, hold }) = &decision {
+            assert_eq!(*binding, Digest::of(b"bound"));
+            got += &format!("; {quorum} within {} s", (expires_ms - 1_000_000) / 1_000);
+            got += if *hold == Hold::Batch { ", all wait" } else { "" };
+        }
+        assert_eq!(got, expected, "{further} {approval:?} {approvals}");
+    }
+
+    const ONE: &str = "@id(\"one\") @approval(\"always\") @expires(\"2h\") permit (principal, action, resource);";
+    const TWO: &str = "@id(\"two\") @approval(\"quorum 2\") @hold(\"batch\") permit (principal, action, resource);";
+
     #[test]
-    fn what_needs_approval_does_not_happen_without() {
-        let decision = decide(&pack(OPEN).unwrap(), Effect::Read, Approval::Always);
-        assert_eq!(decision.judgement().reason, "approval_unavailable");
+    fn what_needs_approval_is_held_until_enough_have_given_it() {
+        let at = |line: usize, id: &str| format!("policies/a.cedar:{line} {id}");
+        let (open, one, two) = (at(1, "open"), at(2, "one"), at(2, "two"));
+        let both = format!("{ONE}\n{TWO}");
+        let rows = [
+            ("", Approval::Policy, 0, format!("Allow allowed {open}")),
+            ("", Approval::Never, 0, format!("Allow allowed {open}")),
+            // The contract asks, and no policy does.
+            ("", Approval::Always, 0, "Hold approval_needed ; 1 within 604800 s".into()),
+            ("", Approval::Always, 1, format!("Allow approved {open}")),
+            ("", Approval::Quorum(3), 2, "Hold approval_needed ; 3 within 604800 s".into()),
+            ("", Approval::Quorum(3), 3, format!("Allow approved {open}")),
+            // A policy asks; what the contract says can only add to it.
+            (ONE, Approval::Never, 0, format!("Hold approval_needed {one}; 1 within 7200 s")),
+            (ONE, Approval::Policy, 1, format!("Allow approved {open}, {one}")),
+            (ONE, Approval::Quorum(3), 1, format!("Hold approval_needed {one}; 3 within 7200 s")),
+            (TWO, Approval::Always, 1, format!("Hold approval_needed {two}; 2 within 604800 s, all wait")),
+            (TWO, Approval::Always, 2, format!("Allow approved {open}, {two}")),
+            // Several ask: the larger quorum, the shorter time, the wider hold.
+            (
+                &both,
+                Approval::Policy,
+                1,
+                format!("Hold approval_needed {one}, {}; 2 within 7200 s, all wait", at(3, "two")),
+            ),
+        ];
+        for (further, approval, approvals, expected) in rows {
+            check_held(further, approval, approvals, &expected);
+        }
+    }
+
+    #[test]
+    fn no_approval_lifts_what_is_forbidden_or_not_permitted() {
+        let forbid = "@id(\"no\") forbid (principal, action, resource);";
+        check_held(forbid, Approval::Always, 9, "Deny forbidden policies/a.cedar:2 no");
+        let elsewhere = pack("@approval(\"always\") permit (principal == Agent::\"bob\", action, resource);").unwrap();
+        let decision = decide_with(&elsewhere, Effect::Read, Approval::Always, 9);
+        assert_eq!(decision.judgement().reason, "default_deny");
     }
 
     #[test]
@@ -327,6 +414,10 @@ mod tests {
             ("// a\npermit (principal, action == Action::\"reed\", resource);", 2, "reed"),
             ("permit (principal, action, resource) when { context.tern < 2 };", 1, "tern"),
             ("permit (principal, action, resource)", 1, "unexpected end of input"),
+            ("\n@approval(\"maybe\")\npermit (principal, action, resource);", 2, "expected \"always\" or"),
+            ("@approval(\"always\") @expires(\"1y\") permit (principal, action, resource);", 1, "such as \"2h\""),
+            ("@aproval(\"always\") permit (principal, action, resource);", 1, "unknown annotation"),
+            ("@approval(\"always\") forbid (principal, action, resource);", 1, "put it on a `permit`"),
         ] {
             let error = pack(text).unwrap_err();
             let Error::Policy { line: at, detail, .. } = &error else { panic!("{error}") };
