@@ -1,13 +1,15 @@
 //! The objects: kept whole or not at all, durable when the call returns.
 
 use crate::connector::Connector;
-use crate::{Addressing, Error, Key, Link, Links, OBJECT_BYTES_MAX, S3, key};
+use crate::{Addressing, Error, Key, Link, Links, OBJECT_BYTES_MAX, S3, STREAM_BYTES_MAX, key};
 use bytes::{Bytes, BytesMut};
+use domain::Digest;
 use futures::{StreamExt, TryStreamExt};
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::local::LocalFileSystem;
 use object_store::signer::{SignedUrlOptions, Signer};
-use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig};
+use object_store::{MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig};
+use std::collections::BTreeMap;
 use std::fs::{DirBuilder, Permissions, set_permissions};
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -19,6 +21,9 @@ use std::time::Duration;
 const PART_BYTES: usize = 8 << 20;
 /// Objects that one list gives at most.
 const LIST_MAX: usize = 10_000;
+/// Objects that are deleted between two looks at what is left, and how many of them at once.
+const DELETE_PAGE: usize = 1_000;
+const DELETES_AT_ONCE: usize = 8;
 /// How long the storage is asked again before it counts as unreachable.
 const RETRY_MS_MAX: u64 = 20_000;
 const RETRIES_MAX: usize = 3;
@@ -33,6 +38,15 @@ pub struct Object {
     pub key: Key,
     /// Its length.
     pub bytes: u64,
+}
+
+/// What became of a stream that was stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Its length.
+    pub bytes: u64,
+    /// SHA-256 of it.
+    pub digest: Digest,
 }
 
 /// The objects. Cloning is cheap.
@@ -123,58 +137,42 @@ impl Blobs {
         Ok(())
     }
 
-    /// Keeps an object that comes in pieces, at most `bytes_max`; gives its length. When a piece fails or the object is
-    /// too large, nothing is kept.
+    /// Keeps an object that comes in pieces, of any length up to `bytes_max`, holding one part of it in memory. When a piece
+    /// fails or the object is too large, nothing is kept. A caller that gives up half way leaves nothing in a local directory;
+    /// S3-compatible storage drops the parts by its own rules for uploads that never end.
+    ///
+    /// # Errors
+    /// [`Error::Source`] for a piece that fails, [`Error::TooLarge`], [`Error::Storage`].
     pub async fn put_stream(
         &self,
         key: &Key,
         mut pieces: impl futures::Stream<Item = std::io::Result<Bytes>> + Send + Unpin,
         bytes_max: u64,
-    ) -> Result<u64, Error> {
+    ) -> Result<Stored, Error> {
         let path = key.path(&self.root)?;
-        let mut part = BytesMut::new();
-        let mut length = 0;
-        let mut upload: Option<Box<dyn MultipartUpload>> = None;
+        let mut writing = Writing { store: self.store(), path: &path, part: BytesMut::new(), upload: None };
+        let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
+        let (bytes_max, mut bytes) = (bytes_max.min(STREAM_BYTES_MAX), 0);
         let fed = loop {
             match pieces.next().await {
                 None => break Ok(()),
                 Some(Err(error)) => break Err(Error::Source(error)),
                 Some(Ok(piece)) => {
-                    length += piece.len() as u64;
-                    if length > bytes_max.min(OBJECT_BYTES_MAX) {
-                        break Err(Error::TooLarge { bytes_max: bytes_max.min(OBJECT_BYTES_MAX) });
+                    bytes += piece.len() as u64;
+                    if bytes > bytes_max {
+                        break Err(Error::TooLarge { bytes_max });
                     }
-                    part.extend_from_slice(&piece);
-                }
-            }
-            if part.len() >= PART_BYTES {
-                let into = match &mut upload {
-                    Some(upload) => upload,
-                    none => none.insert(self.store().put_multipart(&path).await?),
-                };
-                if let Err(error) = into.put_part(part.split().freeze().into()).await {
-                    break Err(error.into());
+                    hash.update(&piece);
+                    if let Err(error) = writing.take(&piece).await {
+                        break Err(error);
+                    }
                 }
             }
         };
-        let Some(mut upload) = upload else {
-            fed?;
-            self.store().put(&path, PutPayload::from_bytes(part.freeze())).await?;
-            return Ok(length);
-        };
-        let mut done = fed;
-        if done.is_ok() && !part.is_empty() {
-            done = upload.put_part(part.freeze().into()).await.map_err(Error::from);
-        }
-        if done.is_ok() {
-            done = upload.complete().await.map(|_| ()).map_err(Error::from);
-        }
-        if let Err(error) = done {
-            // The first error is the one to tell; what the storage keeps of the parts it drops by its own rules.
-            let _ = upload.abort().await;
-            return Err(error);
-        }
-        Ok(length)
+        writing.end(fed).await?;
+        let mut digest = [0; 32];
+        digest.copy_from_slice(hash.finish().as_ref());
+        Ok(Stored { bytes, digest: Digest(digest) })
     }
 
     /// An object's bytes, at most `bytes_max`.
@@ -217,26 +215,72 @@ impl Blobs {
         }
     }
 
-    /// Objects whose keys begin with the parts of `prefix` (`outputs/default/run_…`), at most `objects_max`, by key among
-    /// those given.
+    /// Objects whose keys begin with the parts of `prefix` (`outputs/default/run_…`), at most `objects_max` and 10,000, by key
+    /// among those given.
     pub async fn list(&self, prefix: &str, objects_max: usize) -> Result<Vec<Object>, Error> {
-        let prefix = prefix.trim_end_matches('/');
-        key::plain(prefix)?;
-        let within = if self.root.is_empty() { prefix.to_owned() } else { format!("{}/{prefix}", self.root) };
-        let within = object_store::path::Path::parse(within)
-            .map_err(|_| Error::KeyMalformed { reason: "the storage does not take it" })?;
+        let within = self.within(prefix)?;
         let mut found = self.store().list(Some(&within)).take(objects_max.min(LIST_MAX));
         let mut objects = Vec::new();
         while let Some(meta) = found.try_next().await? {
-            let path = meta.location.as_ref();
-            let path = path.strip_prefix(&*self.root).map_or(path, |path| path.trim_start_matches('/'));
-            // What others put beside our objects is not ours to name.
-            if let Ok(key) = path.parse() {
-                objects.push(Object { key, bytes: meta.size });
-            }
+            objects.extend(self.object(&meta));
         }
         objects.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(objects)
+    }
+
+    /// The next page of the objects under `prefix`, by key: those that come after `after`, at most `objects_max` and 10,000.
+    /// An empty page is behind the last.
+    pub async fn page(&self, prefix: &str, after: Option<&Key>, objects_max: usize) -> Result<Vec<Object>, Error> {
+        let within = self.within(prefix)?;
+        let room = objects_max.clamp(1, LIST_MAX);
+        let mut found = match after {
+            Some(after) => self.store().list_with_offset(Some(&within), &after.path(&self.root)?),
+            None => self.store().list(Some(&within)),
+        };
+        // Only S3 promises an order; elsewhere all are looked at, and the lowest are kept.
+        let ordered = self.is_remote();
+        let mut page = BTreeMap::new();
+        while let Some(meta) = found.try_next().await? {
+            let Some(object) = self.object(&meta) else { continue };
+            page.insert(object.key.clone(), object);
+            if page.len() > room {
+                page.pop_last();
+            }
+            if ordered && page.len() == room {
+                break;
+            }
+        }
+        Ok(page.into_values().collect())
+    }
+
+    /// Deletes the objects under `prefix`, at most `objects_max` of them; gives how many. Fewer than that: none is left.
+    pub async fn delete_under(&self, prefix: &str, objects_max: usize) -> Result<usize, Error> {
+        let mut deleted = 0;
+        while deleted < objects_max {
+            let page = self.page(prefix, None, DELETE_PAGE.min(objects_max - deleted)).await?;
+            if page.is_empty() {
+                break;
+            }
+            deleted += page.len();
+            let deletes = page.iter().map(|object| self.delete(&object.key));
+            futures::stream::iter(deletes).buffer_unordered(DELETES_AT_ONCE).try_collect::<()>().await?;
+        }
+        Ok(deleted)
+    }
+
+    fn within(&self, prefix: &str) -> Result<object_store::path::Path, Error> {
+        let prefix = prefix.trim_end_matches('/');
+        key::plain(prefix)?;
+        let within = if self.root.is_empty() { prefix.to_owned() } else { format!("{}/{prefix}", self.root) };
+        object_store::path::Path::parse(within)
+            .map_err(|_| Error::KeyMalformed { reason: "the storage does not take it" })
+    }
+
+    /// The object that is listed, unless others put it beside ours: that is not ours to name.
+    fn object(&self, meta: &ObjectMeta) -> Option<Object> {
+        let path = meta.location.as_ref();
+        let path = path.strip_prefix(&*self.root).map_or(path, |path| path.trim_start_matches('/'));
+        Some(Object { key: path.parse().ok()?, bytes: meta.size })
     }
 
     /// Where an object can be fetched for `lasts_ms`, with the file name to offer.
@@ -270,6 +314,54 @@ impl Blobs {
             directory.metadata().map_err(named)?;
         }
         self.list("inputs", 1).await.map(|_| ())
+    }
+}
+
+/// An object that is being stored part by part.
+struct Writing<'a> {
+    store: &'a dyn ObjectStore,
+    path: &'a object_store::path::Path,
+    part: BytesMut,
+    upload: Option<Box<dyn MultipartUpload>>,
+}
+
+impl Writing<'_> {
+    /// Takes a piece. Every part but the last has the same length: some storages refuse others.
+    async fn take(&mut self, piece: &Bytes) -> Result<(), Error> {
+        for piece in piece.chunks(PART_BYTES) {
+            self.part.extend_from_slice(piece);
+            if self.part.len() < PART_BYTES {
+                continue;
+            }
+            let part = self.part.split_to(PART_BYTES).freeze();
+            let upload = match &mut self.upload {
+                Some(upload) => upload,
+                none => none.insert(self.store.put_multipart(self.path).await?),
+            };
+            upload.put_part(part.into()).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends it, or takes everything back when it was not fed to its end.
+    async fn end(self, fed: Result<(), Error>) -> Result<(), Error> {
+        let Some(mut upload) = self.upload else {
+            fed?;
+            self.store.put(self.path, PutPayload::from_bytes(self.part.freeze())).await?;
+            return Ok(());
+        };
+        let mut done = fed;
+        if done.is_ok() && !self.part.is_empty() {
+            done = upload.put_part(self.part.freeze().into()).await.map_err(Error::from);
+        }
+        if done.is_ok() {
+            done = upload.complete().await.map(|_| ()).map_err(Error::from);
+        }
+        if done.is_err() {
+            // The first error is the one to tell; what the storage keeps of the parts it drops by its own rules.
+            let _ = upload.abort().await;
+        }
+        done
     }
 }
 

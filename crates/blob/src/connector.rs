@@ -32,7 +32,7 @@ impl HttpService for Connector {
         outward.headers = head.headers;
         outward.body = body.collect().await?.to_bytes();
         outward.timeouts = TIMEOUTS;
-        outward.response_bytes_max = crate::OBJECT_BYTES_MAX + (1 << 20);
+        outward.response_bytes_max = crate::STREAM_BYTES_MAX + (1 << 20);
         let answer = self.0.send(outward).await.map_err(failed)?;
         let mut response = http::Response::builder().status(answer.status());
         if let Some(headers) = response.headers_mut() {

@@ -1,4 +1,4 @@
-//! Keys of objects: relative, plain, under one of five prefixes.
+//! Keys of objects: relative, plain, under one of six prefixes.
 
 use crate::Error;
 use object_store::path::Path;
@@ -7,8 +7,9 @@ use std::str::FromStr;
 
 const KEY_BYTES_MAX: usize = 512;
 
-/// What lies under what: files given to runs, files left by runs, knowledge bases, large contents, declared closures.
-const PREFIXES: [&str; 5] = ["inputs", "outputs", "knowledge", "contents", "closures"];
+/// What lies under what: files given to runs, files left by runs, knowledge bases, large contents, declared closures,
+/// workspaces.
+const PREFIXES: [&str; 6] = ["inputs", "outputs", "knowledge", "contents", "closures", "checkpoints"];
 
 /// An object's key, such as `outputs/default/run_…/art_…`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,7 +41,7 @@ impl FromStr for Key {
         let (prefix, rest) = text.split_once('/').unwrap_or((text, ""));
         if !PREFIXES.contains(&prefix) || rest.is_empty() {
             return Err(Error::KeyMalformed {
-                reason: "it must lie under inputs/, outputs/, knowledge/, contents/ or closures/",
+                reason: "it must lie under inputs/, outputs/, knowledge/, contents/, closures/ or checkpoints/",
             });
         }
         Ok(Self(text.to_owned()))
@@ -71,7 +72,9 @@ mod tests {
 
     #[test]
     fn only_plain_relative_keys_pass() {
-        for good in ["outputs/a", "contents/default/ses_1/con_2", "inputs/a.b-c_d=e+f~g@h", "closures/x"] {
+        for good in
+            ["outputs/a", "contents/default/ses_1/con_2", "inputs/a.b-c_d=e+f~g@h", "closures/x", "checkpoints/a"]
+        {
             assert_eq!(good.parse::<Key>().unwrap().as_str(), good);
         }
         let long = format!("outputs/{}", "x".repeat(600));

@@ -12,13 +12,15 @@ mod key;
 mod link;
 mod settings;
 
-pub use blobs::{Blobs, Object, Stream};
+pub use blobs::{Blobs, Object, Stored, Stream};
 pub use error::Error;
 pub use key::Key;
 pub use link::{Link, Linked, Links};
 pub use settings::{Addressing, S3};
 
-/// Bytes of one object at most.
+/// Bytes of one object at most that is kept or fetched as a whole.
 pub const OBJECT_BYTES_MAX: u64 = 1 << 30;
+/// Bytes of one object at most that is kept or fetched in pieces.
+pub const STREAM_BYTES_MAX: u64 = 64 << 30;
 /// How long a link lasts by default.
 pub const LINK_MS: u64 = 3_600_000;

@@ -171,11 +171,12 @@ async fn a_stream_is_kept_whole_or_not_at_all() {
         // Below one part, and over several with a rest.
         for megabytes in [0, 3, 19] {
             let at = key(&format!("inputs/{megabytes}"));
-            let length = blobs.put_stream(&at, pieces(megabytes), 20 << 20).await.unwrap();
-            assert_eq!(length, (megabytes as u64) << 20, "{name}");
+            let stored = blobs.put_stream(&at, pieces(megabytes), 20 << 20).await.unwrap();
+            assert_eq!(stored.bytes, (megabytes as u64) << 20, "{name}");
             let whole = blobs.get(&at, 20 << 20).await.unwrap();
             assert!(whole.chunks(1 << 20).all(|chunk| chunk == pattern(1 << 20)), "{name}: {megabytes}");
-            assert_eq!(whole.len() as u64, length, "{name}");
+            assert_eq!(whole.len() as u64, stored.bytes, "{name}");
+            assert_eq!(stored.digest, domain::Digest::of(&whole), "{name}");
         }
         let at = key("inputs/broken");
         for megabytes in [1, 18] {
@@ -186,6 +187,96 @@ async fn a_stream_is_kept_whole_or_not_at_all() {
             assert_eq!(blobs.head(&at).await.unwrap(), None, "{name}: nothing of it is kept");
         }
         assert_eq!(blobs.list("inputs", 10).await.unwrap().len(), 3, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn pieces_of_any_length_become_parts_of_one() {
+    // Odd pieces, some longer than two parts.
+    let lengths = [1, 3 << 20, (17 << 20) + 5, 0, 7, 9 << 20];
+    let whole = pattern(lengths.iter().sum());
+    for bench in benches().await {
+        let Bench { name, blobs, .. } = &bench;
+        let mut rest = whole.clone();
+        let pieces: Vec<_> = lengths.iter().map(|length| Ok(rest.split_to(*length))).collect();
+        let at = key("checkpoints/default/odd");
+        let stored = blobs.put_stream(&at, stream::iter(pieces), 1 << 30).await.unwrap();
+        assert_eq!((stored.bytes, stored.digest), (whole.len() as u64, domain::Digest::of(&whole)), "{name}");
+        let (bytes, pieces) = blobs.get_stream(&at).await.unwrap();
+        let read: Vec<Bytes> = pieces.try_collect().await.unwrap();
+        assert_eq!(bytes, stored.bytes, "{name}");
+        assert!(read.concat() == whole, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn one_that_is_given_up_leaves_nothing() {
+    for bench in benches().await {
+        let Bench { name, blobs, directory, .. } = &bench;
+        let at = key("checkpoints/given-up");
+        for megabytes in [2, 18] {
+            // After so much nothing more ever comes, and whoever waits for it goes away.
+            let (sender, mut stalled) = tokio::sync::oneshot::channel::<()>();
+            let mut sender = Some(sender);
+            let pieces = stream::iter((0..megabytes).map(|_| Ok(pattern(1 << 20)))).chain(
+                stream::once(async move {
+                    drop(sender.take());
+                    std::future::pending::<std::io::Result<Bytes>>().await
+                })
+                .boxed(),
+            );
+            let mut storing = Box::pin(blobs.put_stream(&at, pieces, 1 << 30));
+            tokio::select! {
+                stored = &mut storing => panic!("{name}: {stored:?}"),
+                _ = &mut stalled => {}
+            }
+            drop(storing);
+            assert_eq!(blobs.head(&at).await.unwrap(), None, "{name}");
+            assert_eq!(blobs.list("checkpoints", 10).await.unwrap(), [], "{name}");
+        }
+        if *name == "local" {
+            let objects = directory.path().join("objects/checkpoints");
+            let left = || std::fs::read_dir(&objects).map_or(0, Iterator::count);
+            // Another thread removes the staged file; handing work to one waits its turn behind it.
+            for _ in 0..10_000 {
+                if left() == 0 {
+                    break;
+                }
+                tokio::task::spawn_blocking(|| ()).await.unwrap();
+            }
+            assert_eq!(left(), 0, "a staged file was left");
+        }
+    }
+}
+
+#[tokio::test]
+async fn pages_follow_one_another_and_prefixes_are_deleted_whole() {
+    for bench in benches().await {
+        let Bench { name, blobs, .. } = &bench;
+        let keys: Vec<String> = (0..25).map(|number| format!("checkpoints/a/{}/{number:02}", number % 3)).collect();
+        for at in keys.iter().map(String::as_str).chain(["checkpoints/ab/kept", "outputs/a/kept"]) {
+            blobs.put(&key(at), pattern(3)).await.unwrap();
+        }
+        let mut sorted = keys.clone();
+        sorted.sort();
+        for objects_max in [1, 7, 25, 1_000] {
+            let (mut seen, mut after) = (Vec::new(), None);
+            loop {
+                let page = blobs.page("checkpoints/a", after.as_ref(), objects_max).await.unwrap();
+                assert!(page.len() <= objects_max, "{name}");
+                let Some(last) = page.last() else { break };
+                after = Some(last.key.clone());
+                seen.extend(page.into_iter().map(|object| object.key.to_string()));
+            }
+            assert_eq!(seen, sorted, "{name}: {objects_max}");
+        }
+        assert_eq!(blobs.delete_under("checkpoints/a", 10).await.unwrap(), 10, "{name}");
+        assert_eq!(blobs.list("checkpoints/a", 100).await.unwrap().len(), 15, "{name}");
+        assert_eq!(blobs.delete_under("checkpoints/a", 1_000).await.unwrap(), 15, "{name}");
+        assert_eq!(blobs.delete_under("checkpoints/a", 1_000).await.unwrap(), 0, "{name}");
+        for kept in ["checkpoints/ab", "outputs/a"] {
+            assert_eq!(blobs.list(kept, 10).await.unwrap().len(), 1, "{name}: {kept}");
+        }
     }
 }
 
