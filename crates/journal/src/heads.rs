@@ -6,22 +6,22 @@ use std::collections::HashMap;
 
 /// The cache; holds at most twice `generation_max` heads.
 #[derive(Debug)]
-pub(crate) struct Heads {
-    young: HashMap<SessionKey, Head>,
-    old: HashMap<SessionKey, Head>,
+pub(crate) struct Heads<H = Head> {
+    young: HashMap<SessionKey, H>,
+    old: HashMap<SessionKey, H>,
     generation_max: usize,
 }
 
-impl Heads {
+impl<H: Copy> Heads<H> {
     pub(crate) fn new(heads_max: usize) -> Self {
         Self { young: HashMap::new(), old: HashMap::new(), generation_max: (heads_max / 2).max(1) }
     }
 
-    pub(crate) fn get(&self, key: &SessionKey) -> Option<Head> {
+    pub(crate) fn get(&self, key: &SessionKey) -> Option<H> {
         self.young.get(key).or_else(|| self.old.get(key)).copied()
     }
 
-    pub(crate) fn put(&mut self, key: &SessionKey, head: Head) {
+    pub(crate) fn put(&mut self, key: &SessionKey, head: H) {
         if let Some(there) = self.young.get_mut(key) {
             *there = head;
             return;
@@ -30,6 +30,12 @@ impl Heads {
             self.old = std::mem::take(&mut self.young);
         }
         self.young.insert(key.clone(), head);
+    }
+
+    /// Forgets one: somebody else has moved it.
+    pub(crate) fn remove(&mut self, key: &SessionKey) {
+        self.young.remove(key);
+        self.old.remove(key);
     }
 
     /// Forgets everything: after a failed commit nothing here is known to be stored.
@@ -56,7 +62,10 @@ mod tests {
         assert_eq!(heads.get(&key(0)), None);
         heads.put(&key(99), Head { position: 7, ..Head::EMPTY });
         assert_eq!(heads.get(&key(99)).unwrap().position, 7);
-        heads.clear();
+        heads.remove(&key(99));
         assert_eq!(heads.get(&key(99)), None);
+        heads.put(&key(98), Head::EMPTY);
+        heads.clear();
+        assert_eq!(heads.get(&key(98)), None);
     }
 }

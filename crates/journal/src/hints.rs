@@ -24,9 +24,9 @@ pub struct Hint {
 pub enum Told {
     /// A log has grown.
     Hint(Hint),
-    /// Hints were lost because the subscriber was slow: read from the store.
+    /// Hints were lost, because the subscriber was slow or the way from other processes was cut: read from the store.
     Lagged {
-        /// How many.
+        /// How many, at least.
         hints: u64,
     },
 }
@@ -34,7 +34,7 @@ pub enum Told {
 /// A subscription; ends with the journal.
 #[derive(Debug)]
 pub struct Hints {
-    receiver: broadcast::Receiver<Hint>,
+    receiver: broadcast::Receiver<Told>,
     // Drops after the receiver, so that the registry sees the count without it.
     _leave: Option<Leave>,
 }
@@ -43,7 +43,7 @@ impl Hints {
     /// Waits for the next hint; `None` once the journal is closed.
     pub async fn next(&mut self) -> Option<Told> {
         match self.receiver.recv().await {
-            Ok(hint) => Some(Told::Hint(hint)),
+            Ok(told) => Some(told),
             Err(broadcast::error::RecvError::Lagged(hints)) => Some(Told::Lagged { hints }),
             Err(broadcast::error::RecvError::Closed) => None,
         }
@@ -69,8 +69,8 @@ impl Drop for Leave {
 /// Who wants to know.
 #[derive(Debug)]
 pub(crate) struct Registry {
-    all: Mutex<Option<broadcast::Sender<Hint>>>,
-    sessions: Mutex<HashMap<SessionKey, broadcast::Sender<Hint>>>,
+    all: Mutex<Option<broadcast::Sender<Told>>>,
+    sessions: Mutex<HashMap<SessionKey, broadcast::Sender<Told>>>,
     listeners: AtomicUsize,
     hints_max: usize,
 }
@@ -113,12 +113,23 @@ impl Registry {
     pub(crate) fn tell(&self, hint: Hint) {
         if let Some(sender) = self.sessions.lock().get(&hint.key) {
             // No receiver is no fault: it left in this moment.
-            let _ = sender.send(hint.clone());
+            let _ = sender.send(Told::Hint(hint.clone()));
         }
         if let Some(all) = self.all.lock().as_ref()
             && all.receiver_count() > 0
         {
-            let _ = all.send(hint);
+            let _ = all.send(Told::Hint(hint));
+        }
+    }
+
+    /// Tells everybody that hints may have been lost.
+    pub(crate) fn tell_lagged(&self) {
+        let lagged = Told::Lagged { hints: 1 };
+        for sender in self.sessions.lock().values() {
+            let _ = sender.send(lagged.clone());
+        }
+        if let Some(all) = self.all.lock().as_ref() {
+            let _ = all.send(lagged);
         }
     }
 

@@ -6,6 +6,7 @@ use crate::append::Fence;
 use crate::claims::{Backend, Claim, Lease, Local, Ready, Release, Worker, WorkerSpec};
 use crate::contents::{self, Content, DataKey, DataKeys, Objects, Sealer, Wrap};
 use crate::hints::{Hints, Registry};
+use crate::postgres::{Postgres, PostgresSettings};
 use crate::query::{
     Head, PAGE_ROWS_MAX, Page, RunFilter, SessionCursor, StoredRecord, Unfinished, UnfinishedCursor, Verified,
 };
@@ -150,6 +151,15 @@ impl Journal {
         Ok(Self::over(Box::new(store), hints, data_keys, parts, config.contents))
     }
 
+    /// Opens the journal of a PostgreSQL database, which other processes may have open as well: makes or migrates its
+    /// tables, and refuses a server that would lose what it has acknowledged. Needs a runtime with time and IO.
+    pub async fn open_postgres(settings: &PostgresSettings, parts: Parts, config: Config) -> Result<Self, Error> {
+        let hints = Registry::new(config.limits.hints_max);
+        let data_keys = Arc::new(DataKeys::new(config.limits.data_keys_max));
+        let store = Postgres::open(settings, &parts, &config, hints.clone(), data_keys.clone()).await?;
+        Ok(Self::over(Box::new(store), hints, data_keys, parts, config.contents))
+    }
+
     /// A journal that is gone with the process.
     pub fn memory(parts: Parts, config: Config) -> Self {
         let hints = Registry::new(config.limits.hints_max);
@@ -263,11 +273,11 @@ impl Journal {
             local.release(key, release);
             return Ok(());
         };
-        match worker.lock().as_ref().map(Worker::id) {
-            Some(worker) => claims.release(worker, key, release),
-            None => return Ok(()),
+        let worker = worker.lock().as_ref().map(Worker::id);
+        match worker {
+            Some(worker) => claims.release(worker, key, release).await,
+            None => Ok(()),
         }
-        .await
     }
 
     /// Sessions in which there is something to do and that no live worker holds: one of each tenant, then the next of
@@ -322,19 +332,36 @@ impl Journal {
 
     /// Opens an item; checks it against its record.
     pub async fn content(&self, key: &SessionKey, content: &ContentRef) -> Result<Content, Error> {
+        let Some(data_key) = self.opening_key(key).await? else {
+            return Ok(Content::Erased);
+        };
+        let opened = self.open_with(&data_key, key, content).await;
+        if !matches!(opened, Err(Error::Corrupt { .. })) {
+            return opened;
+        }
+        // Another process may have erased the session since, and begun with a new key.
+        let stored = self.inner.store.data_key(key).await?;
+        if stored.is_none_or(|stored| stored == data_key.wrapped) {
+            return opened;
+        }
+        self.inner.data_keys.forget(&data_key);
+        match self.opening_key(key).await? {
+            Some(data_key) => self.open_with(&data_key, key, content).await,
+            None => Ok(Content::Erased),
+        }
+    }
+
+    async fn open_with(&self, data_key: &DataKey, key: &SessionKey, content: &ContentRef) -> Result<Content, Error> {
         let inner = &*self.inner;
         let Some(stored) = inner.store.content(key, content.id).await? else {
             return Ok(Content::Erased);
         };
-        let Some(data_key) = self.opening_key(key).await? else {
-            return Ok(Content::Erased);
-        };
         if !stored.form.has_object() {
-            return contents::open(&data_key, content, stored);
+            return contents::open(data_key, content, stored);
         }
         let object = inner.parts.objects.get(&contents::object_key(key, content.id)).await.map_err(objects)?;
         match object {
-            Some(object) => contents::open_object(&data_key, content, stored, object),
+            Some(object) => contents::open_object(data_key, content, stored, object),
             // An erasure that came between the row and the object, or damage.
             None if inner.store.content(key, content.id).await?.is_none() => Ok(Content::Erased),
             None => Err(Error::corrupt(format_args!("the object of content {} is missing", content.id))),
