@@ -164,6 +164,19 @@ impl Disk {
         state.names_durable.get(name).and_then(|file| state.files.get(file)).map(|file| file.durable.clone())
     }
 
+    /// A disk of its own with what the medium would have, power and no faults.
+    #[must_use]
+    pub fn image(&self) -> Self {
+        let image = Self::new(Power::default(), Random::seeded(0));
+        let state = self.0.state.lock();
+        for (name, file) in &state.names_durable {
+            if let Some(file) = state.files.get(file) {
+                image.place(name, file.durable.clone());
+            }
+        }
+        image
+    }
+
     /// Puts a file there, durable.
     pub fn place(&self, name: &str, bytes: Vec<u8>) {
         let mut state = self.0.state.lock();

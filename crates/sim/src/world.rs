@@ -1,0 +1,360 @@
+//! One world: it lives, crashes, lives again, and is judged. Everything that outlives a crash is here; everything else is made
+//! anew for each life and dropped where it stands.
+
+use crate::check;
+use crate::client::Client;
+use crate::disk::{Crash, Disk, Faults, Mounted, VFS};
+use crate::ledger::Ledger;
+use crate::objects::{Contents, Storage};
+use crate::power::Power;
+use crate::project;
+use crate::time::Time;
+use crate::told::Told;
+use crate::trace::Trace;
+use crate::witness::Witness;
+use blob::{Blobs, Links};
+use catalog::Catalog;
+use engine::{Engine, Parts};
+use journal::{Config, Journal, PlainWrap};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+use stdx::Random;
+
+/// Crashes of one world at most.
+const CRASHES_MAX: u64 = 5;
+/// How long a world that nothing troubles any more may take to come to rest, in seconds of its own time.
+const REST_SECONDS_MAX: u64 = 6 * 60 * 60;
+
+/// What happened in a world.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Lives that ended in a crash.
+    pub crashes: u64,
+    /// Runs that clients were told of.
+    pub runs: u64,
+    /// Deeds of tools.
+    pub deeds: u64,
+    /// Records that were told to be durable.
+    pub records: u64,
+    /// Points at which the process could have died.
+    pub points: u64,
+    /// Faults of the disk.
+    pub faults: u64,
+}
+
+impl Figures {
+    /// The sum of two.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            crashes: self.crashes + other.crashes,
+            runs: self.runs + other.runs,
+            deeds: self.deeds + other.deeds,
+            records: self.records + other.records,
+            points: self.points + other.points,
+            faults: self.faults + other.faults,
+        }
+    }
+}
+
+/// What came of a seed.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// What must never be and was; empty: the world is right.
+    pub wrong: Vec<String>,
+    /// The world's log.
+    pub trace: Vec<String>,
+    /// What happened.
+    pub figures: Figures,
+}
+
+/// Lives a world.
+pub fn run(seed: u64) -> Report {
+    match World::new(seed) {
+        Ok(world) => world.run(),
+        Err(error) => Report { seed, wrong: vec![error], trace: Vec::new(), figures: Figures::default() },
+    }
+}
+
+#[derive(Debug)]
+struct World {
+    seed: u64,
+    random: Random,
+    power: Power,
+    time: Time,
+    disk: Disk,
+    mounted: Mounted,
+    contents: Arc<Contents>,
+    storage: Arc<Storage>,
+    catalog: Arc<Catalog>,
+    told: Told,
+    trace: Trace,
+    ledger: Ledger,
+    witness: Witness,
+    figures: Figures,
+    wrong: Vec<String>,
+}
+
+/// How a life goes.
+#[derive(Clone, Copy, Debug)]
+struct Fate {
+    end: End,
+    faults: Faults,
+    crash: Crash,
+    clients: u64,
+    requests: u64,
+    drivers_max: usize,
+}
+
+/// How a life ends.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    /// At a point: a call into the world, or an operation of the disk.
+    AtPoint(u64),
+    /// When so much time is over, in milliseconds.
+    AtTime(u64),
+    /// When the runtime has gone round so often: between any two polls of tasks.
+    AtTurn(u64),
+    /// As it should: drained and closed.
+    Drained,
+    /// Never: the last life goes on until everything rests.
+    AtRest,
+}
+
+impl World {
+    fn new(seed: u64) -> Result<Self, String> {
+        static WORLDS: AtomicU64 = AtomicU64::new(0);
+        let stream = |salt: u64| Random::seeded(seed.wrapping_mul(0x9e37_79b9).wrapping_add(salt));
+        let (power, time) = (Power::default(), Time::default());
+        let trace = Trace::new(time.clone());
+        let disk = Disk::new(power.clone(), stream(1));
+        let mounted = Mounted::new(format!("/sim/{}", WORLDS.fetch_add(1, Ordering::Relaxed)), &disk);
+        let told = Told::new(trace.clone());
+        let database = format!("{}/journal.db", mounted.directory());
+        let witness = Witness::new(power.clone(), stream(2), disk.clone(), database, told.clone(), trace.clone());
+        Ok(Self {
+            seed,
+            random: stream(3),
+            contents: Arc::new(Contents::new(power.clone())),
+            storage: Arc::new(Storage::new(power.clone())),
+            catalog: project::catalog(seed)?,
+            ledger: Ledger::new(trace.clone()),
+            figures: Figures::default(),
+            wrong: Vec::new(),
+            power,
+            time,
+            disk,
+            mounted,
+            told,
+            trace,
+            witness,
+        })
+    }
+
+    fn run(mut self) -> Report {
+        for life in 0..=self.random.below(CRASHES_MAX + 1) {
+            let fate = self.fate();
+            self.life(life, fate);
+            if !self.wrong.is_empty() {
+                return self.report();
+            }
+        }
+        let rest = Fate { end: End::AtRest, faults: Faults::default(), clients: 0, ..self.fate() };
+        self.life(u64::MAX, rest);
+        self.report()
+    }
+
+    fn fate(&self) -> Fate {
+        let random = &self.random;
+        let end = match random.below(8) {
+            0..=3 => End::AtPoint(random.below(1 << random.below(12))),
+            4 | 5 => End::AtTime(random.below(8_000)),
+            6 => End::AtTurn(random.below(1 << random.below(11))),
+            _ => End::Drained,
+        };
+        let faults = match random.below(4) {
+            0 => Faults {
+                reads_failed: random.below(100),
+                writes_failed: random.below(1_500),
+                syncs_failed: random.below(1_500),
+                bytes_max: (random.below(3) == 0).then(|| self.disk.used_bytes() + random.below(200_000)),
+                lies: false,
+            },
+            _ => Faults::default(),
+        };
+        Fate {
+            end,
+            faults,
+            crash: if random.below(3) == 0 { Crash::Process } else { Crash::Power },
+            clients: 1 + random.below(4),
+            requests: 1 + random.below(8),
+            drivers_max: 1 + usize::try_from(random.below(4)).unwrap_or(0),
+        }
+    }
+
+    /// One life of the process, from its start to its end.
+    fn life(&mut self, number: u64, fate: Fate) {
+        self.trace.say(format_args!("life {number} {fate:?}"));
+        self.time.skew(i64::try_from(self.random.below(7_200_000)).unwrap_or(0) - 3_600_000);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(error) => return self.wrong.push(format!("there is no runtime: {error}")),
+        };
+        let lived = runtime.block_on(async {
+            self.time.begin();
+            let lived = tokio::select! {
+                biased;
+                () = self.power.gone() => Ok(()),
+                lived = self.day(fate) => lived,
+            };
+            self.told.hear();
+            self.time.end();
+            lived
+        });
+        self.power.cut("the end of the day");
+        drop(runtime);
+        self.told.end();
+        self.trace.say(format_args!("the end: {}", self.power.at()));
+        if let Err(wrong) = lived {
+            self.wrong.push(wrong);
+        }
+        self.wrong.extend(self.told.wrong());
+        self.wrong.extend(self.ledger.wrongs());
+        self.wrong.extend(self.witness.wrongs());
+        self.figures.crashes += 1;
+        self.disk.set_faults(Faults::default());
+        self.disk.restart(fate.crash);
+        self.power.on();
+    }
+
+    async fn day(&self, fate: Fate) -> Result<(), String> {
+        match fate.end {
+            End::AtPoint(points) => self.power.cut_after(points),
+            End::AtTime(ms) => self.cut_when(tokio::time::sleep(Duration::from_millis(ms))),
+            End::AtTurn(turns) => self.cut_when(async move {
+                for _ in 0..turns {
+                    tokio::task::yield_now().await;
+                }
+            }),
+            End::Drained | End::AtRest => {}
+        }
+        let Some(journal) = self.opened(self.open_journal())? else { return Ok(()) };
+        self.told.listen(&journal);
+        if let Err(wrong) = check::after_restart(&journal, &self.told).await {
+            // A dead disk can't be read.
+            return if self.power.is_off() { Ok(()) } else { Err(wrong) };
+        }
+        self.disk.set_faults(fate.faults);
+        let engine = self.engine(journal, fate.drivers_max).map_err(|error| format!("there is no engine: {error}"))?;
+        let taken_up = engine.recover().await;
+        let is_troubled = fate.faults != Faults::default();
+        if !is_troubled {
+            self.opened(taken_up)?;
+        }
+        let clients: Vec<_> = (0..fate.clients)
+            .map(|number| {
+                let (random, power, ledger) = (self.random.clone(), self.power.clone(), self.ledger.clone());
+                let client = Client { number, engine: engine.clone(), random, power, ledger, is_troubled };
+                tokio::spawn(client.live(fate.requests))
+            })
+            .collect();
+        for client in clients {
+            client.await.map_err(|error| format!("a client broke down: {error}"))?;
+        }
+        match fate.end {
+            End::AtPoint(_) | End::AtTime(_) | End::AtTurn(_) => {
+                tokio::time::sleep(Duration::from_millis(self.random.below(10_000))).await;
+                Ok(())
+            }
+            End::Drained => {
+                engine.drain(Duration::from_secs(self.random.below(10))).await;
+                // What could not be written is told by health; the log says the rest at the next start.
+                let _ = engine.journal().close().await;
+                Ok(())
+            }
+            End::AtRest => self.rest(&engine).await,
+        }
+    }
+
+    /// What a start gave; nothing when the power went meanwhile.
+    fn opened<T, E: std::fmt::Display>(&self, opened: Result<T, E>) -> Result<Option<T>, String> {
+        match opened {
+            Ok(opened) => Ok(Some(opened)),
+            Err(_) if self.power.is_off() => Ok(None),
+            Err(error) => Err(format!("the start failed: {error}")),
+        }
+    }
+
+    /// Waits until nothing is driven any more, and judges.
+    async fn rest(&self, engine: &Engine) -> Result<(), String> {
+        for _ in 0..REST_SECONDS_MAX {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let health = engine.health();
+            if (health.active, health.waiting) == (0, 0) {
+                self.told.hear();
+                return check::at_rest(engine, &self.told, &self.ledger, &self.witness).await;
+            }
+        }
+        let health = engine.health();
+        Err(format!("{} sessions are driven and {} wait, without an end", health.active, health.waiting))
+    }
+
+    fn cut_when(&self, over: impl Future<Output = ()> + Send + 'static) {
+        let power = self.power.clone();
+        tokio::spawn(async move {
+            over.await;
+            power.cut("at its time");
+        });
+    }
+
+    fn open_journal(&self) -> Result<Journal, journal::Error> {
+        let parts = journal::Parts {
+            clock: self.time.clock(),
+            random: self.random.clone(),
+            wrap: Arc::new(PlainWrap),
+            objects: self.contents.clone(),
+        };
+        let mut config =
+            Config { disk: journal::Disk::Vfs(VFS), threads: journal::Threads::Inline, ..Config::default() };
+        // The listener hears everything.
+        config.limits.hints_max = 1 << 16;
+        Journal::open(self.mounted.directory().as_ref(), parts, config)
+    }
+
+    fn engine(&self, journal: Journal, drivers_max: usize) -> Result<Engine, String> {
+        static NET: LazyLock<Result<net::Client, String>> =
+            LazyLock::new(|| net::Client::new(net::Settings::default()).map_err(|error| error.to_string()));
+        let (clock, catalog) = (self.time.clock(), self.catalog.clone());
+        Ok(Engine::new(Parts {
+            blobs: Blobs::over(self.storage.clone(), Links::new(&[7; 32], clock.clone())),
+            journal,
+            catalog: Arc::new(move || catalog.clone()),
+            providers: Vec::new(),
+            net: NET.clone()?,
+            environment: Arc::new(|_| None),
+            secrets: vault::Secrets::new(BTreeMap::new()),
+            functions: self.witness.functions(),
+            limits: engine::Limits { drivers_max, ..engine::Limits::default() },
+            clock,
+            random: self.random.clone(),
+        }))
+    }
+
+    fn report(self) -> Report {
+        let records = self.told.logs().values().map(|log| log.len() as u64).sum();
+        let figures = Figures {
+            crashes: self.figures.crashes.saturating_sub(1),
+            runs: self.ledger.tickets().len() as u64,
+            deeds: self.witness.deeds().len() as u64,
+            records,
+            points: self.power.points(),
+            faults: self.disk.operations().faults,
+        };
+        Report { seed: self.seed, wrong: self.wrong, trace: self.trace.lines(), figures }
+    }
+}
