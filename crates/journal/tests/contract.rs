@@ -25,7 +25,7 @@ const DAY_MS: u64 = 86_400_000;
 
 #[tokio::test]
 async fn positions_have_no_gaps_and_the_chain_links() {
-    for Bench { name, journal, .. } in benches(ContentsMode::Sealed) {
+    for Bench { name, journal, .. } in benches(ContentsMode::Sealed).await {
         let key = session(1);
         let first = write(&journal, input(&key, &cancel(run(1))).draft(&cancel(run(2)))).await;
         assert_eq!((first.first_position, first.last_position, first.commit_id), (0, 1, 1), "{name}");
@@ -68,7 +68,7 @@ async fn effects_are_fenced_and_see_the_news() {
         (9, 0, "journal_moved"),
         (u64::MAX, 2, "journal_invalid"),
     ] {
-        for Bench { name, journal, .. } in benches(ContentsMode::Sealed) {
+        for Bench { name, journal, .. } in benches(ContentsMode::Sealed).await {
             let key = session(1);
             write(&journal, effect(&key, 7, 0, &cancel(run(1)))).await;
             write(&journal, input(&key, &cancel(run(2)))).await;
@@ -87,7 +87,7 @@ async fn effects_are_fenced_and_see_the_news() {
 
 #[tokio::test]
 async fn a_refused_entry_fails_alone() {
-    for Bench { name, journal, .. } in benches(ContentsMode::Sealed) {
+    for Bench { name, journal, .. } in benches(ContentsMode::Sealed).await {
         for n in 0..50 {
             write(&journal, effect(&session(n), 5, 0, &cancel(run(1)))).await;
         }
@@ -109,7 +109,7 @@ async fn a_refused_entry_fails_alone() {
 
 #[tokio::test]
 async fn an_id_is_taken_once_and_harms_nobody_else() {
-    for Bench { name, journal, .. } in benches(ContentsMode::Sealed) {
+    for Bench { name, journal, .. } in benches(ContentsMode::Sealed).await {
         let key = session(1);
         write(&journal, input(&key, &submitted(run(1), 5, "maya", nothing()))).await;
         let (_, item) = journal.sealer(&key).await.unwrap().seal("text/plain", b"x").unwrap();
@@ -132,7 +132,7 @@ async fn an_id_is_taken_once_and_harms_nobody_else() {
 
 #[tokio::test]
 async fn concurrent_inputs_of_one_session_all_get_a_place() {
-    for Bench { name, journal, .. } in benches(ContentsMode::Sealed) {
+    for Bench { name, journal, .. } in benches(ContentsMode::Sealed).await {
         let key = session(1);
         let answers = join_all((0..200).map(|n| journal.append(input(&key, &cancel(run(n)))))).await;
         let mut positions: Vec<_> =
@@ -155,7 +155,7 @@ fn keyed(key: &SessionKey, idempotency: (u8, u8), started: u16, expires_at_ms: u
 
 #[tokio::test]
 async fn a_keyed_request_is_taken_once() {
-    for Bench { name, journal, clock, .. } in benches(ContentsMode::Sealed) {
+    for Bench { name, journal, clock, .. } in benches(ContentsMode::Sealed).await {
         let key = session(1);
         write(&journal, input(&key, &cancel(run(1)))).await;
         write(&journal, keyed(&key, (1, 1), 2, NOW_MS + DAY_MS)).await;
@@ -181,7 +181,7 @@ async fn a_keyed_request_is_taken_once() {
 
 #[tokio::test]
 async fn of_equal_requests_in_flight_one_is_taken() {
-    for Bench { name, journal, .. } in benches(ContentsMode::Sealed) {
+    for Bench { name, journal, .. } in benches(ContentsMode::Sealed).await {
         let entries = (0..40).map(|n| keyed(&session(1), (1, u8::from(n % 4 == 3)), n, NOW_MS + DAY_MS));
         let answers = join_all(entries.map(|entry| journal.append(entry))).await;
         let written: Vec<_> = answers.iter().flatten().filter_map(Appended::written).collect();
@@ -194,7 +194,7 @@ async fn of_equal_requests_in_flight_one_is_taken() {
 
 #[tokio::test]
 async fn what_can_not_be_meant_is_refused() {
-    for Bench { name, journal, .. } in benches(ContentsMode::Sealed) {
+    for Bench { name, journal, .. } in benches(ContentsMode::Sealed).await {
         let key = session(1);
         let (_, foreign) = journal.sealer(&session(2)).await.unwrap().seal("text/plain", b"x").unwrap();
         let mut many = Append::new(key.clone(), Fence::Input(None));
@@ -218,7 +218,7 @@ async fn what_can_not_be_meant_is_refused() {
 #[tokio::test]
 async fn contents_open_until_they_are_erased() {
     for mode in [ContentsMode::Sealed, ContentsMode::Plain] {
-        for Bench { name, journal, objects, .. } in benches(mode) {
+        for Bench { name, journal, objects, .. } in benches(mode).await {
             let key = session(1);
             let large = vec![7; INLINE_BYTES_MAX + 1];
             let mut kept = Vec::new();
@@ -260,7 +260,7 @@ async fn contents_open_until_they_are_erased() {
 
 #[tokio::test]
 async fn an_erased_session_takes_new_contents_but_nothing_sealed_before() {
-    for Bench { name, journal, objects, .. } in benches(ContentsMode::Sealed) {
+    for Bench { name, journal, objects, .. } in benches(ContentsMode::Sealed).await {
         let key = session(1);
         let small = keep(&journal, &key, "text/plain", b"before").await;
         let large = keep(&journal, &key, "text/plain", &vec![1; INLINE_BYTES_MAX + 1]).await;
@@ -281,7 +281,7 @@ async fn an_erased_session_takes_new_contents_but_nothing_sealed_before() {
 
 #[tokio::test]
 async fn first_contents_in_flight_share_one_data_key() {
-    for Bench { name, journal, .. } in benches(ContentsMode::Sealed) {
+    for Bench { name, journal, .. } in benches(ContentsMode::Sealed).await {
         let key = session(1);
         let contents = join_all((0..32u8).map(|n| {
             let (journal, key) = (journal.clone(), key.clone());
@@ -295,7 +295,7 @@ async fn first_contents_in_flight_share_one_data_key() {
 
 #[tokio::test]
 async fn runs_are_indexed_with_their_records() {
-    for Bench { name, journal, .. } in benches(ContentsMode::Sealed) {
+    for Bench { name, journal, .. } in benches(ContentsMode::Sealed).await {
         let (key, tenant): (_, Arc<str>) = (session(1), "default".into());
         write(&journal, input(&key, &submitted(run(1), 10, "maya", nothing()))).await;
         write(&journal, input(&key, &submitted(run(2), 20, "theo", nothing()))).await;
@@ -338,7 +338,7 @@ async fn runs_are_indexed_with_their_records() {
 
 #[tokio::test]
 async fn lists_page_newest_first() {
-    for Bench { name, journal, .. } in benches(ContentsMode::Sealed) {
+    for Bench { name, journal, .. } in benches(ContentsMode::Sealed).await {
         let tenant: Arc<str> = "default".into();
         for n in 0..23u16 {
             let agent = if n % 2 == 0 { "even" } else { "odd" };
@@ -390,7 +390,7 @@ async fn lists_page_newest_first() {
 
 #[tokio::test]
 async fn artifacts_and_timers_are_indexed() {
-    for Bench { name, journal, .. } in benches(ContentsMode::Sealed) {
+    for Bench { name, journal, .. } in benches(ContentsMode::Sealed).await {
         let (key, tenant): (_, Arc<str>) = (session(1), "default".into());
         for n in [2u8, 1] {
             let saved = ArtifactSaved {
@@ -435,7 +435,7 @@ async fn artifacts_and_timers_are_indexed() {
 
 #[tokio::test]
 async fn the_index_can_be_made_anew_from_the_records() {
-    for Bench { name, journal, directory, .. } in benches(ContentsMode::Sealed) {
+    for Bench { name, journal, directory, .. } in benches(ContentsMode::Sealed).await {
         let tenant: Arc<str> = "default".into();
         for n in 0..12u16 {
             let key = session((n % 3) as u8);
@@ -467,7 +467,9 @@ async fn the_index_can_be_made_anew_from_the_records() {
         assert_eq!((before.0.rows.len(), before.1.rows.len(), before.3.len()), (12, 3, 1), "{name}");
         if let Some(directory) = &directory {
             let database = rusqlite::Connection::open(directory.path().join("journal.db")).unwrap();
-            database.execute_batch("DELETE FROM run_index; UPDATE session_index SET runs = 0; DELETE FROM artifact_index").unwrap();
+            database
+                .execute_batch("DELETE FROM run_index; UPDATE session_index SET runs = 0; DELETE FROM artifact_index")
+                .unwrap();
             assert_ne!(lists().await, before, "{name}");
         }
         assert_eq!(journal.rebuild_index().await.unwrap(), 24, "{name}");
@@ -477,7 +479,7 @@ async fn the_index_can_be_made_anew_from_the_records() {
 
 #[tokio::test]
 async fn who_follows_a_log_misses_nothing() {
-    for Bench { name, journal, .. } in benches(ContentsMode::Sealed) {
+    for Bench { name, journal, .. } in benches(ContentsMode::Sealed).await {
         let key = session(1);
         let mut one = journal.subscribe(&key).unwrap();
         let mut all = journal.subscribe_all().unwrap();
@@ -516,7 +518,7 @@ async fn who_follows_a_log_misses_nothing() {
 
 #[tokio::test]
 async fn claims_only_grow() {
-    for Bench { name, journal, .. } in benches(ContentsMode::Sealed) {
+    for Bench { name, journal, .. } in benches(ContentsMode::Sealed).await {
         let key = session(1);
         let mut last = 0;
         for _ in 0..100 {

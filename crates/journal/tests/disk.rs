@@ -372,7 +372,10 @@ async fn no_question_of_the_start_scans() {
     let database = database(directory.path());
     for (question, allowed) in [
         ("SELECT commit_id FROM records ORDER BY rowid DESC LIMIT 1", "SCAN records"),
-        ("SELECT tenant FROM run_index INDEXED BY runs_open WHERE finished_ms IS NULL AND (tenant, session, submitted_position) > ('', x'', -1)", "USING INDEX runs_open"),
+        (
+            "SELECT tenant FROM run_index INDEXED BY runs_open WHERE finished_ms IS NULL AND (tenant, session, submitted_position) > ('', x'', -1)",
+            "USING INDEX runs_open",
+        ),
         ("SELECT 1 FROM due WHERE at_ms <= 5 ORDER BY at_ms LIMIT 9", "USING COVERING INDEX due_by_time"),
         ("SELECT run FROM run_index WHERE tenant = 'a' AND run < x'00' ORDER BY run DESC", "USING PRIMARY KEY"),
         (

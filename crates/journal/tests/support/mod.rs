@@ -2,11 +2,13 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub(crate) mod postgres;
+
 use domain::record::{Draft, Event, Finished, Submitted};
 use domain::{ContentRef, Cost, Digest, Id, Limits, RunStatus, Usage, id};
 use journal::{
-    Append, Appended, Config, ContentsMode, Error, Fence, Journal, MemoryObjects, Parts, PlainWrap, SealedItem,
-    SessionKey, Verified, Written,
+    Append, Appended, Config, ContentsMode, Error, Fence, Journal, MemoryObjects, Parts, PlainWrap, PostgresSettings,
+    SealedItem, SessionKey, Threads, Verified, WorkerSpec, Written,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -34,18 +36,30 @@ pub(crate) fn parts(clock: &Clock, objects: &MemoryObjects) -> Parts {
 }
 
 /// One journal over each store: the contract holds for all of them.
-pub(crate) fn benches(contents: ContentsMode) -> Vec<Bench> {
+pub(crate) async fn benches(contents: ContentsMode) -> Vec<Bench> {
     let config = Config { contents, ..Config::default() };
-    let clock = Clock::manual(NOW_MS);
-    let objects = MemoryObjects::default();
+    let (clock, objects) = (Clock::manual(NOW_MS), MemoryObjects::default());
     let memory = Journal::memory(parts(&clock, &objects), config);
     let memory = Bench { name: "memory", journal: memory, clock, objects, directory: None };
-    let clock = Clock::manual(NOW_MS);
-    let objects = MemoryObjects::default();
+    let (clock, objects) = (Clock::manual(NOW_MS), MemoryObjects::default());
     let directory = tempfile::tempdir().unwrap();
     let sqlite = Journal::open(directory.path(), parts(&clock, &objects), config).unwrap();
     let sqlite = Bench { name: "sqlite", journal: sqlite, clock, objects, directory: Some(directory) };
-    vec![memory, sqlite]
+    let (clock, objects) = (Clock::manual(NOW_MS), MemoryObjects::default());
+    let directory = tempfile::tempdir().unwrap();
+    let inline = Config { threads: Threads::Inline, ..config };
+    let inline = Journal::open(directory.path(), parts(&clock, &objects), inline).unwrap();
+    let inline = Bench { name: "sqlite inline", journal: inline, clock, objects, directory: Some(directory) };
+    let mut benches = vec![memory, sqlite, inline];
+    if let Some(url) = postgres::database().await {
+        let (clock, objects) = (Clock::manual(NOW_MS), MemoryObjects::default());
+        let settings = PostgresSettings { connections_max: 8, ..PostgresSettings::new(url) };
+        let journal = Journal::open_postgres(&settings, parts(&clock, &objects), config).await.unwrap();
+        // Claims need a worker.
+        journal.join(WorkerSpec { name: "contract".to_owned(), lease_ms: 60_000 }).await.unwrap();
+        benches.push(Bench { name: "postgres", journal, clock, objects, directory: None });
+    }
+    benches
 }
 
 pub(crate) fn open(directory: &Path) -> Result<Journal, Error> {
