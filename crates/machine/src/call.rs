@@ -22,6 +22,8 @@ pub struct Call {
     pub met: u32,
     /// When its first attempt began, in milliseconds since the Unix epoch.
     pub first_began_ms: Option<u64>,
+    /// How many approved of it, when it was held and then allowed.
+    pub approvals: u32,
     /// How it stands.
     pub state: CallState,
 }

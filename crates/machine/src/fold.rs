@@ -122,6 +122,7 @@ impl Run {
                 serves: None,
                 met: 0,
                 first_began_ms: None,
+                approvals: 0,
                 state: CallState::Asked,
             };
             if self.calls.insert(head.call, call).is_some() {
@@ -139,6 +140,9 @@ impl Run {
             CallState::Held(held) => Some(held.clone()),
             _ => return Err("the call was not to be judged"),
         };
+        if let Some(held) = &held {
+            call.approvals = u32::try_from(held.approvals.len()).unwrap_or(u32::MAX);
+        }
         call.state = match (body.judgement.verdict, &body.obligation) {
             (Verdict::Allow, _) => CallState::Allowed,
             (Verdict::Deny, _) => CallState::Denied,
@@ -163,6 +167,7 @@ impl Run {
         }
         call.key.clone_from(&body.key);
         call.first_began_ms.get_or_insert(stamp.at_ms);
+
         call.state = CallState::Began { after_crash: body.after_crash, at_ms: stamp.at_ms };
         Ok(())
     }
@@ -211,6 +216,7 @@ impl Run {
             serves: Some(Service { call: body.serves, purpose: body.purpose, arguments: body.arguments.clone() }),
             met: 0,
             first_began_ms: None,
+            approvals: 0,
             state: CallState::Asked,
         };
         match self.calls.insert(body.call, call) {
