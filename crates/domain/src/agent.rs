@@ -41,6 +41,27 @@ pub struct AgentSandbox {
     pub manifest: Option<String>,
     /// What the agent may do there.
     pub capabilities: Vec<Capability>,
+    /// When its workspace is kept, so that the session can go back there.
+    #[serde(default, skip_serializing_if = "Checkpoint::is_turn")]
+    pub checkpoint: Checkpoint,
+}
+
+/// When a workspace is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Checkpoint {
+    /// After each turn that changed it.
+    #[default]
+    Turn,
+    /// Never: it is lost with its sandbox.
+    Never,
+}
+
+impl Checkpoint {
+    /// Whether it is kept after each turn.
+    pub const fn is_turn(&self) -> bool {
+        matches!(self, Self::Turn)
+    }
 }
 
 /// A group of built-in tools.
@@ -132,6 +153,27 @@ pub struct Tool {
     pub contract: Contract,
     /// How it is done.
     pub run: ToolRun,
+    /// Who calls it.
+    #[serde(default, skip_serializing_if = "Caller::is_model")]
+    pub caller: Caller,
+}
+
+/// Who calls a tool of an agent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Caller {
+    /// The model, which is offered it; the harness too, when another tool's contract names it.
+    #[default]
+    Model,
+    /// The harness alone, because another tool's contract names it: to look at a precondition, or to undo a call.
+    Harness,
+}
+
+impl Caller {
+    /// Whether the model is offered it.
+    pub const fn is_model(&self) -> bool {
+        matches!(self, Self::Model)
+    }
 }
 
 /// How a declared tool is done.
@@ -167,4 +209,9 @@ pub enum ToolRun {
     },
     /// A Rust function registered through the façade.
     Function,
+    /// Another agent, which works on a message until it has an answer.
+    Agent {
+        /// That agent's name.
+        agent: String,
+    },
 }
