@@ -8,7 +8,6 @@ mod load;
 mod peers;
 mod restate;
 mod sandbox;
-mod server;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -11,15 +11,18 @@ mod check;
 mod clock;
 mod console;
 mod context;
+mod crash;
 mod deny;
 mod docs;
 mod examples;
 mod process;
+mod proof;
 mod quick;
 mod report;
 mod rust_steps;
 mod scratch;
 mod self_test;
+mod server;
 mod setup;
 mod source;
 mod tidy;
@@ -42,8 +45,12 @@ struct Arguments {
 enum Command {
     /// Measure Topside beside its peers on this machine and write docs/reference/benchmarks.md
     Bench(bench::Arguments),
+    /// Kill the real binary at every listed point and at random, and let an outside witness say what came of it
+    Crash(crash::Arguments),
     /// Everything that continuous integration runs, in order; the last line is `N passed, N failed`
     Check(check::Arguments),
+    /// What must be green before anybody may say that nothing is lost and nothing happens twice, in its full length
+    Proof(proof::Arguments),
     /// Hold the manifests to the table of rooms in ARCHITECTURE.md
     Arrows,
     /// Hold the files to the house's sizes and habits
@@ -66,7 +73,9 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<bool> {
     match command {
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Crash(arguments) => crash::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Proof(arguments) => proof::run(&arguments),
         Command::Arrows => check::only("arrows"),
         Command::Tidy => check::only("tidy"),
     }

@@ -7,8 +7,8 @@ use anyhow::{Result, ensure};
 
 use super::figures::{Figure, Page};
 use super::peers;
-use super::server::Server;
 use crate::process;
+use crate::server::Server;
 
 pub(crate) fn measure(built: &Path, arguments: &super::Arguments, page: &mut Page) -> Result<()> {
     let folder = tempfile::tempdir()?;

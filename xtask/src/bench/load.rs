@@ -8,9 +8,9 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use super::figures::{Figure, Page};
-use super::server::{Server, post};
 use super::{Arguments, peers};
 use crate::process;
+use crate::server::{Server, post};
 
 const CLIENTS: usize = 16;
 const BODY: &str = r#"{"message":"I cannot log in to my account a1"}"#;

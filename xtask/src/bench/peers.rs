@@ -5,8 +5,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::server::{Server, free_port};
 use crate::process;
+use crate::server::{Server, free_port};
 
 /// Writes the project: one agent, one `sql` tool, one model that answers at once on `model_port`.
 pub(crate) fn write_project(folder: &Path, model_port: u16, wire: &str, stream: bool) -> Result<()> {

@@ -1,4 +1,4 @@
-//! Processes that are measured: started, waited for, looked at, ended.
+//! Processes that serve on loopback: started, waited for, asked, looked at, ended.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -84,15 +84,43 @@ impl Drop for Server {
 
 /// The answer to a GET, or nothing when there is none.
 pub(crate) fn get(port: u16, path: &str) -> Option<String> {
-    request(port, &format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nconnection: close\r\n\r\n"))
+    request(port, &head("GET", port, path, &[]))
 }
 
 /// The answer to a POST of JSON.
 pub(crate) fn post(port: u16, path: &str, body: &str) -> Option<String> {
-    let head = format!(
-        "POST {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nconnection: close\r\ncontent-type: application/json\r\n"
-    );
-    request(port, &format!("{head}content-length: {}\r\n\r\n{body}", body.len()))
+    request(port, &with_body(&head("POST", port, path, &[]), body))
+}
+
+/// An answer that came whole.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: String,
+}
+
+/// Sends JSON with further headers; nothing when the other side died before its answer was whole.
+pub(crate) fn send(port: u16, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Option<Answer> {
+    let text = request(port, &with_body(&head(method, port, path, headers), body))?;
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+    let is_whole = length.is_none_or(|length: usize| length == body.len());
+    is_whole.then(|| Answer { status, body: body.to_owned() })
+}
+
+fn head(method: &str, port: u16, path: &str, headers: &[(&str, &str)]) -> String {
+    let mut text = format!("{method} {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nconnection: close\r\n");
+    for (name, value) in headers {
+        text.push_str(&format!("{name}: {value}\r\n"));
+    }
+    text.push_str("\r\n");
+    text
+}
+
+fn with_body(head: &str, body: &str) -> String {
+    let head = head.trim_end();
+    format!("{head}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
 #[expect(clippy::disallowed_methods, reason = "it asks the process that this command has started on loopback")]

@@ -1,0 +1,142 @@
+//! `crash`: the real binary, killed with SIGKILL at every listed point around a step and then at random under load. A
+//! witness in another process says what was done, and `judge` what must hold. A point that was never reached is red.
+
+mod judge;
+mod life;
+mod points;
+mod project;
+mod random;
+mod witness;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::clock::Stopwatch;
+use crate::context::{Context, Scope};
+use crate::process;
+use crate::report::{Finding, Outcome};
+use life::Place;
+use witness::Witness;
+
+/// Kills when nobody says how many.
+const KILLS: u64 = 50;
+const SEED: u64 = 1;
+
+/// What `cargo xtask crash` is told.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Arguments {
+    /// Kills in all: each point first, the rest at random
+    #[arg(long, default_value_t = KILLS)]
+    kills: u64,
+    /// Where the random waits begin
+    #[arg(long, default_value_t = SEED)]
+    seed: u64,
+    /// Only this point, each time that it is reached
+    #[arg(long)]
+    point: Option<String>,
+}
+
+/// What came of the kills.
+#[derive(Debug, Default)]
+struct Told {
+    kills: u64,
+    runs: usize,
+    wrong: Vec<String>,
+    notes: Vec<String>,
+}
+
+impl Told {
+    fn add(&mut self, other: Self) {
+        self.kills += other.kills;
+        self.runs += other.runs;
+        self.wrong.extend(other.wrong);
+        self.notes.extend(other.notes);
+    }
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
+    let context = Context::here(false, Scope::Whole, None)?;
+    let outcome = kill(&context, arguments)?;
+    outcome.notes.iter().for_each(|note| println!("{note}"));
+    outcome.findings.iter().for_each(|finding| println!("{finding}"));
+    Ok(outcome.is_green())
+}
+
+/// Kills so often; used by `proof`.
+pub(crate) fn kills(context: &Context, kills: u64, seed: u64) -> Result<Outcome> {
+    kill(context, &Arguments { kills, seed, point: None })
+}
+
+fn kill(context: &Context, arguments: &Arguments) -> Result<Outcome> {
+    let watch = Stopwatch::start();
+    let binary = build(context)?;
+    let mut told = points::kill_at_each(&binary, arguments.kills, arguments.point.as_deref())?;
+    if arguments.point.is_none() {
+        let left = arguments.kills.saturating_sub(told.kills);
+        told.add(random::kill_under_load(&binary, left, arguments.seed)?);
+    }
+    let findings = told.wrong.into_iter().map(|problem| Finding::new("crash", problem)).collect();
+    let mut outcome = Outcome::of(findings);
+    outcome.notes.push(format!(
+        "{} kills, {} runs, {:.0} s, seed {}",
+        told.kills,
+        told.runs,
+        watch.seconds(),
+        arguments.seed
+    ));
+    outcome.notes.extend(told.notes);
+    Ok(outcome)
+}
+
+/// The binary with its points, apart from the one that everything else uses.
+fn build(context: &Context) -> Result<PathBuf> {
+    let arguments = ["build", "--package", "topside", "--bin", "topside", "--features", "points"];
+    let built = process::capture(&mut context.cargo(&arguments))?;
+    ensure!(built.status.success(), "cargo {}: {}", arguments.join(" "), built.tail(20));
+    let binary = context.scratch("crash")?.join("topside");
+    // A process may still run the old one, so it is replaced, not overwritten.
+    let fresh = binary.with_extension("new");
+    std::fs::copy(context.target.join("debug/topside"), &fresh)?;
+    std::fs::rename(&fresh, &binary)?;
+    Ok(binary)
+}
+
+/// A project and an empty data directory of their own.
+#[derive(Debug)]
+struct Stage {
+    folder: tempfile::TempDir,
+    witness: Witness,
+    place: Place,
+}
+
+impl Stage {
+    fn set(binary: &Path) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let witness = Witness::open()?;
+        let project = project::write(folder.path(), witness.port)?;
+        let place = Place {
+            binary: binary.to_owned(),
+            project,
+            data: folder.path().join("data"),
+            log: folder.path().join("serve.log"),
+        };
+        Ok(Self { folder, witness, place })
+    }
+
+    /// What is wrong with these runs. What is red stays, to be looked at.
+    fn strike(self, cases: &[judge::Case]) -> Result<Vec<String>> {
+        let mut wrong = judge::judge(&self.place, &self.witness, cases)?;
+        if !wrong.is_empty() {
+            wrong.push(format!("the project, its data and its log are kept in {}", self.folder.keep().display()));
+        }
+        Ok(wrong)
+    }
+}
+
+/// Whether this machine makes sandboxes.
+fn has_sandbox(place: &Place) -> Result<bool> {
+    let mut doctor: Command = place.command(&["doctor"])?;
+    Ok(doctor.stdout(std::process::Stdio::null()).status().context("doctor")?.success())
+}

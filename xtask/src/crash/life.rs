@@ -1,0 +1,197 @@
+//! One life of the real binary: from its start to the signal that ends it. Nothing here knows what is asked of it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use crate::clock::Stopwatch;
+use crate::process;
+use crate::server::{self, Answer};
+
+const POLL: Duration = Duration::from_millis(2);
+/// A process, and a run, may take so long to end.
+const END_SECONDS_MAX: f64 = 60.0;
+
+/// Where lives are lived: the binary, a project and its data.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) binary: PathBuf,
+    pub(super) project: PathBuf,
+    pub(super) data: PathBuf,
+    /// What the processes say on standard error, one after the other.
+    pub(super) log: PathBuf,
+}
+
+/// A process that serves. Killed when it is dropped.
+#[derive(Debug)]
+pub(super) struct Life {
+    child: Child,
+    pub(super) port: u16,
+    _stdout: BufReader<ChildStdout>,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Death {
+    /// By SIGKILL.
+    Killed,
+    /// In another way.
+    Otherwise,
+}
+
+/// What became of a start.
+#[derive(Debug)]
+pub(super) enum Start {
+    Serving(Life),
+    /// It ended before it served.
+    Died(Death),
+}
+
+impl Place {
+    /// The binary with these arguments, in a clean environment.
+    pub(super) fn command(&self, arguments: &[&str]) -> Result<Command> {
+        let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
+        let mut command = Command::new(&self.binary);
+        command.args(arguments).current_dir(&self.project).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        command.stdin(Stdio::null()).stderr(log);
+        Ok(command)
+    }
+
+    /// Starts the service with these variables.
+    pub(super) fn start(&self, variables: &[(&str, &str)]) -> Result<Start> {
+        let data = self.data.to_string_lossy();
+        let mut command = self.command(&["serve", "--listen", "127.0.0.1:0", "--data", &data])?;
+        let mut child = command.envs(variables.iter().copied()).stdout(Stdio::piped()).spawn()?;
+        let mut stdout = BufReader::new(child.stdout.take().context("no stdout")?);
+        let mut url = String::new();
+        stdout.read_line(&mut url)?;
+        if url.is_empty() {
+            return Ok(Start::Died(death(&mut child)?));
+        }
+        let port = url.trim_end().rsplit(':').next().and_then(|port| port.parse().ok()).context("no port")?;
+        Ok(Start::Serving(Life { child, port, _stdout: stdout }))
+    }
+
+    /// Starts the service; it must come up.
+    pub(super) fn serve(&self) -> Result<Life> {
+        match self.start(&[])? {
+            Start::Serving(life) => Ok(life),
+            Start::Died(_) => bail!("the service did not start:\n{}", self.said()),
+        }
+    }
+
+    /// What the processes said last.
+    pub(super) fn said(&self) -> String {
+        process::tail(&std::fs::read_to_string(&self.log).unwrap_or_default(), 15)
+    }
+
+    /// The log of a session as lines of JSON, or why it can't be had or does not verify.
+    pub(super) fn records(&self, session: &str) -> Result<Vec<Value>> {
+        let data = self.data.to_string_lossy();
+        let mut command = self.command(&["log", session, "--json", "--verify", "--data", &data])?;
+        let output = command.stdout(Stdio::piped()).output()?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        if !output.status.success() {
+            bail!("`topside log {session} --verify` ended with {}\n{}", output.status, self.said());
+        }
+        text.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()
+    }
+
+    /// An empty file for lines of the points that are reached.
+    pub(super) fn points_log(&self) -> Result<PathBuf> {
+        let path = self.log.with_extension("points");
+        File::create(&path)?;
+        Ok(path)
+    }
+}
+
+impl Life {
+    /// Asks for a run under a key of its own; nothing when the process died before it answered.
+    pub(super) fn submit(&self, agent: &str, run: &str) -> Option<Answer> {
+        submit(self.port, agent, run)
+    }
+
+    /// Ends it with SIGKILL.
+    pub(super) fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Ends it in an orderly way.
+    pub(super) fn stop(mut self) -> Result<()> {
+        Command::new("kill").arg(self.child.id().to_string()).status()?;
+        death(&mut self.child)?;
+        Ok(())
+    }
+
+    /// Whether it has ended, and how; waits for it when `answer` says that it must have.
+    pub(super) fn died(&mut self, answer: Option<&Answer>) -> Result<Option<Death>> {
+        if answer.is_none() {
+            return death(&mut self.child).map(Some);
+        }
+        match self.child.try_wait()? {
+            None => Ok(None),
+            Some(_) => death(&mut self.child).map(Some),
+        }
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Asks whoever serves on this port for a run under a key of its own.
+pub(super) fn submit(port: u16, agent: &str, run: &str) -> Option<Answer> {
+    let body = format!(r#"{{"session":"{run}","agent":"{agent}","message":"Go {run}"}}"#);
+    server::send(port, "POST", "/runs", &[("Idempotency-Key", run), ("Prefer", "respond-async")], &body)
+}
+
+/// A run as the service tells it; nothing when the process died.
+pub(super) fn look(port: u16, run_id: &str) -> Option<Value> {
+    let answer = server::get(port, &format!("/runs/{run_id}"))?;
+    serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
+}
+
+/// Looks at a run until it rests; nothing when the process died or the run never came to rest.
+pub(super) fn rest(port: u16, run_id: &str) -> Option<Value> {
+    let watch = Stopwatch::start();
+    while watch.seconds() < END_SECONDS_MAX {
+        let run = look(port, run_id)?;
+        if !["queued", "running"].contains(&run["status"].as_str()?) {
+            return Some(run);
+        }
+        pause(POLL);
+    }
+    None
+}
+
+/// Lets the others go on.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "another process can only be asked again, and a random kill is a random wait"
+)]
+pub(super) fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
+fn death(child: &mut Child) -> Result<Death> {
+    use std::os::unix::process::ExitStatusExt as _;
+    let watch = Stopwatch::start();
+    while watch.seconds() < END_SECONDS_MAX {
+        if let Some(status) = child.try_wait()? {
+            return Ok(if status.signal() == Some(9) { Death::Killed } else { Death::Otherwise });
+        }
+        pause(POLL);
+    }
+    bail!("the process neither answered nor ended in {END_SECONDS_MAX} s")
+}
