@@ -1,4 +1,4 @@
-//! What any provider must do: commands, terminals, files, workspaces. No attacks.
+//! What any provider must do: commands, terminals, files, workspaces; archives stand apart, beside. No attacks.
 
 use super::{Case, KEPT, World, command, finish, new_id, path, resident_bytes, sh, until};
 use bytes::Bytes;
@@ -6,7 +6,7 @@ use sandbox::{Bind, Change, Chunk, Error, Exit, FileKind, Provider as _, Sandbox
 use std::sync::Arc;
 
 pub(crate) fn cases() -> Vec<Case> {
-    crate::cases![
+    let mut cases = crate::cases![
         a_command_gives_output_and_its_end,
         starts_that_fail_say_why,
         input_goes_in_and_ends,
@@ -28,7 +28,9 @@ pub(crate) fn cases() -> Vec<Case> {
         a_closed_sandbox_says_so,
         many_start_at_once,
         the_probe_tries_every_wall,
-    ]
+    ];
+    cases.extend(super::checkpoints::cases());
+    cases
 }
 
 async fn a_command_gives_output_and_its_end(world: Arc<World>) {

@@ -9,8 +9,10 @@
 )]
 #![allow(dead_code, reason = "each of the programs that share this uses its own part of it")]
 
+pub(crate) mod checkpoints;
 pub(crate) mod conformance;
 pub(crate) mod hostile;
+pub(crate) mod tar;
 
 use domain::{Id, id};
 use sandbox::{
