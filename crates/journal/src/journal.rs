@@ -466,7 +466,7 @@ impl Journal {
     }
 
     /// Runs that have not ended, of every tenant, after `after`: what to take up at the start. By session, and within one
-    /// in the order in which they were asked for.
+    /// in the order in which they were asked for. Sessions in quarantine are left out.
     pub async fn unfinished(
         &self,
         after: Option<&UnfinishedCursor>,
@@ -485,7 +485,7 @@ impl Journal {
         self.inner.store.artifact(tenant, artifact).await
     }
 
-    /// Timers that are due at `until_ms`, earliest first, of every tenant.
+    /// Timers that are due at `until_ms`, earliest first, of every tenant; those of sessions in quarantine are left out.
     pub async fn due(&self, until_ms: u64, rows_max: usize) -> Result<Vec<DueRow>, Error> {
         self.inner.store.due(until_ms, rows_max.min(PAGE_ROWS_MAX)).await
     }

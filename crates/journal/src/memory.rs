@@ -411,6 +411,7 @@ impl Store for Memory {
                 run: row.run,
                 submitted_position: row.submitted_position,
             });
+            let open = open.filter(|row| !state.quarantine.contains_key(&row.key));
             let mut rows: Vec<_> = open.filter(|row| after.is_none_or(|after| row.cursor() > *after)).collect();
             rows.sort_by_key(Unfinished::cursor);
             query::page(rows, rows_max, Unfinished::cursor)
@@ -436,7 +437,7 @@ impl Store for Memory {
             let mut rows: Vec<_> = state
                 .due
                 .iter()
-                .filter(|(_, at_ms)| **at_ms <= until_ms)
+                .filter(|((key, ..), at_ms)| **at_ms <= until_ms && !state.quarantine.contains_key(key))
                 .map(|((key, run, kind), at_ms)| DueRow {
                     key: key.clone(),
                     run: *run,

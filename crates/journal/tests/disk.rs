@@ -10,23 +10,10 @@ use journal::{Append, Content, Fence, Idempotency, Verified};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use support::child::{child, role};
 use support::{assert_intact, cancel, effect, input, keep, nothing, open, run, session, submitted, write};
-
-const DIRECTORY: &str = "TOPSIDE_TEST_JOURNAL_DIRECTORY";
-
-/// The directory that the parent gave, when this process is a child.
-#[expect(clippy::disallowed_methods, reason = "the parent names the directory through the environment")]
-fn role() -> Option<PathBuf> {
-    std::env::var(DIRECTORY).ok().map(PathBuf::from)
-}
-
-fn child(test: &str, directory: &Path) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(DIRECTORY, directory);
-    command
-}
 
 fn database(directory: &Path) -> rusqlite::Connection {
     rusqlite::Connection::open(directory.join("journal.db")).unwrap()
@@ -296,71 +283,6 @@ async fn check_acknowledged(directory: &Path, acknowledged: &BTreeMap<u8, u64>) 
         assert!(opened == Content::Bytes(vec![*n; 200 * usize::from(*n)]), "session {n}");
     }
     journal.close().await.unwrap();
-}
-
-/// The child has a mount namespace of its own, which dies with it.
-#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
-async fn fill_a_small_disk(directory: &Path) {
-    let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=6m", "tmpfs"]).arg(directory).status().unwrap();
-    assert!(mount.success());
-    let ballast = directory.join("ballast");
-    std::fs::write(&ballast, vec![1; 2 << 20]).unwrap();
-    let journal = open(directory).unwrap();
-    let key = session(1);
-    let mut kept = Vec::new();
-    let error = loop {
-        let plain = vec![u8::try_from(kept.len() % 251).unwrap(); 60_000];
-        let (content, item) = journal.sealer(&key).await.unwrap().seal("text/plain", &plain).unwrap();
-        match journal.append(input(&key, &cancel(run(1))).content(item)).await {
-            Ok(_) => kept.push((content, plain)),
-            Err(error) => break error,
-        }
-    };
-    assert_eq!(error.code(), "journal_full", "{error}");
-    assert_eq!(journal.health().error.unwrap().code(), "journal_full");
-    let records = kept.len() as u64;
-    assert!(records > 10, "full after {records}");
-    assert_intact(&journal, &key, records).await;
-    for _ in 0..3 {
-        let (_, item) = journal.sealer(&key).await.unwrap().seal("text/plain", &vec![0; 60_000]).unwrap();
-        let refused = journal.append(input(&key, &cancel(run(1))).content(item)).await.unwrap_err();
-        assert_eq!(refused.code(), "journal_full", "{refused}");
-    }
-    std::fs::remove_file(&ballast).unwrap();
-    write(&journal, input(&key, &cancel(run(1)))).await;
-    assert!(journal.health().error.is_none());
-    assert_intact(&journal, &key, records + 1).await;
-    journal.close().await.unwrap();
-    let journal = open(directory).unwrap();
-    assert_intact(&journal, &key, records + 1).await;
-    for (content, plain) in kept {
-        assert!(journal.content(&key, &content).await.unwrap() == Content::Bytes(plain));
-    }
-    journal.close().await.unwrap();
-}
-
-#[test]
-fn a_full_disk_refuses_and_loses_nothing() {
-    if let Some(directory) = role() {
-        return fill_a_small_disk(&directory);
-    }
-    let directory = tempfile::tempdir().unwrap();
-    let probe = Command::new("unshare").args(["--mount", "true"]).stderr(Stdio::null()).status();
-    if !probe.is_ok_and(|status| status.success()) {
-        return skipped("a_full_disk_refuses_and_loses_nothing", "no mount namespace; run as root with util-linux");
-    }
-    let inner = child("a_full_disk_refuses_and_loses_nothing", directory.path());
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--propagation", "private", "--"]).arg(inner.get_program()).args(inner.get_args());
-    let done = command.env(DIRECTORY, directory.path()).output().unwrap();
-    let said = String::from_utf8_lossy(&done.stdout);
-    assert!(done.status.success(), "{said}\n{}", String::from_utf8_lossy(&done.stderr));
-}
-
-#[expect(clippy::disallowed_methods, reason = "CI forbids skipping, and says so in the environment")]
-fn skipped(name: &str, why: &str) {
-    assert!(!std::env::var("CI").is_ok_and(|ci| ci == "true"), "{name} can't be skipped in CI: {why}");
-    eprintln!("SKIPPED {name}: {why}");
 }
 
 #[tokio::test]

@@ -144,7 +144,13 @@ async fn a_session_with_a_run_under_way_is_not_deleted() {
         write(&journal, input(&key, &submitted(run(1), 10, "maya", nothing()))).await;
         assert_eq!(journal.purge(&key, PRINCIPAL).await.unwrap_err().code(), "session_unended", "{name}");
         assert_intact(&journal, &key, 1).await;
+        let parked = Parked { run: run(1), waits_for: Wait::Retry, until_ms: Some(50) };
+        write(&journal, effect(&key, 1, 1, &draft(20, Event::Parked(parked)))).await;
+        let found =
+            async || (journal.unfinished(None, 9).await.unwrap().rows.len(), journal.due(50, 9).await.unwrap().len());
+        assert_eq!(found().await, (1, 1), "{name}");
         journal.quarantine(&key, "stuck", PRINCIPAL).await.unwrap();
+        assert_eq!(found().await, (0, 0), "{name}: nobody takes it up");
         assert!(journal.purge(&key, PRINCIPAL).await.unwrap().is_some(), "{name}");
         assert_eq!(journal.quarantined(&key).await.unwrap(), None, "{name}");
         assert_eq!(journal.unfinished(None, 9).await.unwrap().rows, [], "{name}");

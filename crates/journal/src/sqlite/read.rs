@@ -187,7 +187,8 @@ pub(crate) fn unfinished(
 ) -> Result<Page<Unfinished, UnfinishedCursor>, Error> {
     let mut open = connection.prepare_cached(
         "SELECT tenant, session, run, submitted_position FROM run_index INDEXED BY runs_open
-         WHERE finished_ms IS NULL AND (tenant, session, submitted_position) > (?1, ?2, ?3)
+         WHERE finished_ms IS NULL AND (tenant, session, submitted_position) > (?1, ?2, ?3) AND NOT EXISTS(
+             SELECT 1 FROM quarantine AS q WHERE q.tenant = run_index.tenant AND q.session = run_index.session)
          ORDER BY tenant, session, submitted_position LIMIT ?4",
     )?;
     let (tenant, session, position) =
@@ -244,7 +245,9 @@ pub(crate) fn artifact(
 
 pub(crate) fn due(connection: &Connection, until_ms: u64, rows_max: usize) -> Result<Vec<DueRow>, Error> {
     let mut due = connection.prepare_cached(
-        "SELECT tenant, session, run, kind, at_ms FROM due WHERE at_ms <= ?1 ORDER BY at_ms LIMIT ?2",
+        "SELECT tenant, session, run, kind, at_ms FROM due WHERE at_ms <= ?1 AND NOT EXISTS(
+             SELECT 1 FROM quarantine AS q WHERE q.tenant = due.tenant AND q.session = due.session)
+         ORDER BY at_ms LIMIT ?2",
     )?;
     let until_ms = i64::try_from(until_ms).unwrap_or(i64::MAX);
     let rows = due.query_map(params![until_ms, rows_max], |row| {

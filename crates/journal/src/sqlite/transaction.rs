@@ -11,7 +11,7 @@ use rusqlite::params;
 use stdx::points;
 
 /// Room that there must be before a disk that was full counts as one with room, in bytes.
-const ROOM_BYTES: usize = 1 << 20;
+const ROOM_BYTES: usize = 256 << 10;
 
 /// What is known of a transaction that failed.
 #[derive(Debug)]

@@ -4,6 +4,8 @@
 
 pub(crate) mod postgres;
 
+pub(crate) mod child;
+
 use domain::record::{Draft, Event, Finished, Submitted};
 use domain::{ContentRef, Cost, Digest, Id, Limits, RunStatus, Usage, id};
 use journal::{
