@@ -17,10 +17,26 @@ pub enum Operation {
     RunEvents,
     RunArtifacts,
     GetArtifact,
+    RunDeliveries,
     CancelRun,
+    PauseRun,
+    ResumeRun,
+    SteerRun,
+    RaiseRun,
+    ResolveCall,
+    ListApprovals,
+    GetApproval,
+    PostApproval,
+    ReplayRun,
     ListSessions,
     GetSession,
     SessionEvents,
+    ListCheckpoints,
+    ForkSession,
+    DiffRuns,
+    QuarantineSession,
+    ReleaseSession,
+    PurgeSession,
     Metrics,
     OpenApi,
     Docs,
@@ -34,6 +50,8 @@ pub enum Method {
     Get,
     /// Changes something.
     Post,
+    /// Takes something away.
+    Delete,
 }
 
 impl Method {
@@ -42,6 +60,7 @@ impl Method {
         match self {
             Self::Get => "GET",
             Self::Post => "POST",
+            Self::Delete => "DELETE",
         }
     }
 }
@@ -91,6 +110,27 @@ impl fmt::Debug for Body {
     }
 }
 
+/// What a request brings along.
+#[derive(Clone, Copy, Debug)]
+pub enum Request {
+    /// Nothing.
+    Empty,
+    /// A body, or nothing: every field has its default.
+    Optional(Body),
+    /// A body.
+    Required(Body),
+}
+
+impl Request {
+    /// Its body, if it has one.
+    pub const fn body(self) -> Option<Body> {
+        match self {
+            Self::Empty => None,
+            Self::Optional(body) | Self::Required(body) => Some(body),
+        }
+    }
+}
+
 /// An answer that is no problem.
 #[derive(Clone, Copy, Debug)]
 pub struct Answer {
@@ -123,8 +163,8 @@ pub struct Endpoint {
     pub query: &'static [Parameter],
     /// Headers that mean something here.
     pub headers: &'static [Parameter],
-    /// The request's body.
-    pub request: Option<Body>,
+    /// What the request brings along.
+    pub request: Request,
     /// Answers that are no problem.
     pub answers: &'static [Answer],
     /// Reasons of the door, besides those that any request can meet.
@@ -155,8 +195,8 @@ impl Endpoint {
         }
     }
 
-    /// The name of the parameter in its path, if it has one; none has two.
-    pub fn path_parameter(&self) -> Option<&'static str> {
-        self.path.split('/').find_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))
+    /// The names of the parameters in its path, in order.
+    pub fn path_parameters(&self) -> impl Iterator<Item = &'static str> + use<> {
+        self.path.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))
     }
 }

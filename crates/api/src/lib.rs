@@ -2,8 +2,12 @@
 //! What deliberately does not live here: how a request is answered (`server`) or made (`client`).
 #![warn(missing_docs)]
 
+mod approval;
+mod compare;
 mod endpoint;
 mod event;
+mod fork;
+mod happened;
 mod health;
 mod link;
 mod list;
@@ -15,19 +19,27 @@ mod schema;
 mod scope;
 mod session;
 mod table;
+mod upkeep;
+mod wish;
 
-pub use endpoint::{Access, Answer, Body, Endpoint, Method, Operation, Parameter, SchemaOf};
-pub use event::{CallView, Delta, Event, FileChange, Happened, Record, RecordPage, Resync, Text};
+pub use approval::{Approval, ApprovalList, ApprovalStatus, PostApproval};
+pub use compare::{Diff, Difference, Replay, ReplayDifference};
+pub use endpoint::{Access, Answer, Body, Endpoint, Method, Operation, Parameter, Request, SchemaOf};
+pub use event::{Delta, Event, Record, RecordPage, Resync};
+pub use fork::{Checkpoint, CheckpointList, Fork, ForkSession, OutsideEffect};
+pub use happened::{CallView, FileChange, Happened, Obligation, Text};
 pub use health::{Backends, Health, Ready};
-pub use link::{BASE, error_page, run_path, session_path};
+pub use link::{BASE, approval_path, error_page, run_path, session_path};
 pub use list::{RunList, RunQuery, SessionList};
 pub use openapi::openapi;
 pub use problem::{PROBLEM_MEDIA, Problem};
 pub use refusal::Refusal;
-pub use run::{Artifact, ArtifactList, Cost, PostRun, Run, RunError, Usage};
+pub use run::{Artifact, ArtifactList, Callback, Cost, LimitChange, Limits, PostRun, Run, RunError, Usage};
 pub use scope::{BadScope, Scope};
 pub use session::Session;
 pub use table::ENDPOINTS;
+pub use upkeep::{Delivery, DeliveryList, DeliveryStatus, Purged, Quarantine};
+pub use wish::{CancelRun, Outcome, QuarantineSession, ResolveCall, Steer, SteerRun};
 
 /// Rows in one page of a list at most.
 pub const LIST_ROWS_MAX: usize = 200;

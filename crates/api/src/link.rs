@@ -24,6 +24,11 @@ pub fn session_path(session: &str) -> String {
     path
 }
 
+/// The path of a call that waits for approval.
+pub fn approval_path(call: Id<id::Call>) -> String {
+    format!("/approvals/{call}")
+}
+
 /// The path of the page that explains a code.
 pub fn error_page(code: &str) -> String {
     format!("/docs/errors/{code}")

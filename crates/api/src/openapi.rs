@@ -1,6 +1,6 @@
 //! The OpenAPI 3.1 document, made from the table and the wire types.
 
-use crate::endpoint::{Access, Answer, Body, Endpoint, Parameter, of};
+use crate::endpoint::{Access, Answer, Body, Endpoint, Parameter, Request, of};
 use crate::table::PROBLEM;
 use crate::{Delta, ENDPOINTS, Record, Resync};
 use schemars::SchemaGenerator;
@@ -29,7 +29,7 @@ pub fn openapi() -> Value {
         "info": {
             "title": "Topside",
             "version": domain::VERSION,
-            "description": "Start agent runs, follow them, read their record. Every path stands a second time under /api/v1.",
+            "description": "Start agent runs, follow and steer them, approve of their calls, read their record. Every path stands a second time under /api/v1.",
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
         },
         "servers": [{ "url": "/" }, { "url": crate::BASE }],
@@ -55,8 +55,10 @@ fn operation(generator: &mut SchemaGenerator, endpoint: &Endpoint) -> Value {
     if !parameters.is_empty() {
         operation.insert("parameters".into(), parameters.into());
     }
-    if let Some(body) = &endpoint.request {
-        operation.insert("requestBody".into(), json!({ "required": true, "content": content(generator, &[*body]) }));
+    if let Some(body) = endpoint.request.body() {
+        let required = matches!(endpoint.request, Request::Required(_));
+        let body = json!({ "required": required, "content": content(generator, &[body]) });
+        operation.insert("requestBody".into(), body);
     }
     operation.insert("responses".into(), responses(generator, endpoint));
     operation.insert(
@@ -75,7 +77,7 @@ fn operation(generator: &mut SchemaGenerator, endpoint: &Endpoint) -> Value {
 
 fn parameters(endpoint: &Endpoint) -> Vec<Value> {
     let path = endpoint
-        .path_parameter()
+        .path_parameters()
         .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }));
     let optional = |place: &'static str| {
         move |parameter: &Parameter| {
@@ -90,7 +92,7 @@ fn parameters(endpoint: &Endpoint) -> Vec<Value> {
     let query = endpoint.query.iter().map(optional("query"));
     // OpenAPI 3.1 §4.8.12.1 ignores a parameter named Accept: the content types of the answers say it.
     let headers = endpoint.headers.iter().filter(|header| header.name != "Accept").map(optional("header"));
-    path.into_iter().chain(query).chain(headers).collect()
+    path.chain(query).chain(headers).collect()
 }
 
 fn responses(generator: &mut SchemaGenerator, endpoint: &Endpoint) -> Value {

@@ -1,7 +1,7 @@
 //! Runs on the wire.
 
 use crate::schema;
-use domain::{FailureClass, Id, RunStatus, id};
+use domain::{FailureClass, Id, RunStatus, Wait, id};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +21,67 @@ pub struct PostRun {
     /// Whether the reply is kept as an artifact, besides the files that the agent's declaration names.
     #[serde(default)]
     pub save_artifact: bool,
+    /// Lower limits than the agent's own, for this run; a higher one is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<LimitChange>,
+    /// Where the service calls back when something happens to the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub callback: Option<Callback>,
+}
+
+/// Some of a run's limits; what is left out stays as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LimitChange {
+    /// Model replies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turns: Option<u32>,
+    /// Tool calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_calls: Option<u32>,
+    /// Tokens in and out, over all turns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u64>,
+    /// Seconds of running; time that a run waits does not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running_seconds: Option<u64>,
+    /// Millionths of a US dollar.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost_micro_usd: Option<u64>,
+}
+
+/// A run's limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Limits {
+    /// Model replies.
+    pub turns: u32,
+    /// Tool calls.
+    pub tool_calls: u32,
+    /// Tokens in and out, over all turns.
+    pub tokens: u64,
+    /// Seconds of running; time that a run waits does not count.
+    pub running_seconds: u64,
+    /// Millionths of a US dollar; absent: no limit on cost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost_micro_usd: Option<u64>,
+}
+
+impl From<domain::Limits> for Limits {
+    fn from(limits: domain::Limits) -> Self {
+        let domain::Limits { turns, tool_calls, tokens, running_seconds, cost_micro_usd, .. } = limits;
+        Self { turns, tool_calls, tokens, running_seconds, cost_micro_usd }
+    }
+}
+
+/// Where the service calls back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Callback {
+    /// The address, `https://…`.
+    pub url: String,
+    /// The kinds of records it wants to hear of; without them `parked` and `finished`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events: Option<Vec<String>>,
 }
 
 /// A run as it stands.
@@ -36,6 +97,21 @@ pub struct Run {
     /// How it stands.
     #[schemars(schema_with = "schema::run_status")]
     pub status: RunStatus,
+    /// What it waits for, when it waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::wait")]
+    pub waits_for: Option<Wait>,
+    /// When it goes on by itself, in milliseconds since the Unix epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_until_ms: Option<u64>,
+    /// The calls that wait for approval, also those of nested agents. Lists leave them out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::calls")]
+    pub approvals: Vec<Id<id::Call>>,
+    /// The calls of which somebody must say what became. Lists leave them out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::calls")]
+    pub in_doubt: Vec<Id<id::Call>>,
     /// The reply, once there is one. Lists leave it out.
     pub reply: Option<String>,
     /// Why it did not complete.

@@ -1,5 +1,6 @@
 //! JSON Schemas of the domain's nouns where they stand on the wire; `domain` itself knows no schema.
 
+use domain::{RunStatus, Wait};
 use schemars::{Schema, SchemaGenerator, json_schema};
 
 fn id(prefix: &str) -> Schema {
@@ -18,6 +19,14 @@ pub(crate) fn call(_: &mut SchemaGenerator) -> Schema {
     id("call")
 }
 
+pub(crate) fn calls(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "items": id("call") })
+}
+
+pub(crate) fn principals(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "items": id("prn") })
+}
+
 pub(crate) fn sandbox(_: &mut SchemaGenerator) -> Schema {
     id("sbx")
 }
@@ -30,18 +39,51 @@ pub(crate) fn principal(_: &mut SchemaGenerator) -> Schema {
     id("prn")
 }
 
+pub(crate) fn checkpoint(_: &mut SchemaGenerator) -> Schema {
+    id("chk")
+}
+
+pub(crate) fn digest(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "pattern": "^[0-9a-f]{64}$" })
+}
+
 pub(crate) fn run_status(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "string",
-        "enum": ["queued", "running", "needs_resolution", "completed", "failed", "cancelled", "timed_out", "budget_exhausted"],
-    })
+    let names: Vec<_> = RunStatus::ALL.iter().map(|status| status.name()).collect();
+    json_schema!({ "type": "string", "enum": names })
+}
+
+pub(crate) fn wait(_: &mut SchemaGenerator) -> Schema {
+    let names: Vec<_> = Wait::ALL.iter().map(|wait| wait.name()).collect();
+    json_schema!({ "type": "string", "enum": names })
 }
 
 pub(crate) fn call_status(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "string",
-        "enum": ["ok", "error", "invalid", "denied", "timed_out", "cancelled", "interrupted"],
+        "enum": [
+            "ok", "error", "invalid", "denied", "timed_out", "cancelled", "interrupted", "rejected", "compensated",
+        ],
     })
+}
+
+pub(crate) fn when(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "enum": ["now", "after_turn"] })
+}
+
+pub(crate) fn vote(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "enum": ["approve", "reject"] })
+}
+
+pub(crate) fn hold(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "enum": ["call", "batch"] })
+}
+
+pub(crate) fn purpose(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "enum": ["precondition", "compensation"] })
+}
+
+pub(crate) fn effect(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "enum": ["read", "write", "external", "destructive"] })
 }
 
 pub(crate) fn changed(_: &mut SchemaGenerator) -> Schema {

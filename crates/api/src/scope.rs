@@ -11,9 +11,12 @@ pub enum Scope {
     /// Read runs, sessions, their events and artifacts.
     #[serde(rename = "runs:read")]
     RunsRead,
-    /// Start and cancel runs.
+    /// Start runs and say how they go on: cancel, pause, resume, steer, resolve, fork.
     #[serde(rename = "runs:write")]
     RunsWrite,
+    /// Approve of calls that are held, reject them, and raise the limits of runs.
+    #[serde(rename = "approvals:write")]
+    ApprovalsWrite,
     /// Read the service's metrics.
     #[serde(rename = "metrics:read")]
     MetricsRead,
@@ -24,13 +27,14 @@ pub enum Scope {
 
 impl Scope {
     /// Every scope.
-    pub const ALL: [Self; 4] = [Self::RunsRead, Self::RunsWrite, Self::MetricsRead, Self::Admin];
+    pub const ALL: [Self; 5] = [Self::RunsRead, Self::RunsWrite, Self::ApprovalsWrite, Self::MetricsRead, Self::Admin];
 
     /// The name in `keys.yaml` and in answers.
     pub const fn name(self) -> &'static str {
         match self {
             Self::RunsRead => "runs:read",
             Self::RunsWrite => "runs:write",
+            Self::ApprovalsWrite => "approvals:write",
             Self::MetricsRead => "metrics:read",
             Self::Admin => "admin",
         }
@@ -50,7 +54,7 @@ impl fmt::Display for Scope {
 
 /// A text that names no scope.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no scope; expected runs:read, runs:write, metrics:read or admin")]
+#[error("`{0}` is no scope; expected runs:read, runs:write, approvals:write, metrics:read or admin")]
 pub struct BadScope(pub String);
 
 impl FromStr for Scope {
