@@ -1,4 +1,4 @@
-//! One method for each thing that can be asked of the service.
+//! The client, and one method for each thing that can be looked at. What can be said of a run or a session is in `wishes`.
 
 use crate::transport::{Answer, Request, Stream, Transport};
 use crate::{Error, Events, Follow};
@@ -9,6 +9,7 @@ use api::{
 use bytes::Bytes;
 use domain::{Id, id};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::future::Future;
 use std::io;
@@ -93,8 +94,7 @@ impl Client {
 
     /// Starts a run, and waits for its end as long as was said. The run may come back under way: its status says so.
     pub async fn post_run(&self, run: &PostRun, options: &PostOptions) -> Result<Run, Error> {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let mut headers = json_headers();
         let wait_seconds = match options.wait {
             Wait::Default => WAIT_SECONDS_DEFAULT,
             Wait::Seconds(seconds) => {
@@ -106,16 +106,9 @@ impl Client {
                 0
             }
         };
-        if let Some(key) = &options.idempotency_key {
-            if key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
-                return Err(Error::TooLarge { what: "the idempotency key", bytes_max: IDEMPOTENCY_KEY_BYTES_MAX });
-            }
-            put(&mut headers, HeaderName::from_static("idempotency-key"), key)?;
-        }
-        let body = serde_json::to_vec(run)
-            .map_err(|error| Error::Malformed { what: "the request", detail: error.to_string() })?;
+        put_key(&mut headers, options.idempotency_key.as_deref())?;
         let mut request = self.request(Method::POST, "/runs".to_owned(), headers);
-        request.body = body.into();
+        request.body = json(run)?;
         request.first_byte_ms += wait_seconds * 1_000;
         request.idle_ms = request.first_byte_ms;
         self.read(request).await
@@ -141,11 +134,6 @@ impl Client {
             ],
         ))
         .await
-    }
-
-    /// Asks for a run's end; gives the run as it stands.
-    pub async fn cancel(&self, run: Id<id::Run>) -> Result<Run, Error> {
-        self.read(self.request(Method::POST, format!("{}/cancel", api::run_path(run)), HeaderMap::new())).await
     }
 
     /// The files that a run left.
@@ -200,7 +188,7 @@ impl Client {
         self.answer(request).await
     }
 
-    fn request(&self, method: Method, path: String, mut headers: HeaderMap) -> Request {
+    pub(crate) fn request(&self, method: Method, path: String, mut headers: HeaderMap) -> Request {
         if let Some(value) = &self.authorization {
             headers.insert(header::AUTHORIZATION, value.clone());
         }
@@ -208,11 +196,11 @@ impl Client {
         Request { method, path, headers, body: Bytes::new(), first_byte_ms, idle_ms, endless: false }
     }
 
-    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
         self.read(self.request(Method::GET, path.to_owned(), HeaderMap::new())).await
     }
 
-    async fn read<T: DeserializeOwned>(&self, request: Request) -> Result<T, Error> {
+    pub(crate) async fn read<T: DeserializeOwned>(&self, request: Request) -> Result<T, Error> {
         let body = self.answer(request).await?.body.bytes().await?;
         serde_json::from_slice(&body)
             .map_err(|error| Error::Malformed { what: "the answer", detail: error.to_string() })
@@ -241,6 +229,29 @@ fn authorization(key: &str) -> Result<HeaderValue, Error> {
     Ok(value)
 }
 
+/// The headers of a request with a JSON body.
+pub(crate) fn json_headers() -> HeaderMap {
+    HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))])
+}
+
+/// The idempotency key, when there is one.
+pub(crate) fn put_key(headers: &mut HeaderMap, key: Option<&str>) -> Result<(), Error> {
+    match key {
+        Some(key) if key.len() > IDEMPOTENCY_KEY_BYTES_MAX => {
+            Err(Error::TooLarge { what: "the idempotency key", bytes_max: IDEMPOTENCY_KEY_BYTES_MAX })
+        }
+        Some(key) => put(headers, HeaderName::from_static("idempotency-key"), key),
+        None => Ok(()),
+    }
+}
+
+/// A body.
+pub(crate) fn json(body: &impl Serialize) -> Result<Bytes, Error> {
+    let bytes = serde_json::to_vec(body)
+        .map_err(|error| Error::Malformed { what: "the request", detail: error.to_string() })?;
+    Ok(bytes.into())
+}
+
 fn put(headers: &mut HeaderMap, name: HeaderName, value: &str) -> Result<(), Error> {
     headers.insert(name, header_value(value)?);
     Ok(())
@@ -251,7 +262,7 @@ fn header_value(value: &str) -> Result<HeaderValue, Error> {
         .map_err(|_| Error::Settings { what: "a key", detail: "it has characters that no header takes".into() })
 }
 
-fn path_with(path: &str, query: &[(&str, Option<&str>)]) -> String {
+pub(crate) fn path_with(path: &str, query: &[(&str, Option<&str>)]) -> String {
     let mut out = path.to_owned();
     for (name, value) in query.iter().filter_map(|(name, value)| Some((name, (*value)?))) {
         out.push(if out.len() == path.len() { '?' } else { '&' });

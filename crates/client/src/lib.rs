@@ -6,7 +6,9 @@ mod error;
 mod events;
 mod sse;
 mod transport;
+mod wishes;
 
 pub use client::{Client, PostOptions, Wait};
 pub use error::Error;
 pub use events::{Events, Follow};
+pub use wishes::Once;
