@@ -109,6 +109,33 @@ pub enum Precondition {
     },
 }
 
+/// A piece of a text in the arguments of a precondition's tool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// As it stands.
+    Text(&'a str),
+    /// `${arguments.NAME}`: that argument of the call, by its name.
+    Argument(&'a str),
+}
+
+/// Cuts a text into what stands as it is and what stands for an argument, in order. What is no whole `${arguments.NAME}` is text.
+pub fn pieces(text: &str) -> Vec<Piece<'_>> {
+    const OPEN: &str = "${arguments.";
+    let (mut found, mut rest) = (Vec::new(), text);
+    while let Some((before, after)) = rest.split_once(OPEN) {
+        let Some((name, behind)) = after.split_once('}') else { break };
+        if !before.is_empty() {
+            found.push(Piece::Text(before));
+        }
+        found.push(Piece::Argument(name));
+        rest = behind;
+    }
+    if !rest.is_empty() {
+        found.push(Piece::Text(rest));
+    }
+    found
+}
+
 /// How often, and how long, a call that failed for a passing reason is made again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -292,6 +319,23 @@ mod tests {
         assert_eq!(serde_json::from_str::<Contract>(&written).unwrap(), contract);
         let foreign = written.replacen("\"effect\"", "\"x\":1,\"effect\"", 1);
         assert!(serde_json::from_str::<Contract>(&foreign).is_err(), "an unknown field is refused");
+    }
+
+    #[test]
+    fn a_text_is_cut_at_its_arguments() {
+        let check = |text: &str, expected: &str| {
+            let told = |piece: &Piece<'_>| match piece {
+                Piece::Text(text) => format!("[{text}]"),
+                Piece::Argument(name) => format!("<{name}>"),
+            };
+            assert_eq!(pieces(text).iter().map(told).collect::<String>(), expected, "{text}");
+        };
+        check("", "");
+        check("plain", "[plain]");
+        check("${arguments.id}", "<id>");
+        check("a ${arguments.id}, ${arguments.a b}${arguments.c}", "[a ]<id>[, ]<a b><c>");
+        check("${arguments.open", "[${arguments.open]");
+        check("${env.A}", "[${env.A}]");
     }
 
     #[test]

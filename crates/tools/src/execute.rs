@@ -3,7 +3,7 @@
 use crate::kinds::{self, Job, Kind};
 use crate::reason::Reason;
 use crate::{Bench, Outcome, Toolbox};
-use domain::CallStatus;
+use domain::{CallStatus, FailureClass};
 use policy::Permit;
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ pub async fn execute(permit: Permit, toolbox: &Toolbox, bench: &dyn Bench) -> Ou
         return Outcome::error(
             Reason::PermitExpired.code(),
             "The permission for this call expired before it began; nothing was done.",
-        );
+        )
+        .of_class(FailureClass::Harness);
     }
     let call = permit.call();
     let read = toolbox.entry(&call.tool).ok_or_else(|| toolbox.unknown(&call.tool));
@@ -24,6 +25,10 @@ pub async fn execute(permit: Permit, toolbox: &Toolbox, bench: &dyn Bench) -> Ou
             return Outcome::error(rejection.code, rejection.text).failed(CallStatus::Invalid, rejection.code);
         }
     };
+    if let Kind::Agent(agent) = &entry.kind {
+        let text = format!("`{}` is the agent `{agent}`, which is asked by the harness; nothing was done.", call.tool);
+        return Outcome::error(Reason::ToolNested.code(), text).of_class(FailureClass::Harness);
+    }
     let job = Job { call, contract: &entry.contract, epoch: permit.epoch(), arguments, bench };
     let begun = bench.clock().monotonic();
     let limit = Duration::from_millis(entry.contract.timeout_ms);
@@ -47,5 +52,7 @@ async fn run(kind: &Kind, job: &Job<'_>) -> Outcome {
         Kind::Command(program) => Box::pin(kinds::command::run(program, job)).await,
         Kind::Http(service) => Box::pin(kinds::http::run(service, job)).await,
         Kind::Function(function) => Box::pin(kinds::function::run(function, job)).await,
+        // Refused before anything is run.
+        Kind::Agent(_) => Outcome::error(Reason::ToolNested.code(), "An agent is not run as a tool."),
     }
 }

@@ -1,5 +1,5 @@
-//! The kinds of tools: built in, sql, command, http, function; and [`execute`], the only place where a call happens.
-//! Whether a call may happen is `policy`'s, when it happens and what is recorded of it is `engine`'s.
+//! The kinds of tools: built in, sql, command, http, function; what must hold before a call; and [`execute`], the only place where
+//! a call happens. Whether it may happen is `policy`'s; when it happens, what is recorded of it, and agents as tools are `engine`'s.
 
 mod bench;
 mod execute;
@@ -9,6 +9,7 @@ mod kinds;
 mod outcome;
 mod output;
 mod patch;
+mod precondition;
 mod project;
 mod reason;
 mod schema;
@@ -21,10 +22,11 @@ pub use execute::execute;
 pub use functions::{Context, Functions, Reply};
 pub use outcome::Outcome;
 pub use output::WHOLE_BYTES_MAX;
+pub use precondition::{Expected, Needed, expect};
 pub use reason::Reason;
 pub use schema::Rejection;
 pub use terminals::{TERMINALS_MAX, Terminals};
-pub use toolbox::{Error, Toolbox};
+pub use toolbox::{Error, Toolbox, nested_message};
 
 /// Names that are taken by built-in tools, whether they are offered or not.
 pub const BUILT_IN: [&str; 5] = ["apply_patch", "exec_command", "read_output", "view_image", "write_stdin"];

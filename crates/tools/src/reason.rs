@@ -7,6 +7,10 @@ pub enum Reason {
     ArgumentsInvalid,
     /// There is no such tool.
     ToolUnknown,
+    /// A precondition of the call is not met.
+    PreconditionFailed,
+    /// The tool is another agent, which is not called here.
+    ToolNested,
     /// The permission ran out before the call began.
     PermitExpired,
     /// The call was killed at its contract's limit.
@@ -65,6 +69,8 @@ impl Reason {
         match self {
             Self::ArgumentsInvalid => "arguments_invalid",
             Self::ToolUnknown => "tool_unknown",
+            Self::PreconditionFailed => "precondition_failed",
+            Self::ToolNested => "tool_nested",
             Self::PermitExpired => "permit_expired",
             Self::ToolTimeout => "tool_timeout",
             Self::ToolNotConfigured => "tool_not_configured",

@@ -69,12 +69,7 @@ impl Schema {
         if object.get("type").is_some_and(|kind| kind != "object") {
             return Err(wrong("/type".into(), "arguments are always an object; expected \"object\"".into()));
         }
-        let validator = jsonschema::options()
-            .with_draft(Draft::Draft202012)
-            .offline()
-            // Matching takes time linear in the text, whatever the pattern.
-            .with_pattern_options(PatternOptions::regex())
-            .build(&value)
+        let validator = compile(&value)
             .map_err(|error| wrong(error.instance_path().to_string(), brief(&error.to_string(), 400)))?;
         let empty = Map::new();
         let properties = object.get("properties").and_then(Value::as_object).unwrap_or(&empty);
@@ -131,6 +126,16 @@ impl Schema {
         }
         Ok(arguments)
     }
+}
+
+/// Compiles a schema. References stay within it, and matching takes time linear in the text, whatever the pattern.
+pub(crate) fn compile(schema: &Value) -> Result<Validator, ValidationError<'static>> {
+    jsonschema::options()
+        .with_draft(Draft::Draft202012)
+        .offline()
+        .with_pattern_options(PatternOptions::regex())
+        .build(schema)
+        .map_err(ValidationError::to_owned)
 }
 
 fn refuses_null(property: &Value) -> bool {

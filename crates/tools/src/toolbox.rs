@@ -3,9 +3,11 @@
 use crate::functions::Functions;
 use crate::kinds::{self, Kind};
 use crate::output::brief;
+use crate::precondition::{Expected, Needed, Preconditions};
 use crate::reason::Reason;
 use crate::schema::{Rejection, Schema};
-use domain::agent::Capability;
+use domain::agent::{Caller, Capability};
+use domain::contract::Rollback;
 use domain::{Call, Contract, Tool, ToolSpec};
 use serde_json::{Map, Value};
 use std::collections::HashMap;
@@ -13,6 +15,8 @@ use std::sync::Arc;
 
 /// Tools that a hint lists at most.
 const LISTED_MAX: usize = 24;
+/// The argument of a tool that is an agent.
+pub(crate) const MESSAGE: &str = "message";
 
 /// The tools of one agent.
 #[derive(Debug)]
@@ -29,6 +33,8 @@ pub(crate) struct Entry {
     pub(crate) contract: Contract,
     pub(crate) schema: Schema,
     pub(crate) kind: Kind,
+    preconditions: Preconditions,
+    caller: Caller,
 }
 
 /// Why a set of tools can't serve.
@@ -60,6 +66,16 @@ pub enum Error {
         /// The tool.
         tool: String,
     },
+    /// A contract that can't be kept.
+    #[error("tool `{tool}`: {key}: {detail}")]
+    Contract {
+        /// The tool.
+        tool: String,
+        /// The key of its declaration.
+        key: &'static str,
+        /// What is wrong there.
+        detail: String,
+    },
     /// What a tool runs is declared wrongly.
     #[error("tool `{tool}`: run.{key}: {detail}")]
     Run {
@@ -79,6 +95,7 @@ impl Error {
             Self::Schema { .. } => "tool_schema",
             Self::Duplicate { .. } => "tool_duplicate",
             Self::Function { .. } => "tool_function_missing",
+            Self::Contract { .. } => "tool_contract",
             Self::Run { .. } => "tool_run",
         }
     }
@@ -93,7 +110,7 @@ impl Toolbox {
         let mut toolbox = Self { entries: Vec::new(), places: HashMap::new(), specs: Arc::default() };
         let mut specs = Vec::new();
         for (spec, contract, kind) in kinds::built_in(capabilities, !tools.is_empty()) {
-            toolbox.add(&spec, contract, kind)?;
+            toolbox.add(&spec, contract, kind, Caller::Model)?;
             specs.push(spec);
         }
         let pool = Arc::default();
@@ -107,20 +124,42 @@ impl Toolbox {
                 input_schema: tool.input_schema.clone(),
                 grammar: None,
             };
-            toolbox.add(&spec, tool.contract.clone(), kinds::declared(tool, functions, &pool)?)?;
-            specs.push(spec);
+            toolbox.add(&spec, tool.contract.clone(), kinds::declared(tool, functions, &pool)?, tool.caller)?;
+            specs.extend(tool.caller.is_model().then_some(spec));
         }
+        toolbox.are_whole()?;
         toolbox.specs = specs.into();
         Ok(toolbox)
     }
 
-    fn add(&mut self, spec: &ToolSpec, contract: Contract, kind: Kind) -> Result<(), Error> {
+    fn add(&mut self, spec: &ToolSpec, contract: Contract, kind: Kind, caller: Caller) -> Result<(), Error> {
+        let preconditions = Preconditions::new(&spec.name, &contract.preconditions)?;
         let schema = Schema::new(&spec.name, &spec.input_schema)?;
         kind.check(&spec.name, &schema)?;
         if self.places.insert(spec.name.clone(), self.entries.len()).is_some() {
             return Err(Error::Duplicate { tool: spec.name.clone(), built_in: false });
         }
-        self.entries.push(Entry { name: spec.name.clone(), contract, schema, kind });
+        self.entries.push(Entry { name: spec.name.clone(), contract, schema, kind, preconditions, caller });
+        Ok(())
+    }
+
+    /// Whether every tool that a contract names is here, and the harness can call it.
+    fn are_whole(&self) -> Result<(), Error> {
+        for entry in &self.entries {
+            let looks = entry.preconditions.tools().map(|name| ("preconditions", name));
+            let undoes = match &entry.contract.rollback {
+                Rollback::Compensate { with } => Some(("rollback", with.as_str())),
+                Rollback::None | Rollback::Checkpoint => None,
+            };
+            for (key, name) in looks.chain(undoes) {
+                let detail = match self.entry(name).map(|named| &named.kind) {
+                    Some(Kind::Agent(_)) => format!("`{name}` is an agent, which the harness does not ask by itself"),
+                    Some(_) => continue,
+                    None => format!("there is no tool `{name}`"),
+                };
+                return Err(Error::Contract { tool: entry.name.clone(), key, detail });
+            }
+        }
         Ok(())
     }
 
@@ -134,7 +173,39 @@ impl Toolbox {
         self.entry(tool).map(|entry| &entry.contract)
     }
 
-    /// Checks a call before it is judged: whether the tool exists and the arguments fit its schema.
+    /// Whether the model is offered this tool; the harness alone may call others that are here.
+    pub fn offers(&self, tool: &str) -> bool {
+        self.entry(tool).is_some_and(|entry| entry.caller.is_model())
+    }
+
+    /// The agent that a tool is; `None` when it is another kind of tool.
+    pub fn nested(&self, tool: &str) -> Option<&str> {
+        match &self.entry(tool)?.kind {
+            Kind::Agent(agent) => Some(agent),
+            _ => None,
+        }
+    }
+
+    /// The calls that tell whether a call's preconditions are met, in order. The arguments were checked.
+    pub fn preconditions(&self, call: &Call) -> Vec<Needed> {
+        let entry = self.entry(&call.tool).filter(|entry| entry.preconditions.tools().next().is_some());
+        let read = entry.and_then(|entry| Some((entry, entry.read(call).ok()?)));
+        read.map(|(entry, arguments)| entry.preconditions.needed(&arguments)).unwrap_or_default()
+    }
+
+    /// What the call at this place among [`Toolbox::preconditions`] must give; see [`crate::expect`].
+    pub fn expected(&self, call: &Call, index: usize) -> Option<Expected> {
+        self.entry(&call.tool)?.preconditions.expected(index).cloned()
+    }
+
+    /// The call that undoes a call: the tool that its contract names, with the same arguments.
+    pub fn compensation(&self, call: &Call) -> Option<Needed> {
+        let Rollback::Compensate { with } = &self.entry(&call.tool)?.contract.rollback else { return None };
+        Some(Needed { tool: with.clone(), arguments: call.arguments.clone() })
+    }
+
+    /// Checks a call before it is judged: whether the tool exists, the arguments fit its schema and meet the preconditions that are
+    /// about them alone.
     ///
     /// # Errors
     /// What the model has to mend.
@@ -146,9 +217,8 @@ impl Toolbox {
     /// Tells a model that a tool does not exist and which come near.
     pub fn unknown(&self, name: &str) -> Rejection {
         let name = brief(name, 64);
-        let mut near: Vec<(f64, &str)> = self
-            .entries
-            .iter()
+        let offered = || self.entries.iter().filter(|entry| entry.caller.is_model());
+        let mut near: Vec<(f64, &str)> = offered()
             .map(|entry| (strsim::jaro_winkler(&name.to_lowercase(), &entry.name.to_lowercase()), entry.name.as_str()))
             .filter(|(likeness, _)| *likeness > 0.75)
             .collect();
@@ -158,13 +228,10 @@ impl Toolbox {
         if !near.is_empty() {
             text += &format!(" Did you mean {}?", quoted(near.iter().take(2).map(|(_, name)| *name).collect()));
         }
-        match self.entries.len() {
+        match offered().count() {
             0 => text += " This agent has no tools.",
             count if count <= LISTED_MAX => {
-                text += &format!(
-                    " The tools are {}.",
-                    quoted(self.entries.iter().map(|entry| entry.name.as_str()).collect())
-                );
+                text += &format!(" The tools are {}.", quoted(offered().map(|entry| entry.name.as_str()).collect()));
             }
             _ => {}
         }
@@ -179,14 +246,22 @@ impl Toolbox {
 impl Entry {
     /// The arguments of a call, checked.
     pub(crate) fn read(&self, call: &Call) -> Result<Map<String, Value>, Rejection> {
-        match &self.kind {
+        let arguments = match &self.kind {
             // A patch comes as free text, as a string argument, or as a list of operations.
-            Kind::ApplyPatch => kinds::apply_patch::read(call, &self.schema),
+            Kind::ApplyPatch => kinds::apply_patch::read(call, &self.schema)?,
             _ if call.custom => {
                 let text = format!("`{}` takes a JSON object, not free text.", self.name);
-                Err(Rejection::new(Reason::ArgumentsInvalid.code(), text))
+                return Err(Rejection::new(Reason::ArgumentsInvalid.code(), text));
             }
-            _ => self.schema.read(&call.arguments),
-        }
+            _ => self.schema.read(&call.arguments)?,
+        };
+        self.preconditions.test(&arguments)?;
+        Ok(arguments)
     }
+}
+
+/// What a call of a tool that is an agent asks that agent.
+pub fn nested_message(call: &Call) -> String {
+    let arguments: Map<String, Value> = serde_json::from_str(&call.arguments).unwrap_or_default();
+    arguments.get(MESSAGE).and_then(Value::as_str).unwrap_or_default().to_owned()
 }

@@ -6,7 +6,7 @@ use crate::output::{self, BYTES_PER_TOKEN};
 use crate::reason::Reason;
 use crate::terminals::{End, Report, TERMINALS_MAX, Terminal, Unread};
 use bytes::Bytes;
-use domain::{CallStatus, ToolSpec};
+use domain::{CallStatus, FailureClass, ToolSpec};
 use sandbox::{Command, RelPath};
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -155,7 +155,8 @@ fn told(job: &Job<'_>, begun: Duration, report: Report, id: Option<u64>) -> Outc
         }
         (Some(End::Lost(error)), _) => {
             output.extend_from_slice(format!("\n[the command was lost: {error}]\n").as_bytes());
-            render(job, begun, &Standing::Lost, output, Some(total_bytes)).failed(CallStatus::Error, error.code())
+            let outcome = render(job, begun, &Standing::Lost, output, Some(total_bytes));
+            outcome.failed(CallStatus::Error, error.code()).of_class(FailureClass::Sandbox)
         }
         (None, Some(id)) => {
             let open = job.bench.terminals().count();

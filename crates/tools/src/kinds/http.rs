@@ -21,6 +21,8 @@ const REDIRECTS_MAX: u32 = 5;
 const IDLE_MS_MAX: u64 = 30_000;
 /// So much later than the contract's limit the network gives up by itself.
 const GRACE_MS: u64 = 1_000;
+/// Answers of a service that is too busy, or of one in front of it that can't reach it.
+const PASSING: [u16; 4] = [429, 502, 503, 504];
 const KEY: &str = "idempotency-key";
 
 /// A declared request.
@@ -63,16 +65,16 @@ impl Service {
             .map(str::to_owned)
     }
 
-    fn request(&self, job: &Job<'_>, values: &mut Values<'_>) -> Result<Request, Outcome> {
+    fn request(&self, job: &Job<'_>, values: &mut Values<'_>) -> Result<Request, Box<Outcome>> {
         let name = &job.call.tool;
         let not_configured = |error: &dyn std::fmt::Display| {
-            Outcome::error(Reason::ToolNotConfigured.code(), format!("`{name}` is not configured: {error}"))
+            Box::new(Outcome::error(Reason::ToolNotConfigured.code(), format!("`{name}` is not configured: {error}")))
         };
         let Built { url, operator } = self.url.build(&job.arguments, &mut |text| values.expand(text)).map_err(|refusal| match refusal {
             super::url::Refusal::Configuration(error) => not_configured(&error),
             super::url::Refusal::Argument { name: argument, expected } => {
                 let text = format!("Invalid tool arguments for {argument}. Check the tool schema and try again.\n- {argument}: {expected}");
-                Outcome::error(Reason::ArgumentsInvalid.code(), text).failed(CallStatus::Invalid, Reason::ArgumentsInvalid.code())
+                Box::new(Outcome::text(text).failed(CallStatus::Invalid, Reason::ArgumentsInvalid.code()))
             }
         })?;
         // The text may hold a secret, so it is not repeated.
@@ -116,13 +118,14 @@ pub(crate) async fn run(service: &Service, job: &Job<'_>) -> Outcome {
     let mut values = Values::new(job.bench);
     let request = match service.request(job, &mut values) {
         Ok(request) => request,
-        Err(outcome) => return outcome,
+        Err(outcome) => return *outcome,
     };
     match send(request, job, &values).await {
         Ok(outcome) => outcome,
         Err(error) => {
             let text = values.scrub_text(format!("`{}` failed: {error}", job.call.tool));
-            Outcome::error(error.code(), text)
+            let outcome = Outcome::error(error.code(), text);
+            if may_pass(&error) { outcome.passing() } else { outcome }
         }
     }
 }
@@ -146,7 +149,8 @@ async fn send(request: Request, job: &Job<'_>, values: &Values<'_>) -> Result<Ou
     if !(200..300).contains(&status) {
         let text = if is_text(&media) { output::show(&body, bytes_max, job.call.id).text } else { String::new() };
         let text = format!("`{}` failed: {title}\n\n{text}", job.call.tool);
-        return Ok(Outcome::text(text.trim_end()).failed(CallStatus::Error, Reason::HttpStatus.code()));
+        let outcome = Outcome::error(Reason::HttpStatus.code(), text.trim_end());
+        return Ok(if PASSING.contains(&status) { outcome.passing() } else { outcome });
     }
     if body.is_empty() {
         return Ok(Outcome::text(title));
@@ -156,6 +160,26 @@ async fn send(request: Request, job: &Job<'_>, values: &Values<'_>) -> Result<Ou
         return Ok(Outcome::text(format!("{title}: {total} bytes of {media}, which is no text and not shown")));
     }
     Ok(Outcome::bytes(body, bytes_max, job.call.id))
+}
+
+/// Whether what went wrong on the way may pass by itself.
+const fn may_pass(error: &net::Error) -> bool {
+    use net::Error;
+    match error {
+        Error::Resolve { .. }
+        | Error::Connect { .. }
+        | Error::TimeoutConnect { .. }
+        | Error::TimeoutFirstByte { .. }
+        | Error::TimeoutIdle { .. }
+        | Error::TimeoutTotal { .. }
+        | Error::Broken { .. } => true,
+        Error::Settings { .. }
+        | Error::BadUrl { .. }
+        | Error::AddressRefused { .. }
+        | Error::Tls { .. }
+        | Error::TooLarge { .. }
+        | Error::RedirectRefused { .. } => false,
+    }
 }
 
 fn title(status: u16) -> String {

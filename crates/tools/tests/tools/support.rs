@@ -2,9 +2,9 @@
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use domain::agent::Capability;
+use domain::agent::{Caller, Capability};
 use domain::template::{self, Source};
-use domain::{Call, Contract, Effect, Id, Part, Tool, ToolRun, id};
+use domain::{Call, Contract, Digest, Effect, Id, Part, Tool, ToolRun, id};
 use parking_lot::Mutex;
 use policy::{Decision, Pack, Permit, Request};
 use sandbox::{
@@ -359,10 +359,21 @@ pub(crate) fn permit(call: &Call, now: std::time::Duration) -> Permit {
     });
     let contract = Contract::of(Effect::Read);
     let principal = Id::from_name("default", "local");
-    let request = Request { call, agent: "maya", principal, contract: &contract, turn: 1, tool_calls: 0, epoch: 7 };
+    let request = Request {
+        call,
+        agent: "maya",
+        principal,
+        contract: &contract,
+        turn: 1,
+        tool_calls: 0,
+        epoch: 7,
+        approvals: 0,
+        binding: Digest::ZERO,
+        now_ms: 0,
+    };
     match PACK.decide(&request, now) {
         Decision::Allow(_, permit) => permit,
-        Decision::Deny(judgement) => panic!("{judgement:?}"),
+        Decision::Deny(judgement) | Decision::Hold(judgement, _) => panic!("{judgement:?}"),
     }
 }
 
@@ -422,7 +433,14 @@ impl Bench for World {
 
 pub(crate) fn tool(name: &str, effect: Effect, input_schema: &str, run: ToolRun) -> Tool {
     let (name, input_schema) = (name.to_owned(), input_schema.to_owned());
-    Tool { name, description: "A tool.".into(), input_schema, contract: Contract::of(effect), run }
+    Tool {
+        name,
+        description: "A tool.".into(),
+        input_schema,
+        contract: Contract::of(effect),
+        run,
+        caller: Caller::Model,
+    }
 }
 
 /// The one text a call gave.
