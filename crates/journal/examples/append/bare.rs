@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 const QUEUE_ENTRIES_MAX: usize = 4_096;
 const GROUP_ENTRIES_MAX: usize = 256;
 /// Tables whose rows per run must come out as the journal's.
-const TABLES: [&str; 6] = ["records", "contents", "data_keys", "heads", "sessions", "runs"];
+const TABLES: [&str; 6] = ["records", "contents", "data_keys", "heads", "session_index", "run_index"];
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -107,7 +107,7 @@ fn template(connection: &Connection) -> Result<Template, rusqlite::Error> {
     })?;
     let contents = contents.collect::<Result<_, _>>()?;
     let data_key = connection.query_row("SELECT wrapped FROM data_keys", [], |row| row.get(0))?;
-    let principal = connection.query_row("SELECT principal FROM runs", [], |row| row.get(0))?;
+    let principal = connection.query_row("SELECT principal FROM run_index", [], |row| row.get(0))?;
     Ok(Template { records, contents, data_key, principal })
 }
 
@@ -170,7 +170,7 @@ fn append(connection: &Connection, template: &Template, entry: &Entry, commit: u
     let next = first + run::RECORDS[*index];
     if next == template.records.len() {
         let mut update = connection.prepare_cached(
-            "UPDATE runs SET status = 'completed', updated_ms = ?2, finished_ms = ?2, finished_position = ?3, turns = 3,
+            "UPDATE run_index SET status = 'completed', updated_ms = ?2, finished_ms = ?2, finished_position = ?3, turns = 3,
              tool_calls = 2, model_calls = 0, input_tokens = 0, cached_tokens = 0, output_tokens = 0, reasoning_tokens = 0,
              cost_micro_usd = 0, cost_listed = 1, used_sandbox = 0 WHERE tenant = 'default' AND run = ?1",
         )?;
@@ -192,13 +192,13 @@ fn begin(connection: &Connection, template: &Template, entry: &Entry) -> Result<
         .execute(params![session, template.data_key])?;
     connection
         .prepare_cached(
-            "INSERT INTO runs(tenant, run, session, agent, principal, status, created_ms, updated_ms, submitted_position)
+            "INSERT INTO run_index(tenant, run, session, agent, principal, status, created_ms, updated_ms, submitted_position)
              VALUES ('default', ?1, ?2, 'maya', ?3, 'running', ?4, ?4, 0)",
         )?
         .execute(params![run, session, template.principal, at_ms])?;
     connection
         .prepare_cached(
-            "INSERT INTO sessions(tenant, session, created_ms, updated_ms, runs, last_run, agent, principal)
+            "INSERT INTO session_index(tenant, session, created_ms, updated_ms, runs, last_run, agent, principal)
              VALUES ('default', ?1, ?2, ?2, 1, ?3, 'maya', ?4)",
         )?
         .execute(params![session, at_ms, run, template.principal])?;
