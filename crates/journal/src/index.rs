@@ -2,8 +2,8 @@
 //! record, so the tables can be rebuilt from the log.
 
 use domain::content::ContentRef;
-use domain::record::Snapshot;
-use domain::{Cost, Event, Id, RunStatus, Usage, id};
+use domain::record::{ArtifactSaved, Finished, Snapshot};
+use domain::{Cost, Event, Id, RunStatus, Usage, Wait, id};
 use std::sync::Arc;
 
 /// The timer of a run that is parked.
@@ -23,12 +23,27 @@ pub enum Change {
         /// When.
         at_ms: u64,
     },
+    /// A session goes on from another's.
+    Forked {
+        /// The other session's run that stood last.
+        run: Id<id::Run>,
+        /// That one's agent.
+        agent: String,
+        /// Who asked.
+        principal: Id<id::Principal>,
+        /// When.
+        at_ms: u64,
+    },
     /// A run that has not ended stands differently.
     Status {
         /// The run.
         run: Id<id::Run>,
         /// How it stands; [`RunStatus::Queued`] is never stored, see [`RunRow::status`].
         status: RunStatus,
+        /// What it waits for, when it waits.
+        waits_for: Option<Wait>,
+        /// When it goes on by itself, in milliseconds since the Unix epoch.
+        waits_until_ms: Option<u64>,
         /// Since when.
         at_ms: u64,
     },
@@ -59,6 +74,48 @@ pub enum Change {
         /// What for.
         kind: String,
     },
+    /// A call waits for approval, or does until another time than before.
+    Held {
+        /// The call.
+        call: Id<id::Call>,
+        /// Its run.
+        run: Id<id::Run>,
+        /// Until when it can be approved.
+        expires_ms: u64,
+        /// When it was held.
+        at_ms: u64,
+    },
+    /// It waits no more.
+    Unheld {
+        /// The call.
+        call: Id<id::Call>,
+    },
+    /// Others are told of a run from its beginning on.
+    Announced {
+        /// The run.
+        run: Id<id::Run>,
+        /// When.
+        at_ms: u64,
+    },
+    /// Something happened that others are told, when they are told of the run.
+    Told {
+        /// The run.
+        run: Id<id::Run>,
+        /// The record's kind, one of [`TOLD_KINDS`](crate::waiting::TOLD_KINDS).
+        kind: &'static str,
+        /// When.
+        at_ms: u64,
+    },
+}
+
+impl Change {
+    /// The run that it brings, if it brings one.
+    pub(crate) const fn submitted(&self) -> Option<Id<id::Run>> {
+        match self {
+            Self::Submitted { run, .. } => Some(*run),
+            _ => None,
+        }
+    }
 }
 
 /// How a run ended.
@@ -103,13 +160,15 @@ pub struct ArtifactChange {
 
 /// What a record changes in the index.
 pub fn of(at_ms: u64, principal: Id<id::Principal>, event: &Event) -> Vec<Change> {
+    let told = || Change::Told { run: event.run(), kind: event.kind(), at_ms };
     match event {
         Event::Submitted(body) => {
             vec![Change::Submitted { run: body.run, agent: body.agent.clone(), principal, at_ms }]
         }
         Event::Resumed(body) => {
-            let status = Change::Status { run: body.run, status: RunStatus::Running, at_ms };
-            vec![status, Change::NotDue { run: body.run, kind: PARK.to_owned() }]
+            let (status, waits_for, waits_until_ms) = (RunStatus::Running, None, None);
+            let status = Change::Status { run: body.run, status, waits_for, waits_until_ms, at_ms };
+            vec![status, Change::NotDue { run: body.run, kind: PARK.to_owned() }, told()]
         }
         Event::Parked(body) => {
             let (run, kind) = (body.run, PARK.to_owned());
@@ -117,34 +176,32 @@ pub fn of(at_ms: u64, principal: Id<id::Principal>, event: &Event) -> Vec<Change
                 Some(at_ms) => Change::Due { run, kind, at_ms },
                 None => Change::NotDue { run, kind },
             };
-            vec![Change::Status { run, status: body.waits_for.status(), at_ms }, timer]
+            let (status, waits_for, waits_until_ms) = (body.waits_for.status(), Some(body.waits_for), body.until_ms);
+            vec![Change::Status { run, status, waits_for, waits_until_ms, at_ms }, timer, told()]
         }
-        Event::InDoubt(body) => vec![Change::Status { run: body.run, status: RunStatus::NeedsResolution, at_ms }],
+        Event::InDoubt(body) => {
+            let (run, status, waits_for) = (body.run, RunStatus::NeedsResolution, Some(Wait::Resolution));
+            vec![Change::Status { run, status, waits_for, waits_until_ms: None, at_ms }, told()]
+        }
         Event::Finished(body) => {
-            let finish = Finish {
-                run: body.run,
-                status: body.status,
-                at_ms,
-                turns: body.turns,
-                tool_calls: body.tool_calls,
-                usage: body.usage,
-                cost: body.cost,
-                used_sandbox: body.used_sandbox,
-            };
-            let done = Change::Finished(Box::new(finish));
-            vec![done, Change::NotDue { run: body.run, kind: PARK.to_owned() }]
+            let done = Change::Finished(Box::new(finish(body, at_ms)));
+            vec![done, Change::NotDue { run: body.run, kind: PARK.to_owned() }, told()]
         }
-        Event::ArtifactSaved(body) => vec![Change::Artifact(Box::new(ArtifactChange {
-            artifact: body.artifact,
-            run: body.run,
-            name: body.name.clone(),
-            media: body.media.clone(),
-            bytes: body.bytes,
-            object: body.object.clone(),
-            at_ms,
-        }))],
+        Event::ArtifactSaved(body) => vec![Change::Artifact(Box::new(artifact(body, at_ms))), told()],
         Event::Checkpointed(body) => body.snapshot.iter().map(kept).collect(),
-        Event::Forked(body) => body.checkpoint.iter().map(kept).collect(),
+        Event::Forked(body) => {
+            let session = Change::Forked { run: body.run, agent: body.agent.clone(), principal, at_ms };
+            std::iter::once(session).chain(body.checkpoint.iter().map(kept)).collect()
+        }
+        Event::Judged(body) => match &body.obligation {
+            Some(obligation) => {
+                let expires_ms = obligation.expires_ms;
+                vec![Change::Held { call: body.call, run: body.run, expires_ms, at_ms }]
+            }
+            None if body.held => vec![Change::Unheld { call: body.call }],
+            None => Vec::new(),
+        },
+        Event::Returned(body) if body.held => vec![Change::Unheld { call: body.call }],
         Event::Reserved(_)
         | Event::CancelRequested(_)
         | Event::PauseRequested(_)
@@ -161,9 +218,25 @@ pub fn of(at_ms: u64, principal: Id<id::Principal>, event: &Event) -> Vec<Change
         | Event::SandboxOpened(_)
         | Event::SandboxClosed(_)
         | Event::Replied(_)
-        | Event::Judged(_)
         | Event::Began(_)
         | Event::Returned(_) => Vec::new(),
+    }
+}
+
+fn finish(body: &Finished, at_ms: u64) -> Finish {
+    let Finished { run, status, turns, tool_calls, usage, cost, used_sandbox, .. } = *body;
+    Finish { run, status, at_ms, turns, tool_calls, usage, cost, used_sandbox }
+}
+
+fn artifact(body: &ArtifactSaved, at_ms: u64) -> ArtifactChange {
+    ArtifactChange {
+        artifact: body.artifact,
+        run: body.run,
+        name: body.name.clone(),
+        media: body.media.clone(),
+        bytes: body.bytes,
+        object: body.object.clone(),
+        at_ms,
     }
 }
 
@@ -186,6 +259,10 @@ pub struct RunRow {
     pub principal: Id<id::Principal>,
     /// How it stands. [`RunStatus::Queued`] is worked out when the row is read: an earlier run of its session has not ended.
     pub status: RunStatus,
+    /// What it waits for, when it waits.
+    pub waits_for: Option<Wait>,
+    /// When it goes on by itself, in milliseconds since the Unix epoch.
+    pub waits_until_ms: Option<u64>,
     /// When it was asked for.
     pub created_ms: u64,
     /// When this row last changed.

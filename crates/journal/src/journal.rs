@@ -1,6 +1,7 @@
 //! The handle: checks what comes in, puts large contents away first, asks the store, checks what comes out.
 
 mod upkeep;
+mod waiting;
 
 use crate::append::Fence;
 use crate::claims::{Backend, Claim, Lease, Local, Ready, Release, Worker, WorkerSpec};

@@ -21,6 +21,7 @@ pub mod repair;
 mod sqlite;
 mod store;
 pub mod upkeep;
+pub mod waiting;
 
 pub use append::{Append, Appended, Existing, Fence, Idempotency, PreparedDraft, SessionKey, Written};
 pub use backup::restore;
@@ -34,3 +35,4 @@ pub use postgres::{PostgresSettings, Statements};
 pub use query::{Head, Page, RunFilter, StoredRecord, Verified};
 pub use repair::repair;
 pub use upkeep::{Quarantine, Tombstone};
+pub use waiting::{HeldCursor, HeldRow, OutboxRow};

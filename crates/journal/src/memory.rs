@@ -1,6 +1,7 @@
 //! The log in memory: the same rules as on disk, gone with the process. For tests and for trying things out.
 
 mod upkeep;
+mod waiting;
 
 use crate::append::{Fence, Idempotency};
 use crate::claims::Backend;
@@ -13,6 +14,7 @@ use crate::query::{
 };
 use crate::store::Store;
 use crate::upkeep::{Quarantine, Tombstone, TombstoneCursor};
+use crate::waiting::{HeldRow, OutboxRow};
 use crate::{Append, Appended, ArtifactRow, DueRow, Error, Existing, Health, RunRow, SessionKey, SessionRow, link};
 use async_trait::async_trait;
 use domain::{Cost, Digest, Id, Record, RunStatus, Usage, id};
@@ -50,6 +52,9 @@ struct State {
     quarantine: BTreeMap<SessionKey, Quarantine>,
     tombstones: BTreeMap<OfTenant<TombstoneCursor>, Tombstone>,
     garbage: BTreeSet<String>,
+    held: BTreeMap<OfTenant<Id<id::Call>>, HeldRow>,
+    announced: BTreeSet<(SessionKey, Id<id::Run>)>,
+    outbox: BTreeMap<(SessionKey, u64, String), OutboxRow>,
 }
 
 impl Memory {
@@ -121,15 +126,7 @@ impl State {
         let there = self.contents.get(key);
         let mut items = HashSet::new();
         let mut runs = HashSet::new();
-        let submitted = drafts.iter().flat_map(|draft| &draft.changes).filter_map(|change| match change {
-            Change::Submitted { run, .. } => Some(*run),
-            Change::Status { .. }
-            | Change::Finished(_)
-            | Change::Artifact(_)
-            | Change::Checkpoint { .. }
-            | Change::Due { .. }
-            | Change::NotDue { .. } => None,
-        });
+        let submitted = drafts.iter().flat_map(|draft| &draft.changes).filter_map(Change::submitted);
         contents.iter().any(|item| !items.insert(item.id) || there.is_some_and(|there| there.contains_key(&item.id)))
             || submitted.into_iter().any(|run| !runs.insert(run) || self.runs.contains_key(&(key.tenant.clone(), run)))
     }
@@ -138,8 +135,13 @@ impl State {
         let Fence::Input(Some(asked)) = fence else {
             return Ok(None);
         };
+        self.taken(&key.tenant, asked, now_ms)
+    }
+
+    /// What a key was used for.
+    fn taken(&mut self, tenant: &Arc<str>, asked: &Idempotency, now_ms: u64) -> Result<Option<Existing>, Error> {
         self.idempotency.retain(|_, (idempotency, _)| idempotency.expires_at_ms > now_ms);
-        match self.idempotency.get(&(key.tenant.clone(), asked.key)) {
+        match self.idempotency.get(&(tenant.clone(), asked.key)) {
             None => Ok(None),
             Some((there, existing)) if there.body == asked.body => Ok(Some(existing.clone())),
             Some((_, existing)) => Err(Error::IdempotencyConflict { run: existing.run }),
@@ -152,9 +154,12 @@ impl State {
             Change::Submitted { run, agent, principal, at_ms } => {
                 self.submitted(key, position, (*run, agent, *principal, *at_ms));
             }
-            Change::Status { run, status, at_ms } => {
+            Change::Forked { run, agent, principal, at_ms } => {
+                self.session_row(key, (*run, agent, *principal, *at_ms));
+            }
+            Change::Status { run, status, waits_for, waits_until_ms, at_ms } => {
                 if let Some(row) = self.runs.get_mut(&(tenant.clone(), *run)) {
-                    row.status = *status;
+                    (row.status, row.waits_for, row.waits_until_ms) = (*status, *waits_for, *waits_until_ms);
                     row.updated_ms = *at_ms;
                 }
             }
@@ -165,7 +170,9 @@ impl State {
                     (row.status, row.updated_ms, row.finished_ms) = (status, at_ms, Some(at_ms));
                     (row.turns, row.tool_calls, row.usage, row.cost) = (turns, tool_calls, usage, cost);
                     row.used_sandbox = used_sandbox;
+                    (row.waits_for, row.waits_until_ms) = (None, None);
                 }
+                self.close(|row| row.key == *key && row.run == run);
             }
             Change::Artifact(kept) => {
                 let row = ArtifactRow {
@@ -190,6 +197,13 @@ impl State {
             Change::NotDue { run, kind } => {
                 self.due.remove(&(key.clone(), *run, kind.clone()));
             }
+            Change::Held { call, run, expires_ms, at_ms } => self.hold(key, (*call, *run), *at_ms, *expires_ms),
+            Change::Unheld { call } => self.close(|row| row.key.tenant == *tenant && row.call == *call),
+            Change::Announced { run, at_ms } => {
+                self.announced.insert((key.clone(), *run));
+                self.tell(key, position, *run, "submitted", *at_ms);
+            }
+            Change::Told { run, kind, at_ms } => self.tell(key, position, *run, kind, *at_ms),
         }
     }
 
@@ -206,6 +220,8 @@ impl State {
             agent: agent.clone(),
             principal,
             status: RunStatus::Running,
+            waits_for: None,
+            waits_until_ms: None,
             created_ms: at_ms,
             updated_ms: at_ms,
             finished_ms: None,
@@ -218,7 +234,19 @@ impl State {
             used_sandbox: false,
         };
         self.runs.insert((key.tenant.clone(), run), row);
-        let session = self.sessions.entry(key.clone()).or_insert_with(|| SessionRow {
+        let session = self.session_row(key, (run, agent, principal, at_ms));
+        session.updated_ms = at_ms;
+        session.runs += 1;
+        session.last_run = run;
+        session.agent.clone_from(agent);
+    }
+
+    fn session_row(
+        &mut self,
+        key: &SessionKey,
+        (run, agent, principal, at_ms): (Id<id::Run>, &String, Id<id::Principal>, u64),
+    ) -> &mut SessionRow {
+        self.sessions.entry(key.clone()).or_insert_with(|| SessionRow {
             tenant: key.tenant.clone(),
             session: key.session,
             created_ms: at_ms,
@@ -228,11 +256,7 @@ impl State {
             agent: agent.clone(),
             principal,
             next_position: 0,
-        });
-        session.updated_ms = at_ms;
-        session.runs += 1;
-        session.last_run = run;
-        session.agent.clone_from(agent);
+        })
     }
 
     /// The row as it is read: a run behind an earlier one that has not ended is queued.

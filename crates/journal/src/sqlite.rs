@@ -13,6 +13,7 @@ pub(crate) mod schema;
 mod shared;
 mod transaction;
 pub(crate) mod upkeep;
+mod waiting;
 mod writer;
 
 use crate::backup::{self, Manifest};
@@ -48,6 +49,7 @@ pub(crate) struct Sqlite {
     database: Database,
     hands: Hands,
     boot: u64,
+    clock: Clock,
 }
 
 /// Whose hands the writer is in; nobody's any more once it is closed.
@@ -76,7 +78,7 @@ impl Sqlite {
         let quarantined = upkeep::all_quarantined(&connection)?;
         let shared = Arc::new(Shared::new(schema::last_commit(&connection)?, quarantined));
         let (queue, jobs) = mpsc::channel(limits.queue_entries_max.max(1));
-        let world = World { clock, limits, hints, data_keys };
+        let world = World { clock: clock.clone(), limits, hints, data_keys };
         let writer = Writer::new((connection, database.clone()), lock, jobs, shared.clone(), world);
         let hands = match threads {
             Threads::Own => {
@@ -93,6 +95,7 @@ impl Sqlite {
             database,
             hands,
             boot,
+            clock,
         })
     }
 

@@ -5,6 +5,7 @@ use crate::claims::{Backend, Claims};
 use crate::contents::Stored;
 use crate::query::{Head, Page, RunFilter, SessionCursor, StoredRecord, Unfinished, UnfinishedCursor};
 use crate::upkeep::Upkeep;
+use crate::waiting::Waiting;
 use crate::{Append, Appended, ArtifactRow, DueRow, Error, Health, RunRow, SessionKey, SessionRow};
 use async_trait::async_trait;
 use domain::{Id, id};
@@ -14,7 +15,7 @@ use std::sync::Arc;
 
 /// Keeps logs, contents and index. Entries reach it checked and with their objects already durable.
 #[async_trait]
-pub(crate) trait Store: Upkeep + Send + Sync + fmt::Debug {
+pub(crate) trait Store: Upkeep + Waiting + Send + Sync + fmt::Debug {
     /// How often the journal was opened, this time included.
     fn boot(&self) -> u64;
     fn backend(&self) -> Backend;

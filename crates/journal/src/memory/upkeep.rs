@@ -36,6 +36,7 @@ impl super::State {
         self.artifacts.retain(|(tenant, _), row| *tenant != key.tenant || row.session != key.session);
         self.checkpoints.retain(|(of, _), _| of != key);
         self.due.retain(|(of, ..), _| of != key);
+        self.forget(key);
         self.idempotency.retain(|(tenant, _), (_, taken)| *tenant != key.tenant || taken.session != key.session);
         let epoch = head.epoch + 1;
         self.heads.insert(key.clone(), Head { epoch, ..Head::EMPTY });
@@ -102,10 +103,12 @@ impl Upkeep for Memory {
                 let mut runs = state.runs.values().filter(|row| row.tenant == key.tenant && row.session == key.session);
                 runs.all(|row| row.finished_ms.is_some_and(|ended| ended < ended_before_ms))
             };
-            let rows = state.sessions.keys().filter(|key| {
-                after.is_none_or(|after| *key > after) && !state.quarantine.contains_key(key) && over(key)
+            let rows = state.sessions.iter().filter(|(key, row)| {
+                // One that was forked may have had no run.
+                let is_old = row.updated_ms < ended_before_ms;
+                after.is_none_or(|after| *key > after) && !state.quarantine.contains_key(key) && is_old && over(key)
             });
-            query::page(rows.cloned().collect(), rows_max, SessionKey::clone)
+            query::page(rows.map(|(key, _)| key.clone()).collect(), rows_max, SessionKey::clone)
         })
     }
 

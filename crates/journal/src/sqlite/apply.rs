@@ -5,9 +5,9 @@ use crate::append::{Fence, Idempotency};
 use crate::heads::Heads;
 use crate::index::{self, ArtifactChange, Change, Finish};
 use crate::query::StoredRecord;
-use crate::sqlite::read;
+use crate::sqlite::{read, waiting};
 use crate::{Append, Appended, Error, Existing, SealedItem, SessionKey, Written, link};
-use domain::{Cost, Digest, Id, Record, id, record};
+use domain::{Cost, Digest, Id, Record, Wait, id, record};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ pub(crate) fn apply(
         });
     }
     if let Fence::Input(Some(asked)) = fence {
-        match taken(connection, key, asked, now_ms)? {
+        match taken(connection, &key.tenant, asked, now_ms)? {
             None => {}
             Some((body, existing)) if body == asked.body => {
                 return Ok(Outcome::Existing(Appended::Existing(existing)));
@@ -81,7 +81,7 @@ pub(crate) fn stands(connection: &Connection, entry: &Append, now_ms: u64) -> Re
         (Fence::Effect { .. }, Err(refused)) => Ok(repeated(connection, entry, &refused)?.map(Appended::Written)),
         // Its own key names its own run, if it was taken.
         (Fence::Input(Some(asked)), _) => {
-            let taken = taken(connection, &entry.key, asked, now_ms)?;
+            let taken = taken(connection, &entry.key.tenant, asked, now_ms)?;
             let same = taken.filter(|(body, existing)| *body == asked.body && existing.run == asked.run);
             Ok(same.map(|(_, existing)| Appended::Existing(existing)))
         }
@@ -106,16 +106,17 @@ fn repeated(connection: &Connection, entry: &Append, refused: &Error) -> Result<
     Ok(link::repeated(entry, &found))
 }
 
-fn taken(
+/// What a key was used for, with the digest of that request.
+pub(crate) fn taken(
     connection: &Connection,
-    key: &SessionKey,
+    tenant: &str,
     asked: &Idempotency,
     now_ms: u64,
 ) -> Result<Option<(Digest, Existing)>, Error> {
     let mut found = connection.prepare_cached(
         "SELECT body, session, run, position FROM idempotency WHERE tenant = ?1 AND key = ?2 AND expires_ms > ?3",
     )?;
-    let taken = found.query_row(params![&*key.tenant, asked.key.0, now_ms], |row| {
+    let taken = found.query_row(params![tenant, asked.key.0, now_ms], |row| {
         let session = Id::from_bytes(row.get(1)?);
         let run = Id::from_bytes(row.get(2)?);
         Ok((Digest(row.get(0)?), Existing { session, run, position: row.get(3)? }))
@@ -199,12 +200,27 @@ fn apply_change(connection: &Connection, key: &SessionKey, position: u64, change
                 )?
                 .execute(params![tenant, session, at_ms, run, agent, principal])?;
         }
-        Change::Status { run, status, at_ms } => {
+        Change::Forked { run, agent, principal, at_ms } => {
             connection
-                .prepare_cached("UPDATE run_index SET status = ?3, updated_ms = ?4 WHERE tenant = ?1 AND run = ?2")?
-                .execute(params![tenant, run.as_bytes(), status.name(), at_ms])?;
+                .prepare_cached(
+                    "INSERT INTO session_index(tenant, session, created_ms, updated_ms, runs, last_run, agent, principal)
+                     VALUES (?1, ?2, ?3, ?3, 0, ?4, ?5, ?6) ON CONFLICT DO NOTHING",
+                )?
+                .execute(params![tenant, session, at_ms, run.as_bytes(), agent, principal.as_bytes()])?;
         }
-        Change::Finished(finish) => finished(connection, tenant, position, finish)?,
+        Change::Status { run, status, waits_for, waits_until_ms, at_ms } => {
+            let (waits_for, waits_until_ms) = (waits_for.map(Wait::name), waits_until_ms.map(clamp));
+            connection
+                .prepare_cached(
+                    "UPDATE run_index SET status = ?3, updated_ms = ?4, waits_for = ?5, waits_until_ms = ?6
+                     WHERE tenant = ?1 AND run = ?2",
+                )?
+                .execute(params![tenant, run.as_bytes(), status.name(), at_ms, waits_for, waits_until_ms])?;
+        }
+        Change::Finished(finish) => {
+            finished(connection, tenant, position, finish)?;
+            waiting::unhold_all(connection, tenant, finish.run)?;
+        }
         Change::Artifact(kept) => artifact(connection, key, position, kept)?,
         Change::Checkpoint { checkpoint, object } => {
             connection
@@ -214,6 +230,17 @@ fn apply_change(connection: &Connection, key: &SessionKey, position: u64, change
                 )?
                 .execute(params![tenant, session, position, checkpoint.as_bytes(), object])?;
         }
+        Change::Due { .. } | Change::NotDue { .. } => timer(connection, key, change)?,
+        Change::Held { .. } | Change::Unheld { .. } | Change::Announced { .. } | Change::Told { .. } => {
+            waiting::apply(connection, key, position, change)?;
+        }
+    }
+    Ok(())
+}
+
+fn timer(connection: &Connection, key: &SessionKey, change: &Change) -> Result<(), Error> {
+    let (tenant, session) = (&*key.tenant, key.session.as_bytes());
+    match change {
         Change::Due { run, kind, at_ms } => {
             let at_ms = i64::try_from(*at_ms).unwrap_or(i64::MAX);
             connection
@@ -228,6 +255,7 @@ fn apply_change(connection: &Connection, key: &SessionKey, position: u64, change
                 .prepare_cached("DELETE FROM due WHERE tenant = ?1 AND session = ?2 AND run = ?3 AND kind = ?4")?
                 .execute(params![tenant, session, run.as_bytes(), kind])?;
         }
+        _ => {}
     }
     Ok(())
 }
@@ -239,7 +267,8 @@ fn finished(connection: &Connection, tenant: &str, position: u64, finish: &Finis
         .prepare_cached(
             "UPDATE run_index SET status = ?3, updated_ms = ?4, finished_ms = ?4, finished_position = ?5, turns = ?6,
              tool_calls = ?7, model_calls = ?8, input_tokens = ?9, cached_tokens = ?10, output_tokens = ?11,
-             reasoning_tokens = ?12, cost_micro_usd = ?13, cost_listed = ?14, used_sandbox = ?15
+             reasoning_tokens = ?12, cost_micro_usd = ?13, cost_listed = ?14, used_sandbox = ?15,
+             waits_for = NULL, waits_until_ms = NULL
              WHERE tenant = ?1 AND run = ?2",
         )?
         .execute(params![
@@ -284,7 +313,7 @@ fn clamp(number: u64) -> i64 {
 pub(crate) fn rebuild_index(connection: &Connection, wanted: impl Fn(&SessionKey, u64) -> bool) -> Result<u64, Error> {
     connection.execute_batch(
         "DELETE FROM session_index; DELETE FROM run_index; DELETE FROM artifact_index;
-         DELETE FROM checkpoint_index; DELETE FROM due",
+         DELETE FROM checkpoint_index; DELETE FROM due; DELETE FROM held_index",
     )?;
     let mut records = connection.prepare("SELECT tenant, session, position, bytes FROM records ORDER BY rowid")?;
     let mut rows = records.query([])?;
@@ -299,6 +328,10 @@ pub(crate) fn rebuild_index(connection: &Connection, wanted: impl Fn(&SessionKey
         let Record { head, event } =
             record::decode(bytes).map_err(|error| Error::Record { position, error: Arc::new(error) })?;
         for change in index::of(head.at_ms, head.principal, &event) {
+            // What was told is not told again.
+            if matches!(change, Change::Announced { .. } | Change::Told { .. }) {
+                continue;
+            }
             apply_change(connection, &key, position, &change)?;
         }
         read += 1;

@@ -5,7 +5,7 @@ use crate::query::{
     self, Head, PAGE_BYTES_MAX, Page, RunFilter, SessionCursor, StoredRecord, Unfinished, UnfinishedCursor,
 };
 use crate::{ArtifactRow, DueRow, Error, RunRow, SessionKey, SessionRow};
-use domain::{Cost, Digest, Id, RunStatus, Usage, id};
+use domain::{Cost, Digest, Id, RunStatus, Usage, Wait, id};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::sync::Arc;
@@ -71,7 +71,7 @@ pub(crate) fn data_key(connection: &Connection, key: &SessionKey) -> Result<Opti
 /// The columns of [`run_row`]; `queued` is worked out: an earlier run of the session has not ended.
 const RUN: &str = "SELECT run, session, agent, principal, status, created_ms, updated_ms, finished_ms,
     submitted_position, finished_position, turns, tool_calls, model_calls, input_tokens, cached_tokens,
-    output_tokens, reasoning_tokens, cost_micro_usd, cost_listed, used_sandbox,
+    output_tokens, reasoning_tokens, cost_micro_usd, cost_listed, used_sandbox, waits_for, waits_until_ms,
     finished_ms IS NULL AND EXISTS(
         SELECT 1 FROM run_index AS earlier WHERE earlier.tenant = r.tenant AND earlier.session = r.session
         AND earlier.submitted_position < r.submitted_position AND earlier.finished_ms IS NULL)
@@ -86,7 +86,9 @@ fn run_row(tenant: &Arc<str>, row: &Row<'_>) -> rusqlite::Result<RunRow> {
         session: id(row, 1)?,
         agent: row.get(2)?,
         principal: id(row, 3)?,
-        status: if row.get(20)? { RunStatus::Queued } else { run_status(status)? },
+        status: if row.get(22)? { RunStatus::Queued } else { run_status(status)? },
+        waits_for: row.get_ref(20)?.as_str_or_null()?.map(wait).transpose()?,
+        waits_until_ms: row.get(21)?,
         created_ms: row.get(5)?,
         updated_ms: row.get(6)?,
         finished_ms: row.get(7)?,
@@ -104,6 +106,10 @@ fn run_row(tenant: &Arc<str>, row: &Row<'_>) -> rusqlite::Result<RunRow> {
         cost: if row.get(18)? { Cost::Priced { micro_usd } } else { Cost::Unlisted { micro_usd } },
         used_sandbox: row.get(19)?,
     })
+}
+
+fn wait(name: &str) -> rusqlite::Result<Wait> {
+    serde_json::from_value(name.into()).map_err(|_| unknown(20, "wait"))
 }
 
 fn run_status(name: &str) -> rusqlite::Result<RunStatus> {

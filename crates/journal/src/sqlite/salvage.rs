@@ -33,7 +33,7 @@ pub(crate) enum Order {
 }
 
 /// Everything that is not made anew from the records.
-pub(crate) const TABLES: [Table; 8] = [
+pub(crate) const TABLES: [Table; 10] = [
     Table { name: "records", columns: "tenant, session, position, hash, bytes, commit_id", order: Order::Rowid },
     Table { name: "contents", columns: "tenant, session, id, form, item_key, body", order: Order::Rowid },
     Table { name: "heads", columns: "tenant, session, position, hash, epoch", order: Order::Key("tenant, session") },
@@ -54,6 +54,12 @@ pub(crate) const TABLES: [Table; 8] = [
         order: Order::Key("tenant, session"),
     },
     Table { name: "garbage", columns: "object", order: Order::Key("object") },
+    Table { name: "announced", columns: "tenant, session, run", order: Order::Key("tenant, session, run") },
+    Table {
+        name: "outbox",
+        columns: "tenant, session, position, target, run, kind, at_ms, state, next_ms, version",
+        order: Order::Key("tenant, session, position, target"),
+    },
 ];
 
 /// Copies a table. What a newer schema added may be missing.

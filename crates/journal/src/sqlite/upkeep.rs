@@ -124,6 +124,9 @@ fn purge(
         "artifact_index",
         "checkpoint_index",
         "due",
+        "held_index",
+        "announced",
+        "outbox",
         "quarantine",
     ] {
         let sql = format!("DELETE FROM {table} WHERE tenant = ?1 AND session = ?2");
@@ -222,6 +225,7 @@ fn expired(
              NOT EXISTS(SELECT 1 FROM run_index AS r WHERE r.tenant = s.tenant AND r.session = s.session
                  AND (r.finished_ms IS NULL OR r.finished_ms >= ?1))
              AND NOT EXISTS(SELECT 1 FROM quarantine AS q WHERE q.tenant = s.tenant AND q.session = s.session)
+             AND s.updated_ms < ?1
          FROM session_index AS s WHERE (tenant, session) > (?2, ?3) ORDER BY tenant, session LIMIT ?4",
     )?;
     let (tenant, session) = bound(after);

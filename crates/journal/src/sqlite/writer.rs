@@ -11,6 +11,7 @@ use crate::sqlite::shared::Shared;
 use crate::sqlite::transaction::Failed;
 use crate::sqlite::upkeep;
 use crate::upkeep::{Quarantine, Tombstone};
+use crate::waiting::OutboxRow;
 use crate::{Error, Limits, SessionKey};
 use domain::{Id, id};
 use rusqlite::{Connection, params};
@@ -56,6 +57,11 @@ pub(crate) enum Job {
     },
     Release {
         key: SessionKey,
+        reply: oneshot::Sender<Result<bool, Error>>,
+    },
+    OutboxPut {
+        read: Box<OutboxRow>,
+        rows: Vec<OutboxRow>,
         reply: oneshot::Sender<Result<bool, Error>>,
     },
     /// Look whether it can write again.
@@ -173,6 +179,7 @@ impl Writer {
             Job::Swept { objects, reply } => drop(reply.send(self.swept(&objects))),
             Job::Quarantine { quarantine, reply } => drop(reply.send(self.quarantine(&quarantine))),
             Job::Release { key, reply } => drop(reply.send(self.release(&key))),
+            Job::OutboxPut { read, rows, reply } => drop(reply.send(self.outbox_put(&read, &rows))),
             Job::Probe => self.probe(),
             // Nothing new is taken; what was taken is still written.
             Job::Close => self.jobs.close(),
