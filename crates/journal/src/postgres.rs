@@ -14,6 +14,7 @@ mod settings;
 mod statement;
 mod upkeep;
 mod url;
+mod waiting;
 mod wake;
 
 pub use settings::{PostgresSettings, Statements};

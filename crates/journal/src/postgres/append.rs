@@ -292,11 +292,16 @@ impl Appender {
     }
 
     async fn existing(&self, entry: &Append) -> Result<Option<Existing>, Error> {
-        let Fence::Input(Some(asked)) = &entry.fence else {
-            return Ok(None);
-        };
+        match &entry.fence {
+            Fence::Input(Some(asked)) => self.taken(&entry.key.tenant, asked).await,
+            Fence::Input(None) | Fence::Effect { .. } => Ok(None),
+        }
+    }
+
+    /// What an idempotency key was used for.
+    pub(crate) async fn taken(&self, tenant: &str, asked: &Idempotency) -> Result<Option<Existing>, Error> {
         let now = whole(self.clock.wall_ms());
-        let rows = self.pool.ask(TAKEN, &[&&*entry.key.tenant, &&asked.key.0[..], &now]).await?;
+        let rows = self.pool.ask(TAKEN, &[&tenant, &&asked.key.0[..], &now]).await?;
         let Some(row) = rows.first() else {
             return Ok(None);
         };

@@ -105,16 +105,16 @@ const CLAIMABLE: Sql = Sql {
          now AS MATERIALIZED (SELECT ",
         now_ms!(),
         " AS ms)
-         SELECT some.tenant, some.session, some.at_ms
+         SELECT page.tenant, page.session, page.at_ms
          FROM now, tenants AS t CROSS JOIN LATERAL (
              SELECT r.tenant, r.session, r.at_ms, row_number() OVER (ORDER BY r.at_ms, r.session) AS turn
              FROM public.ready AS r
              JOIN public.heads AS h ON h.tenant = r.tenant AND h.session = r.session
              WHERE r.tenant = t.tenant AND r.at_ms <= now.ms AND NOT h.quarantined
                  AND NOT EXISTS (SELECT 1 FROM public.workers AS w WHERE w.id = h.holder)
-             ORDER BY r.at_ms, r.session LIMIT $1) AS some
+             ORDER BY r.at_ms, r.session LIMIT $1) AS page
          WHERE t.tenant IS NOT NULL AND t.tenant <> ALL ($2)
-         ORDER BY some.turn, some.at_ms, some.tenant LIMIT $1"
+         ORDER BY page.turn, page.at_ms, page.tenant LIMIT $1"
     ),
     types: &[Type::INT8, Type::TEXT_ARRAY],
 };

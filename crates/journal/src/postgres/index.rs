@@ -6,7 +6,7 @@ use crate::error::ID_TAKEN;
 use crate::index::{ArtifactChange, Change, Finish};
 use crate::postgres::read::milliseconds;
 use crate::postgres::statement::Parts;
-use domain::{Cost, Id, id};
+use domain::{Cost, Id, Wait, id};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -19,6 +19,7 @@ pub(crate) struct Folded {
     artifacts: Vec<Value>,
     checkpoints: Vec<Value>,
     timers: BTreeMap<(Id<id::Run>, String), Option<u64>>,
+    waiting: Waiting,
 }
 
 #[derive(Debug)]
@@ -38,12 +39,20 @@ impl Folded {
             Change::Submitted { run, agent, principal, at_ms } => {
                 self.submit(position, *run, agent, *principal, *at_ms)?;
             }
-            Change::Status { run, status, at_ms } => {
+            Change::Forked { run, agent, principal, at_ms } => {
+                self.session.get_or_insert_with(|| Session::new(*run, agent, *principal, *at_ms));
+            }
+            Change::Status { run, status, waits_for, waits_until_ms, at_ms } => {
                 let row = self.row(*run);
                 row.insert("status".to_owned(), status.name().into());
+                row.insert("waits_for".to_owned(), waits_for.map(Wait::name).into());
+                row.insert("waits_until_ms".to_owned(), waits_until_ms.map(milliseconds).into());
                 row.insert("updated_ms".to_owned(), milliseconds(*at_ms).into());
             }
-            Change::Finished(finish) => self.finish(position, finish),
+            Change::Finished(finish) => {
+                self.finish(position, finish);
+                self.waiting.end(finish.run);
+            }
             Change::Artifact(kept) => self.artifacts.push(artifact(position, kept)?),
             Change::Checkpoint { checkpoint, object } => {
                 self.checkpoints.push(json!({"position": position, "checkpoint": checkpoint, "object": object}));
@@ -54,6 +63,10 @@ impl Folded {
             Change::NotDue { run, kind } => {
                 self.timers.insert((*run, kind.clone()), None);
             }
+            Change::Held { call, run, expires_ms, at_ms } => self.waiting.hold(*call, *run, *at_ms, *expires_ms),
+            Change::Unheld { call } => self.waiting.unhold(*call),
+            Change::Announced { run, at_ms } => self.waiting.announce(position, *run, *at_ms),
+            Change::Told { run, kind, at_ms } => self.waiting.tell(position, *run, kind, *at_ms),
         }
         Ok(())
     }
@@ -77,14 +90,7 @@ impl Folded {
         if self.submitted.insert(run, row).is_some() {
             return Err(ID_TAKEN);
         }
-        let session = self.session.get_or_insert_with(|| Session {
-            created_ms: at_ms,
-            updated_ms: at_ms,
-            runs: 0,
-            last_run: run,
-            agent: agent.to_owned(),
-            principal,
-        });
+        let session = self.session.get_or_insert_with(|| Session::new(run, agent, principal, at_ms));
         session.updated_ms = at_ms;
         session.runs += 1;
         session.last_run = run;
@@ -122,6 +128,8 @@ impl Folded {
             ("cost_micro_usd", milliseconds(micro_usd).into()),
             ("cost_listed", listed.into()),
             ("used_sandbox", used_sandbox.into()),
+            ("waits_for", Value::Null),
+            ("waits_until_ms", Value::Null),
         ] {
             row.insert(name.to_owned(), value);
         }
@@ -131,10 +139,12 @@ impl Folded {
     pub(crate) fn parts(&self) -> Parts {
         let mut parts = Parts::default();
         for (wanted, part) in [
-            (!self.submitted.is_empty(), Parts::SUBMITTED),
+            (!self.submitted.is_empty() || self.session.is_some(), Parts::SUBMITTED),
             (!self.runs.is_empty(), Parts::RUNS),
             (!self.artifacts.is_empty() || !self.checkpoints.is_empty(), Parts::KEPT),
             (!self.timers.is_empty(), Parts::TIMERS),
+            (self.waiting.holds(), Parts::HELD),
+            (self.waiting.tells(), Parts::TOLD),
         ] {
             if wanted {
                 parts = parts.with(part);
@@ -160,7 +170,7 @@ impl Folded {
             None => json!({"run": run, "kind": kind}),
         };
         let (due, over): (Vec<_>, Vec<_>) = self.timers.iter().partition(|(_, at_ms)| at_ms.is_some());
-        let rows = json!({
+        let mut rows = json!({
             "session": session,
             "submitted": self.submitted.values().collect::<Vec<_>>(),
             "runs": self.runs.values().collect::<Vec<_>>(),
@@ -169,7 +179,86 @@ impl Folded {
             "due": due.into_iter().map(timer).collect::<Vec<_>>(),
             "over": over.into_iter().map(timer).collect::<Vec<_>>(),
         });
+        self.waiting.add_to(&mut rows);
         Some(rows.to_string())
+    }
+}
+
+impl Session {
+    /// One that has had no run yet.
+    fn new(last_run: Id<id::Run>, agent: &str, principal: Id<id::Principal>, at_ms: u64) -> Self {
+        Self { created_ms: at_ms, updated_ms: at_ms, runs: 0, last_run, agent: agent.to_owned(), principal }
+    }
+}
+
+/// What waits for somebody outside.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// Calls that are held, and whether they still are at the entry's end.
+    held: BTreeMap<Id<id::Call>, (Id<id::Run>, Value, bool)>,
+    unheld: Vec<Id<id::Call>>,
+    /// Runs that ended.
+    ended: Vec<Id<id::Run>>,
+    announced: Vec<Id<id::Run>>,
+    told: Vec<Value>,
+}
+
+impl Waiting {
+    fn hold(&mut self, call: Id<id::Call>, run: Id<id::Run>, since_ms: u64, expires_ms: u64) {
+        self.unheld.retain(|there| *there != call);
+        let since = self.held.get(&call).map_or(milliseconds(since_ms).into(), |(_, row, _)| row["since_ms"].clone());
+        let row = json!({"call": call, "run": run, "since_ms": since, "expires_ms": milliseconds(expires_ms)});
+        self.held.insert(call, (run, row, true));
+    }
+
+    fn unhold(&mut self, call: Id<id::Call>) {
+        match self.held.get_mut(&call) {
+            Some((_, _, is_open)) => *is_open = false,
+            None => self.unheld.push(call),
+        }
+    }
+
+    fn end(&mut self, run: Id<id::Run>) {
+        self.held.values_mut().filter(|(of, ..)| *of == run).for_each(|(_, _, is_open)| *is_open = false);
+        self.ended.push(run);
+    }
+
+    fn announce(&mut self, position: u64, run: Id<id::Run>, at_ms: u64) {
+        self.announced.push(run);
+        self.tell(position, run, "submitted", at_ms);
+    }
+
+    fn tell(&mut self, position: u64, run: Id<id::Run>, kind: &str, at_ms: u64) {
+        // A statement does not see the rows that it adds itself.
+        let is_announced = self.announced.contains(&run);
+        let at = milliseconds(at_ms);
+        let row = json!({"position": position, "run": run, "kind": kind, "at_ms": at, "announced": is_announced});
+        self.told.push(row);
+    }
+
+    fn holds(&self) -> bool {
+        !(self.held.is_empty() && self.unheld.is_empty() && self.ended.is_empty())
+    }
+
+    const fn tells(&self) -> bool {
+        !self.told.is_empty()
+    }
+
+    fn add_to(&self, rows: &mut Value) {
+        if self.holds() {
+            let held = self.held.values().map(|(_, row, is_open)| {
+                let mut row = row.clone();
+                row["is_open"] = (*is_open).into();
+                row
+            });
+            rows["held"] = held.collect();
+            rows["unheld"] = json!(self.unheld);
+            rows["ended"] = json!(self.ended);
+        }
+        if self.tells() {
+            rows["announced"] = json!(self.announced);
+            rows["told"] = self.told.as_slice().into();
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use crate::query::{
     self, Head, PAGE_BYTES_MAX, Page, RunFilter, SessionCursor, StoredRecord, Unfinished, UnfinishedCursor,
 };
 use crate::{ArtifactRow, DueRow, Error, RunRow, SessionKey, SessionRow};
-use domain::{Cost, Digest, Id, RunStatus, Usage, id};
+use domain::{Cost, Digest, Id, RunStatus, Usage, Wait, id};
 use std::sync::Arc;
 use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, Type};
@@ -93,7 +93,7 @@ macro_rules! runs {
         concat!(
             "SELECT tenant, run, session, agent, principal, created_ms, updated_ms, finished_ms, submitted_position,
                 finished_position, turns, tool_calls, model_calls, input_tokens, cached_tokens, output_tokens,
-                reasoning_tokens, cost_micro_usd, cost_listed, used_sandbox, status
+                reasoning_tokens, cost_micro_usd, cost_listed, used_sandbox, status, waits_for, waits_until_ms
              FROM public.runs WHERE tenant = $1 AND ",
             $rest
         )
@@ -114,6 +114,7 @@ fn run_row(row: &Row) -> Result<RunRow, Error> {
     let micro_usd = number(row, 17)?;
     let finished: Option<i64> = get(row, 7)?;
     let finished_position: Option<i64> = get(row, 9)?;
+    let (waits_for, waits_until): (Option<&str>, Option<i64>) = (get(row, 21)?, get(row, 22)?);
     Ok(RunRow {
         tenant: tenant(row, 0)?,
         run: id(row, 1)?,
@@ -121,6 +122,8 @@ fn run_row(row: &Row) -> Result<RunRow, Error> {
         agent: get(row, 3)?,
         principal: id(row, 4)?,
         status: run_status(get(row, 20)?)?,
+        waits_for: waits_for.map(wait).transpose()?,
+        waits_until_ms: waits_until.map(i64::unsigned_abs),
         created_ms: number(row, 5)?,
         updated_ms: number(row, 6)?,
         finished_ms: finished.map(i64::unsigned_abs),
@@ -142,6 +145,10 @@ fn run_row(row: &Row) -> Result<RunRow, Error> {
 
 fn run_status(name: &str) -> Result<RunStatus, Error> {
     serde_json::from_value(name.into()).map_err(|_| Error::corrupt(format_args!("unknown run status `{name}`")))
+}
+
+fn wait(name: &str) -> Result<Wait, Error> {
+    serde_json::from_value(name.into()).map_err(|_| Error::corrupt(format_args!("unknown wait `{name}`")))
 }
 
 pub(crate) async fn run(pool: &Pool, tenant: &Arc<str>, run: Id<id::Run>) -> Result<Option<RunRow>, Error> {

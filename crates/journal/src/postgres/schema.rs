@@ -19,8 +19,11 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: &[Migration] =
-    &[Migration { version: 1, min_reader: 1, name: "journal", sql: include_str!("migrations/0001_journal.sql") }];
+const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, min_reader: 1, name: "journal", sql: include_str!("migrations/0001_journal.sql") },
+    // A program that knows only the first writes no rows of what waits; the lists lack those until the index is made anew.
+    Migration { version: 2, min_reader: 1, name: "waiting", sql: include_str!("migrations/0002_waiting.sql") },
+];
 
 /// The schema that this program writes.
 const KNOWN: u32 = MIGRATIONS[MIGRATIONS.len() - 1].version;

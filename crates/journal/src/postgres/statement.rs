@@ -41,7 +41,12 @@ impl Parts {
     /// Sets or ends timers.
     pub(crate) const TIMERS: Self = Self(1 << 8);
 
-    const COUNT: usize = 1 << 9;
+    /// Holds calls, or ends their being held.
+    pub(crate) const HELD: Self = Self(1 << 9);
+    /// Tells others of runs.
+    pub(crate) const TOLD: Self = Self(1 << 10);
+
+    const COUNT: usize = 1 << 11;
 
     pub(crate) const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
@@ -100,8 +105,14 @@ pub(crate) fn index(parts: Parts) -> Sql {
     Sql { text, types: &[Type::TEXT, Type::TEXT, Type::TEXT] }
 }
 
-const INDEX: [(Parts, &str); 4] =
-    [(Parts::SUBMITTED, SUBMITTED), (Parts::RUNS, RUNS), (Parts::KEPT, KEPT), (Parts::TIMERS, TIMERS)];
+const INDEX: [(Parts, &str); 6] = [
+    (Parts::SUBMITTED, SUBMITTED),
+    (Parts::RUNS, RUNS),
+    (Parts::KEPT, KEPT),
+    (Parts::TIMERS, TIMERS),
+    (Parts::HELD, HELD),
+    (Parts::TOLD, TOLD),
+];
 
 fn text(parts: Parts) -> String {
     let mut text = format!("WITH head AS ({})", head(parts));
@@ -177,17 +188,17 @@ const DATA_KEY: &str = "data_key AS (
 const SUBMITTED: &str = "submitted AS (
     INSERT INTO public.run_index (tenant, run, session, agent, principal, status, created_ms, updated_ms, finished_ms,
         submitted_position, finished_position, turns, tool_calls, model_calls, input_tokens, cached_tokens,
-        output_tokens, reasoning_tokens, cost_micro_usd, cost_listed, used_sandbox)
+        output_tokens, reasoning_tokens, cost_micro_usd, cost_listed, used_sandbox, waits_for, waits_until_ms)
     SELECT $1, x.run, $2, x.agent, x.principal, x.status, x.created_ms, x.updated_ms, x.finished_ms,
         x.submitted_position, x.finished_position, coalesce(x.turns, 0), coalesce(x.tool_calls, 0),
         coalesce(x.model_calls, 0), coalesce(x.input_tokens, 0), coalesce(x.cached_tokens, 0),
         coalesce(x.output_tokens, 0), coalesce(x.reasoning_tokens, 0), coalesce(x.cost_micro_usd, 0),
-        coalesce(x.cost_listed, true), coalesce(x.used_sandbox, false)
+        coalesce(x.cost_listed, true), coalesce(x.used_sandbox, false), x.waits_for, x.waits_until_ms
     FROM head, jsonb_to_recordset($21::jsonb -> 'submitted') AS x(run text, agent text, principal text, status text,
         created_ms bigint, updated_ms bigint, finished_ms bigint, submitted_position bigint, finished_position bigint,
         turns bigint, tool_calls bigint, model_calls bigint, input_tokens bigint, cached_tokens bigint,
         output_tokens bigint, reasoning_tokens bigint, cost_micro_usd bigint, cost_listed boolean,
-        used_sandbox boolean)),
+        used_sandbox boolean, waits_for text, waits_until_ms bigint)),
 session AS (
     INSERT INTO public.session_index AS s
         (tenant, session, created_ms, updated_ms, runs, last_run, agent, principal)
@@ -209,11 +220,12 @@ const RUNS: &str = "runs AS (
         reasoning_tokens = coalesce(x.reasoning_tokens, r.reasoning_tokens),
         cost_micro_usd = coalesce(x.cost_micro_usd, r.cost_micro_usd),
         cost_listed = coalesce(x.cost_listed, r.cost_listed),
-        used_sandbox = coalesce(x.used_sandbox, r.used_sandbox)
+        used_sandbox = coalesce(x.used_sandbox, r.used_sandbox), waits_for = x.waits_for,
+        waits_until_ms = x.waits_until_ms
     FROM head, jsonb_to_recordset($21::jsonb -> 'runs') AS x(run text, status text, updated_ms bigint,
         finished_ms bigint, finished_position bigint, turns bigint, tool_calls bigint, model_calls bigint,
         input_tokens bigint, cached_tokens bigint, output_tokens bigint, reasoning_tokens bigint,
-        cost_micro_usd bigint, cost_listed boolean, used_sandbox boolean)
+        cost_micro_usd bigint, cost_listed boolean, used_sandbox boolean, waits_for text, waits_until_ms bigint)
     WHERE r.tenant = $1 AND r.run = x.run)";
 
 const KEPT: &str = "artifacts AS (
@@ -234,13 +246,38 @@ over AS (
     DELETE FROM public.due AS d USING head, jsonb_to_recordset($21::jsonb -> 'over') AS x(run text, kind text)
     WHERE d.tenant = $1 AND d.session = $2 AND d.run = x.run AND d.kind = x.kind)";
 
+/// A row that is added or changed here is left alone by what ends the others.
+const HELD: &str = "held AS (
+    INSERT INTO public.held_index (tenant, call, run, session, since_ms, expires_ms, is_open)
+    SELECT $1, x.call, x.run, $2, x.since_ms, x.expires_ms, x.is_open
+    FROM head, jsonb_to_recordset($21::jsonb -> 'held') AS x(call text, run text, since_ms bigint, expires_ms bigint,
+        is_open boolean)
+    ON CONFLICT (tenant, call) DO UPDATE SET expires_ms = excluded.expires_ms, is_open = excluded.is_open),
+unheld AS (
+    UPDATE public.held_index AS h SET is_open = false FROM head
+    WHERE h.tenant = $1 AND h.is_open
+        AND (h.call IN (SELECT jsonb_array_elements_text($21::jsonb -> 'unheld'))
+            OR h.run IN (SELECT jsonb_array_elements_text($21::jsonb -> 'ended')))
+        AND h.call NOT IN (SELECT x.call FROM jsonb_to_recordset($21::jsonb -> 'held') AS x(call text)))";
+
+const TOLD: &str = "announced AS (
+    INSERT INTO public.announced (tenant, session, run) SELECT $1, $2, x.run
+    FROM head, jsonb_array_elements_text($21::jsonb -> 'announced') AS x(run) ON CONFLICT DO NOTHING),
+told AS (
+    INSERT INTO public.outbox (tenant, session, position, target, run, kind, at_ms, state, next_ms, version)
+    SELECT $1, $2, x.position, '', x.run, x.kind, x.at_ms, '', x.at_ms, 0
+    FROM head, jsonb_to_recordset($21::jsonb -> 'told') AS x(position bigint, run text, kind text, at_ms bigint,
+        announced boolean)
+    WHERE x.announced OR EXISTS (
+        SELECT 1 FROM public.announced AS a WHERE a.tenant = $1 AND a.session = $2 AND a.run = x.run))";
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn every_shape_is_made_once_and_qualified() {
-        for bits in 0..Parts::COUNT as u16 {
+        for bits in (0..Parts::COUNT).filter_map(|bits| u16::try_from(bits).ok()) {
             let sql = append(Parts(bits));
             assert_eq!(sql.text.as_ptr(), append(Parts(bits)).text.as_ptr());
             for word in ["INTO ", "UPDATE ", "DELETE FROM "] {

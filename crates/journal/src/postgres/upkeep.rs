@@ -2,7 +2,7 @@
 //! statements is one transaction that begins by locking the session's head, so that no append comes in between.
 
 use crate::contents::{Stored, object_key};
-use crate::index;
+use crate::index::{self, Change};
 use crate::postgres::Postgres;
 use crate::postgres::fault::Fault;
 use crate::postgres::index::Folded;
@@ -81,7 +81,7 @@ impl Postgres {
         lent.batch("LOCK TABLE public.heads IN SHARE MODE").await?;
         lent.batch(
             "DELETE FROM public.session_index; DELETE FROM public.run_index; DELETE FROM public.artifact_index;
-             DELETE FROM public.checkpoint_index; DELETE FROM public.due",
+             DELETE FROM public.checkpoint_index; DELETE FROM public.due; DELETE FROM public.held_index",
         )
         .await?;
         let mut read = 0;
@@ -130,6 +130,10 @@ async fn rebuild_session(lent: &mut Lent<'_>, tenant: &str, session: &str) -> Re
             let stored = read::stored_record(row, 0)?;
             let record = stored.decode()?;
             for change in index::of(record.head.at_ms, record.head.principal, &record.event) {
+                // What was told is not told again.
+                if matches!(change, Change::Announced { .. } | Change::Told { .. }) {
+                    continue;
+                }
                 folded.take(stored.position, &change)?;
             }
             from = milliseconds(stored.position + 1);
@@ -164,7 +168,7 @@ const DISCARD_KEPT: Sql = Sql {
     types: OF_SESSION,
 };
 
-const DELETE: [Sql; 10] = [
+const DELETE: [Sql; 12] = [
     Sql {
         // The key that a run was asked for with is in its record, and no index leads to its row otherwise.
         text: "DELETE FROM public.idempotency WHERE tenant = $1 AND key IN (
@@ -179,6 +183,12 @@ const DELETE: [Sql; 10] = [
     Sql { text: "DELETE FROM public.run_index WHERE tenant = $1 AND session = $2", types: OF_SESSION },
     Sql { text: "DELETE FROM public.artifact_index WHERE tenant = $1 AND session = $2", types: OF_SESSION },
     Sql { text: "DELETE FROM public.checkpoint_index WHERE tenant = $1 AND session = $2", types: OF_SESSION },
+    Sql { text: "DELETE FROM public.held_index WHERE tenant = $1 AND session = $2", types: OF_SESSION },
+    Sql {
+        text: "WITH announced AS (DELETE FROM public.announced WHERE tenant = $1 AND session = $2)
+               DELETE FROM public.outbox WHERE tenant = $1 AND session = $2",
+        types: OF_SESSION,
+    },
     Sql {
         text: "WITH timers AS (DELETE FROM public.due WHERE tenant = $1 AND session = $2)
                DELETE FROM public.ready WHERE tenant = $1 AND session = $2",
@@ -209,7 +219,9 @@ const EXPIRED: Sql = Sql {
     text: "SELECT tenant, session,
                NOT EXISTS (SELECT 1 FROM public.run_index AS r WHERE r.tenant = s.tenant AND r.session = s.session
                    AND (r.finished_ms IS NULL OR r.finished_ms >= $1))
+               AND s.updated_ms < $1
                AND NOT EXISTS (SELECT 1 FROM public.quarantine AS q WHERE q.tenant = s.tenant AND q.session = s.session)
+               AND s.updated_ms < $1
            FROM public.session_index AS s WHERE (tenant, session) > ($2, $3) ORDER BY tenant, session LIMIT $4",
     types: &[Type::INT8, Type::TEXT, Type::TEXT, Type::INT8],
 };
