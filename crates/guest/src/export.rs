@@ -2,6 +2,7 @@
 //! content gives the same bytes: order, owner, headers and holes follow from the content alone.
 
 use crate::files::{Failure, Name, names};
+use crate::readable::Readable;
 use crate::tar::{BLOCK_BYTES, DEPTH_MAX, END_BLOCKS, Entry, Kind, Modified, PATH_BYTES_MAX, padding};
 use crate::{halt, holes};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
@@ -10,7 +11,7 @@ use sandbox::{ArchiveLimits, Rule, Totals};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufWriter, StdoutLock, Write};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::FileExt as _;
 
 /// What is written at once.
@@ -112,7 +113,7 @@ impl Run {
             return Err(failed(&at[..at.len().min(200)], None, &detail));
         }
         self.begin(&at, Kind::Directory, stat)?;
-        let opened = Opened::new(parent, name, stat, OFlags::DIRECTORY, 0o700).map_err(told(&at))?;
+        let opened = Readable::open(parent, name, stat).map_err(told(&at))?;
         let done = self.entries(opened.fd.as_fd(), path);
         opened.put_back();
         done
@@ -156,7 +157,7 @@ impl Run {
             }
             self.linked.insert((stat.st_dev, stat.st_ino), at.to_vec());
         }
-        let opened = Opened::new(parent, name, stat, OFlags::NONBLOCK, 0o400).map_err(told(at))?;
+        let opened = Readable::open(parent, name, stat).map_err(told(at))?;
         let opened = opened.put_back();
         let bytes = u64::try_from(stat.st_size).unwrap_or(0);
         let map = holes::map(opened.as_fd(), bytes).map_err(told(at))?;
@@ -195,44 +196,5 @@ impl Run {
             at += length as u64;
         }
         Ok(())
-    }
-}
-
-/// Something that is open to be read. What its owner may not read by its mode is made readable for that time.
-struct Opened<'a> {
-    fd: OwnedFd,
-    changed: Option<(BorrowedFd<'a>, &'a Name, Mode)>,
-}
-
-impl<'a> Opened<'a> {
-    fn new(parent: BorrowedFd<'a>, name: &'a Name, stat: &Stat, flags: OFlags, bits: u32) -> Result<Self, Errno> {
-        let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
-        let mut changed = None;
-        let needed = if bits == 0o700 { 0o500 } else { bits };
-        if stat.st_mode & needed != needed {
-            rustix::fs::chmodat(parent, name.as_c_str(), mode | Mode::from_raw_mode(bits), AtFlags::empty())?;
-            changed = Some((parent, name, mode));
-        }
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | flags;
-        match rustix::fs::openat(parent, name.as_c_str(), flags, Mode::empty()) {
-            Ok(fd) => Ok(Self { fd, changed }),
-            Err(errno) => {
-                put_back(changed);
-                Err(errno)
-            }
-        }
-    }
-
-    /// Gives it its mode again.
-    fn put_back(self) -> OwnedFd {
-        put_back(self.changed);
-        self.fd
-    }
-}
-
-fn put_back(changed: Option<(BorrowedFd<'_>, &Name, Mode)>) {
-    if let Some((parent, name, mode)) = changed {
-        // It was changed a moment ago by the same caller, with everybody else halted.
-        let _ = rustix::fs::chmodat(parent, name.as_c_str(), mode, AtFlags::empty());
     }
 }

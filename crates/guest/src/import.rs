@@ -29,7 +29,8 @@ pub(crate) fn import(limits: ArchiveLimits, layer: Option<&Layer>) -> Result<Tot
     let closing = |what: &str, errno| failed(b".", Some(errno), what);
     rustix::fs::syncfs(&run.workspace).map_err(|errno| closing("keeping the files", errno))?;
     if let Some(layer) = layer {
-        mirror::save(layer.directory.as_fd(), layer.budget).map_err(|errno| closing("saving the files", errno))?;
+        mirror::save(layer.directory.as_fd(), layer.budget, mirror::Others::None)
+            .map_err(|errno| closing("saving the files", errno))?;
         rustix::fs::syncfs(&layer.directory).map_err(|errno| closing("keeping the files", errno))?;
     }
     Ok(Totals { bytes: source.get_ref().bytes, ..run.totals })

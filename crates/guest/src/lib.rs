@@ -13,6 +13,7 @@ mod halt;
 mod holes;
 mod import;
 pub mod mirror;
+mod readable;
 mod serve;
 mod spawn;
 pub mod sys;

@@ -1,8 +1,9 @@
 //! Makes one directory like another, copying only what differs: how a workspace in memory is saved to its layer and loaded
-//! from it. Directories, regular files with their holes and hard links, and links; nothing else is kept. Bounded in bytes
-//! and entries, whatever stands in the source.
+//! from it. Directories, regular files with their holes and hard links, and links, with modes and times; nothing else is
+//! kept, nor the mode of the top. Bounded in bytes and entries, whatever stands in the source.
 
 use crate::files::{DEPTH_MAX, Name, names, open_directory};
+use crate::readable::Readable;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, SeekFrom, Timespec, Timestamps};
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -17,24 +18,50 @@ pub struct Budget {
     pub entries_max: u64,
 }
 
+/// Who else may be at work in the source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Others {
+    /// Programs: what they have made unreadable for themselves is left as it was saved last.
+    Running,
+    /// Nobody.
+    None,
+}
+
 /// Saves the workspace into `layer`.
-pub fn save(layer: BorrowedFd<'_>, budget: Budget) -> Result<(), Errno> {
+pub fn save(layer: BorrowedFd<'_>, budget: Budget, others: Others) -> Result<(), Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let workspace = rustix::fs::open(crate::WORKSPACE, flags, Mode::empty())?;
-    mirror(workspace.as_fd(), layer, budget)
+    mirror(workspace.as_fd(), layer, budget, others)
 }
 
 /// Makes `target` like `source`.
-pub fn mirror(source: BorrowedFd<'_>, target: BorrowedFd<'_>, budget: Budget) -> Result<(), Errno> {
-    let mut run = Mirror { root: target, budget, linked: HashMap::new() };
-    run.directory(source, target, &mut Vec::new())
+pub fn mirror(source: BorrowedFd<'_>, target: BorrowedFd<'_>, budget: Budget, others: Others) -> Result<(), Errno> {
+    let mut run = Mirror { root: target, budget, others, linked: HashMap::new(), closed: Vec::new() };
+    run.directory(source, target, &mut Vec::new())?;
+    for (path, mode) in &run.closed {
+        rustix::fs::chmodat(target, path.as_slice(), *mode, AtFlags::empty())?;
+    }
+    rustix::fs::futimens(target, &times(&rustix::fs::fstat(source)?))
+}
+
+fn times(stat: &rustix::fs::Stat) -> Timestamps {
+    let modified = Timespec { tv_sec: stat.st_mtime, tv_nsec: i64::try_from(stat.st_mtime_nsec).unwrap_or(0) };
+    Timestamps { last_access: modified, last_modification: modified }
+}
+
+const fn mode(stat: &rustix::fs::Stat) -> Mode {
+    Mode::from_raw_mode(stat.st_mode & 0o7777)
 }
 
 struct Mirror<'a> {
     root: BorrowedFd<'a>,
     budget: Budget,
+    others: Others,
     /// The first path in the target of each file with several names.
     linked: HashMap<(u64, u64), Vec<u8>>,
+    /// Directories of the target that their owner may not enter, whose modes are set last, since a hard link may lead through
+    /// them: what stands in one before the one itself.
+    closed: Vec<(Vec<u8>, Mode)>,
 }
 
 impl Mirror<'_> {
@@ -57,6 +84,7 @@ impl Mirror<'_> {
             path.pop();
             match done {
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+                Err(Errno::ACCESS) if self.others == Others::Running => {}
                 done => done?,
             }
         }
@@ -82,19 +110,24 @@ impl Mirror<'_> {
                     Ok(()) | Err(Errno::EXIST) => {}
                     Err(error) => return Err(error),
                 }
-                let (below, copy) = (open_directory(source, &name)?, open_directory(target, &name)?);
-                self.directory(below.as_fd(), copy.as_fd(), path)?;
-                rustix::fs::fchmod(&copy, Mode::from_raw_mode((stat.st_mode & 0o777) | 0o700))
+                let below = self.open(source, &name, stat)?;
+                let done = enter(target, &name).and_then(|copy| {
+                    self.directory(below.fd.as_fd(), copy.as_fd(), path)?;
+                    rustix::fs::futimens(&copy, &times(stat))?;
+                    self.close(&copy, stat, path)
+                });
+                below.put_back();
+                done
             }
             FileType::RegularFile => self.file(source, target, stat, there.as_ref(), path),
             FileType::Symlink => {
                 let to = rustix::fs::readlinkat(source, name.as_c_str(), Vec::new())?;
                 let same = rustix::fs::readlinkat(target, name.as_c_str(), Vec::new()).is_ok_and(|there| there == to);
-                if same {
-                    return Ok(());
+                if !same {
+                    let _ = rustix::fs::unlinkat(target, name.as_c_str(), AtFlags::empty());
+                    rustix::fs::symlinkat(to, target, name.as_c_str())?;
                 }
-                let _ = rustix::fs::unlinkat(target, name.as_c_str(), AtFlags::empty());
-                rustix::fs::symlinkat(to, target, name.as_c_str())
+                rustix::fs::utimensat(target, name.as_c_str(), &times(stat), AtFlags::SYMLINK_NOFOLLOW)
             }
             _ => Ok(()),
         }
@@ -110,32 +143,50 @@ impl Mirror<'_> {
     ) -> Result<(), Errno> {
         let Some(name) = path.last() else { return Ok(()) };
         if stat.st_nlink > 1 {
-            let joined = path.iter().map(|name| name.as_bytes()).collect::<Vec<_>>().join(&b'/');
             if let Some(first) = self.linked.get(&(stat.st_dev, stat.st_ino)) {
                 let _ = rustix::fs::unlinkat(target, name.as_c_str(), AtFlags::empty());
                 return rustix::fs::linkat(self.root, first.as_slice(), target, name.as_c_str(), AtFlags::empty());
             }
-            self.linked.insert((stat.st_dev, stat.st_ino), joined);
+            self.linked.insert((stat.st_dev, stat.st_ino), joined(path));
         }
         let blocks = u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
         self.budget.bytes_max = self.budget.bytes_max.checked_sub(blocks).ok_or(Errno::NOSPC)?;
         let same = there.is_some_and(|there| {
-            let key = |stat: &rustix::fs::Stat| (stat.st_size, stat.st_mtime, stat.st_mtime_nsec, stat.st_mode & 0o777);
+            let key =
+                |stat: &rustix::fs::Stat| (stat.st_size, stat.st_mtime, stat.st_mtime_nsec, stat.st_mode & 0o7777);
             FileType::from_raw_mode(there.st_mode) == FileType::RegularFile && key(there) == key(stat)
         });
-        if same { Ok(()) } else { copy(source, target, name, stat) }
+        if same {
+            return Ok(());
+        }
+        let from = self.open(source, name, stat)?.put_back();
+        copy(&from, target, name, stat)
+    }
+
+    fn close(&mut self, copy: &OwnedFd, stat: &rustix::fs::Stat, path: &[Name]) -> Result<(), Errno> {
+        let mode = mode(stat);
+        if mode.contains(Mode::RWXU) {
+            return rustix::fs::fchmod(copy, mode);
+        }
+        self.closed.push((joined(path), mode));
+        Ok(())
+    }
+
+    fn open<'a>(&self, parent: BorrowedFd<'a>, name: &'a Name, stat: &rustix::fs::Stat) -> Result<Readable<'a>, Errno> {
+        match self.others {
+            Others::None => Readable::open(parent, name, stat),
+            Others::Running => Readable::open_as_it_is(parent, name, stat),
+        }
     }
 }
 
 /// Copies a regular file with its holes, replacing what stands there in one step.
-fn copy(source: BorrowedFd<'_>, target: BorrowedFd<'_>, name: &Name, stat: &rustix::fs::Stat) -> Result<(), Errno> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let from = rustix::fs::openat(source, name.as_c_str(), flags, Mode::empty())?;
+fn copy(from: &OwnedFd, target: BorrowedFd<'_>, name: &Name, stat: &rustix::fs::Stat) -> Result<(), Errno> {
     let temporary = c".topside-mirror";
     let _ = rustix::fs::unlinkat(target, temporary, AtFlags::empty());
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let to = rustix::fs::openat(target, temporary, flags, Mode::from_raw_mode(0o600))?;
-    let copied = copy_data(&from, &to, stat);
+    let copied = copy_data(from, &to, stat);
     let placed = copied.and_then(|()| rustix::fs::renameat(target, temporary, target, name.as_c_str()));
     if placed.is_err() {
         let _ = rustix::fs::unlinkat(target, temporary, AtFlags::empty());
@@ -176,10 +227,23 @@ fn copy_data(from: &OwnedFd, to: &OwnedFd, stat: &rustix::fs::Stat) -> Result<()
             break;
         }
     }
-    let mode = Mode::from_raw_mode(stat.st_mode & 0o777);
-    rustix::fs::fchmod(to, mode)?;
-    let modified = Timespec { tv_sec: stat.st_mtime, tv_nsec: i64::try_from(stat.st_mtime_nsec).unwrap_or(0) };
-    rustix::fs::futimens(to, &Timestamps { last_access: modified, last_modification: modified })
+    rustix::fs::fchmod(to, mode(stat))?;
+    rustix::fs::futimens(to, &times(stat))
+}
+
+fn joined(path: &[Name]) -> Vec<u8> {
+    path.iter().map(|name| name.as_bytes()).collect::<Vec<_>>().join(&b'/')
+}
+
+/// Opens a directory of the target, which is nobody else's, whatever its mode.
+fn enter(parent: BorrowedFd<'_>, name: &Name) -> Result<OwnedFd, Errno> {
+    let stat = rustix::fs::statat(parent, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW)?;
+    let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+    if is_directory && stat.st_mode & 0o700 != 0o700 {
+        let mode = Mode::from_raw_mode(stat.st_mode & 0o7777 | 0o700);
+        rustix::fs::chmodat(parent, name.as_c_str(), mode, AtFlags::empty())?;
+    }
+    open_directory(parent, name)
 }
 
 /// Removes whatever stands at a name, with all below it.
@@ -189,7 +253,7 @@ fn remove(parent: BorrowedFd<'_>, name: &Name, depth: usize) -> Result<(), Errno
         Err(Errno::ISDIR | Errno::PERM) if depth < DEPTH_MAX => {}
         Err(error) => return Err(error),
     }
-    let directory = open_directory(parent, name)?;
+    let directory = enter(parent, name)?;
     for below in names(&directory)? {
         remove(directory.as_fd(), &below, depth + 1)?;
     }

@@ -3,6 +3,7 @@
 
 use crate::command::{Command, Ending, Took};
 use crate::halt::Halt;
+use crate::mirror::Others;
 use crate::sys::{self, Forked};
 use crate::{Config, mirror, spawn};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -371,7 +372,7 @@ impl Serve {
         let Some(layer) = &self.config.layer else { return };
         match sys::fork() {
             Ok(Forked::Child) => {
-                let saved = mirror::save(layer.directory.as_fd(), layer.budget);
+                let saved = mirror::save(layer.directory.as_fd(), layer.budget, Others::Running);
                 sys::exit_now(i32::from(saved.is_err()))
             }
             Ok(Forked::Parent(pid)) => self.saving = Some(pid),
@@ -385,7 +386,7 @@ impl Serve {
         sys::kill_all();
         while rustix::process::wait(WaitOptions::empty()).is_ok() {}
         match &self.config.layer {
-            Some(layer) => i32::from(mirror::save(layer.directory.as_fd(), layer.budget).is_err()),
+            Some(layer) => i32::from(mirror::save(layer.directory.as_fd(), layer.budget, Others::None).is_err()),
             None => 0,
         }
     }

@@ -5,6 +5,7 @@ use crate::door::{Failure, Stage};
 use crate::filter::Filters;
 use crate::root::{self, View, Workspace};
 use crate::{access, privileges, raw};
+use guest::mirror::Others;
 use rustix::io::Errno;
 use sandbox::Limits;
 use serde::{Deserialize, Serialize};
@@ -149,5 +150,5 @@ fn load(plan: &Plan) -> Result<(), Failure> {
     let failed = |errno: Errno| Failure::stage(Stage::Workspace, format!("loading the kept files: {errno}"));
     let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
     let workspace = rustix::fs::open(guest::WORKSPACE, flags, rustix::fs::Mode::empty()).map_err(failed)?;
-    guest::mirror::mirror(layer.as_fd(), workspace.as_fd(), budget(&plan.limits)).map_err(failed)
+    guest::mirror::mirror(layer.as_fd(), workspace.as_fd(), budget(&plan.limits), Others::None).map_err(failed)
 }
