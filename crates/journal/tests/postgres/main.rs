@@ -7,6 +7,8 @@ mod claims;
 mod database;
 mod lost;
 mod news;
+#[path = "../support/pooler.rs"]
+mod pooler;
 #[path = "../support/proxy.rs"]
 mod proxy;
 #[path = "../support/mod.rs"]

@@ -88,7 +88,7 @@ fn start() -> Option<Server> {
     let directory = tempfile::Builder::new().prefix("topside-postgres-").tempdir().unwrap().keep();
     let ca_pem = certificates(&directory);
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut command = as_somebody(&directory);
+    let mut command = as_somebody("sh", &directory);
     command.arg("-c").arg(GUARD).env("BIN", &binaries).env("DIR", &directory).env("PORT", port.to_string());
     command.current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut guard = command.spawn().unwrap();
@@ -100,18 +100,18 @@ fn start() -> Option<Server> {
 }
 
 /// The server refuses to run as root.
-fn as_somebody(directory: &Path) -> Command {
-    if !rustix_is_root() {
-        return Command::new("sh");
+pub(crate) fn as_somebody(shell: &str, directory: &Path) -> Command {
+    if !is_root() {
+        return Command::new(shell);
     }
     let given = Command::new("chown").args(["-R", "postgres"]).arg(directory).status().unwrap();
     assert!(given.success(), "root needs a user `postgres` to run the server as");
     let mut command = Command::new("setpriv");
-    command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "sh"]);
+    command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", shell]);
     command
 }
 
-fn rustix_is_root() -> bool {
+fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
 }
