@@ -11,8 +11,8 @@ use journal::hints::Told;
 use journal::index::Change;
 use journal::query::SessionCursor;
 use journal::{
-    Append, Appended, Content, ContentsMode, Existing, Fence, INLINE_BYTES_MAX, Idempotency, PreparedDraft, RunFilter,
-    SessionKey, Verified,
+    Append, Appended, Content, ContentsMode, Existing, Fence, INLINE_BYTES_MAX, Idempotency, PreparedDraft, Release,
+    RunFilter, SessionKey, Verified, WorkerSpec,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -528,5 +528,80 @@ async fn claims_only_grow() {
         }
         write(&journal, effect(&key, last, 0, &cancel(run(1)))).await;
         assert!(matches!(journal.verify(&key).await.unwrap(), Verified::Intact { records: 1, .. }), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn what_has_something_to_do_is_offered_until_it_was_done() {
+    for Bench { name, journal, .. } in benches(ContentsMode::Sealed).await {
+        let key = session(1);
+        let offered =
+            async || journal.claimable(10, &[]).await.unwrap().into_iter().map(|ready| ready.key).collect::<Vec<_>>();
+        let nobody: Vec<SessionKey> = Vec::new();
+        let only: Vec<SessionKey> = vec![key.clone()];
+        assert_eq!(offered().await, nobody, "{name}");
+        write(&journal, input(&key, &cancel(run(1)))).await;
+        assert_eq!(offered().await, only, "{name}: an input came");
+
+        // What the driver does next makes nothing ready; what comes meanwhile does.
+        for (folded, next_ms, input_meanwhile, expected) in [
+            (2, None, false, &nobody),
+            (4, Some(0), false, &only),
+            (6, Some(1 << 50), false, &nobody),
+            (8, None, true, &only),
+            (11, Some(1 << 50), true, &only),
+            (14, None, false, &nobody),
+        ] {
+            let epoch = journal.claim(&key).await.unwrap().epoch;
+            assert_eq!(offered().await, nobody, "{name}: it is held");
+            let mut position = journal.head(&key).await.unwrap().position;
+            while position < folded {
+                write(&journal, effect(&key, epoch, position, &cancel(run(1)))).await;
+                position += 1;
+            }
+            if input_meanwhile {
+                write(&journal, input(&key, &cancel(run(2)))).await;
+            }
+            let release = Release { epoch, folded, next_ms };
+            journal.release(&key, Release { epoch: epoch - 1, ..release }).await.unwrap();
+            assert_eq!(offered().await, nobody, "{name}: a release of another claim changes nothing");
+            journal.release(&key, release).await.unwrap();
+            assert_eq!(offered().await, *expected, "{name}: {release:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_timer_that_is_due_makes_its_session_ready() {
+    for Bench { name, journal, .. } in benches(ContentsMode::Sealed).await {
+        for (n, at_ms, expected) in [(1, 5, true), (2, 1 << 50, false)] {
+            let key = session(n);
+            let epoch = journal.claim(&key).await.unwrap().epoch;
+            let mut entry = Append::new(key.clone(), Fence::Effect { epoch, expect: 0 });
+            let timer = Change::Due { run: run(1), kind: "later".to_owned(), at_ms };
+            entry.drafts.push(PreparedDraft::new(&cancel(run(1))).with(timer));
+            write(&journal, entry).await;
+            journal.release(&key, Release { epoch, folded: 1, next_ms: None }).await.unwrap();
+            let ready = journal.claimable(10, &[]).await.unwrap();
+            assert_eq!(ready.iter().any(|ready| ready.key == key), expected, "{name}: due at {at_ms}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_leaves_gives_back_what_it_holds() {
+    for Bench { name, journal, .. } in benches(ContentsMode::Sealed).await {
+        let spec = WorkerSpec { name: "w".to_owned(), lease_ms: 60_000 };
+        let worker = journal.join(spec.clone()).await.unwrap();
+        assert!(worker.lease().is_good() && worker.name() == "w", "{name}");
+        let key = session(1);
+        write(&journal, input(&key, &cancel(run(1)))).await;
+        let epoch = journal.claim(&key).await.unwrap().epoch;
+        journal.beat(&worker).await.unwrap();
+        journal.leave(&worker).await.unwrap();
+        assert_eq!(journal.claimable(10, &[]).await.unwrap().len(), 1, "{name}");
+        let again = journal.join(spec).await.unwrap();
+        assert!(again.id() > worker.id(), "{name}");
+        assert!(journal.claim(&key).await.unwrap().epoch > epoch, "{name}");
     }
 }

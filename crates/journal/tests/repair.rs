@@ -13,8 +13,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use support::{
-    NOW_MS, PRINCIPAL, assert_intact, cancel, effect, finished, input, keep, nothing, open, run, session, submitted,
-    write,
+    NOW_MS, PRINCIPAL, assert_intact, cancel, effect, finished, input, nothing, open, run, session, submitted, write,
 };
 
 const SESSIONS: u8 = 40;
@@ -26,18 +25,21 @@ fn database(directory: &Path) -> rusqlite::Connection {
 /// Forty sessions with a content each; the run of every fourth has not ended.
 async fn filled(directory: &Path) -> Journal {
     let journal = open(directory).unwrap();
-    for n in 0..SESSIONS {
-        let key = session(n);
-        write(&journal, input(&key, &submitted(run(n.into()), n.into(), "maya", nothing()))).await;
-        keep(&journal, &key, "text/plain", &[n; 600]).await;
-        for position in 2..20 {
-            write(&journal, effect(&key, 5, position, &cancel(run(n.into())))).await;
-        }
-        if n % 4 != 0 {
-            write(&journal, effect(&key, 5, 20, &finished(run(n.into()), 99, RunStatus::Completed))).await;
-        }
-    }
+    futures::future::join_all((0..SESSIONS).map(|n| fill(&journal, n))).await;
     journal
+}
+
+async fn fill(journal: &Journal, n: u8) {
+    let key = session(n);
+    let (message, item) = journal.sealer(&key).await.unwrap().seal("text/plain", &[n; 600]).unwrap();
+    let asked = submitted(run(n.into()), n.into(), "maya", message);
+    write(journal, input(&key, &asked).content(item)).await;
+    for position in 1..20 {
+        write(journal, effect(&key, 5, position, &cancel(run(n.into())))).await;
+    }
+    if n % 4 != 0 {
+        write(journal, effect(&key, 5, 20, &finished(run(n.into()), 99, RunStatus::Completed))).await;
+    }
 }
 
 const fn records_of(n: u8) -> u64 {
@@ -223,7 +225,7 @@ async fn a_repair_keeps_all_that_can_be_read() {
         assert_eq!(repaired.kept, data.join(format!("damaged-{NOW_MS}")), "{name}");
         assert_eq!(std::fs::read(repaired.kept.join("journal.db")).unwrap(), damaged, "{name}: kept as it was");
         assert_eq!(!repaired.findings.is_empty() && name.starts_with("a torn"), seen, "{name}: {repaired:?}");
-        assert!(put_aside.contains(&repaired.quarantined), "{name}: {:?}", repaired.quarantines);
+        assert!(put_aside.contains(&repaired.quarantined), "{name}: {} are put aside", repaired.quarantined);
         assert_eq!(repaired.sessions, u64::from(SESSIONS), "{name}");
         let names = |data: &Path| -> Vec<PathBuf> {
             let mut names: Vec<_> = std::fs::read_dir(data).unwrap().map(|entry| entry.unwrap().path()).collect();
