@@ -46,6 +46,11 @@ const NEEDS: &[Need] = &[
         from: From::Package("postgresql"),
         why: "the journal's tests start a PostgreSQL server of their own",
     },
+    Need {
+        program: "pgbouncer",
+        from: From::Package("pgbouncer"),
+        why: "the journal's tests put a pooler between themselves and their server",
+    },
     Need { program: "faketime", from: From::Package("faketime"), why: "a held run is shown another year" },
     Need { program: "cargo-fmt", from: From::Component("rustfmt"), why: "the format step" },
     Need { program: "cargo-clippy", from: From::Component("clippy"), why: "the clippy step" },
