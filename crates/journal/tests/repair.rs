@@ -9,8 +9,9 @@ use domain::{Digest, Id, RunStatus};
 use journal::backup::MANIFEST;
 use journal::query::{Page, SessionCursor};
 use journal::{Content, Fence, Idempotency, Journal, RunFilter, RunRow, SessionKey, SessionRow, Verified};
+use std::ops::RangeInclusive;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use support::{
     NOW_MS, PRINCIPAL, assert_intact, cancel, effect, finished, input, nothing, open, run, session, submitted, write,
@@ -37,7 +38,7 @@ async fn fill(journal: &Journal, n: u8) {
     for position in 1..20 {
         write(journal, effect(&key, 5, position, &cancel(run(n.into())))).await;
     }
-    if n % 4 != 0 {
+    if !n.is_multiple_of(4) {
         write(journal, effect(&key, 5, 20, &finished(run(n.into()), 99, RunStatus::Completed))).await;
     }
 }
@@ -164,93 +165,85 @@ fn body_of(data: &Path, n: u8) -> Vec<u8> {
     database(data).query_row(sql, [[n; 16]], |row| row.get(0)).unwrap()
 }
 
+/// Something that happened to a database, and what a repair then finds.
+struct Damage {
+    name: &'static str,
+    done: fn(&Path),
+    /// Whether the database sees it itself.
+    is_seen: bool,
+    /// How many sessions of the forty are put aside.
+    put_aside: RangeInclusive<u64>,
+}
+
+const fn damage(name: &'static str, done: fn(&Path), is_seen: bool, put_aside: RangeInclusive<u64>) -> Damage {
+    Damage { name, done, is_seen, put_aside }
+}
+
+fn of_session_7(data: &Path, sql: &str) {
+    database(data).execute(sql, [[7u8; 16]]).unwrap();
+}
+
 #[tokio::test]
 async fn a_repair_keeps_all_that_can_be_read() {
-    type Damage = fn(&Path);
-    // The damage, whether the database sees it itself, and how many sessions of the forty are then put aside.
-    let damages: [(&str, Damage, bool, std::ops::RangeInclusive<u64>); 8] = [
-        ("nothing", |_| {}, false, 0..=0),
-        ("a torn page of records", |data| tear(data, session(7).session.to_string().as_bytes()), true, 1..=3),
-        ("a torn page of contents", |data| tear(data, &body_of(data, 9)), true, 1..=9),
-        (
-            "a changed byte",
-            |data| {
-                let sql = "UPDATE records SET bytes = CAST(replace(CAST(bytes AS TEXT), 'run_', 'ruN_') AS BLOB)
-                       WHERE session = ?1 AND position = 2";
-                database(data).execute(sql, [[7u8; 16]]).unwrap();
-            },
-            false,
-            1..=1,
-        ),
-        (
-            "a lost head",
-            |data| {
-                database(data).execute("DELETE FROM heads WHERE session = ?1", [[7u8; 16]]).unwrap();
-            },
-            false,
-            1..=1,
-        ),
-        (
+    const BYTE: &str = "UPDATE records SET bytes = CAST(replace(CAST(bytes AS TEXT), 'run_', 'ruN_') AS BLOB)
+        WHERE session = ?1 AND position = 2";
+    const INDEX: &str = "DELETE FROM run_index; DELETE FROM session_index; DROP INDEX runs_open; DROP TABLE due";
+    for damage in [
+        damage("nothing", |_| {}, false, 0..=0),
+        damage("torn records", |data| tear(data, session(7).session.to_string().as_bytes()), true, 1..=9),
+        damage("torn contents", |data| tear(data, &body_of(data, 9)), true, 1..=9),
+        damage("a changed byte", |data| of_session_7(data, BYTE), false, 1..=1),
+        damage("a lost head", |data| of_session_7(data, "DELETE FROM heads WHERE session = ?1"), false, 1..=1),
+        damage(
             "a lost end",
-            |data| {
-                database(data)
-                    .execute("DELETE FROM records WHERE session = ?1 AND position > 10", [[7u8; 16]])
-                    .unwrap();
-            },
+            |data| of_session_7(data, "DELETE FROM records WHERE session = ?1 AND position > 10"),
             false,
             1..=1,
         ),
-        (
-            "a lost index",
-            |data| {
-                let sql = "DELETE FROM run_index; DELETE FROM session_index; DROP INDEX runs_open; DROP TABLE due";
-                database(data).execute_batch(sql).unwrap();
-            },
-            false,
-            0..=0,
-        ),
-        ("a lost table of numbers", |data| database(data).execute_batch("DELETE FROM meta").unwrap(), false, 0..=0),
-    ];
-    for (name, damage, seen, put_aside) in damages {
-        let directory = tempfile::tempdir().unwrap();
-        let data = directory.path();
-        let journal = filled(data).await;
-        let before = lists(&journal).await;
-        let epoch = journal.claim(&session(1)).await.unwrap().epoch;
-        journal.close().await.unwrap();
-        damage(data);
-        let damaged = std::fs::read(data.join("journal.db")).unwrap();
-
-        let repaired = journal::repair(data, NOW_MS).unwrap();
-        assert_eq!(repaired.kept, data.join(format!("damaged-{NOW_MS}")), "{name}");
-        assert_eq!(std::fs::read(repaired.kept.join("journal.db")).unwrap(), damaged, "{name}: kept as it was");
-        assert_eq!(!repaired.findings.is_empty() && name.starts_with("a torn"), seen, "{name}: {repaired:?}");
-        assert!(put_aside.contains(&repaired.quarantined), "{name}: {} are put aside", repaired.quarantined);
-        assert_eq!(repaired.sessions, u64::from(SESSIONS), "{name}");
-        let names = |data: &Path| -> Vec<PathBuf> {
-            let mut names: Vec<_> = std::fs::read_dir(data).unwrap().map(|entry| entry.unwrap().path()).collect();
-            names.sort();
-            names
-        };
-        assert_eq!(names(data), [repaired.kept.clone(), data.join("journal.db"), data.join("lock")], "{name}");
-
-        let journal = open(data).unwrap();
-        assert!(journal.claim(&session(1)).await.unwrap().epoch > epoch, "{name}: epochs go back");
-        if repaired.quarantined == 0 {
-            assert_eq!(lists(&journal).await, before, "{name}");
-            assert_eq!(journal.unfinished(None, 100).await.unwrap().rows.len(), 10, "{name}");
-        }
-        for n in 0..SESSIONS {
-            let aside = repaired.quarantines.iter().any(|quarantine| quarantine.key == session(n));
-            let verified = journal.verify(&session(n)).await.unwrap();
-            let whole = matches!(verified, Verified::Intact { records, .. } if records == records_of(n));
-            assert!(whole || aside, "{name}: session {n} is not put aside: {verified:?}");
-            let written = journal.append(input(&session(n), &cancel(run(n.into())))).await;
-            assert_eq!(written.is_err(), aside, "{name}: session {n}");
-        }
-        assert!(journal.health().error.is_none(), "{name}");
-        journal.close().await.unwrap();
+        damage("a lost index", |data| database(data).execute_batch(INDEX).unwrap(), false, 0..=0),
+        damage("lost numbers", |data| database(data).execute_batch("DELETE FROM meta").unwrap(), false, 0..=0),
+    ] {
+        is_repaired(damage).await;
     }
+}
+
+async fn is_repaired(Damage { name, done, is_seen, put_aside }: Damage) {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path();
+    let journal = filled(data).await;
+    let before = lists(&journal).await;
+    let epoch = journal.claim(&session(1)).await.unwrap().epoch;
+    journal.close().await.unwrap();
+    done(data);
+    let damaged = std::fs::read(data.join("journal.db")).unwrap();
+
+    let repaired = journal::repair(data, NOW_MS).unwrap();
+    assert_eq!(repaired.kept, data.join(format!("damaged-{NOW_MS}")), "{name}");
+    assert_eq!(std::fs::read(repaired.kept.join("journal.db")).unwrap(), damaged, "{name}: kept as it was");
+    assert_eq!(repaired.findings.is_empty(), !is_seen, "{name}: {:?}", repaired.findings);
+    assert_eq!(repaired.tables.iter().any(|table| table.gaps > 0), is_seen, "{name}: {:?}", repaired.tables);
+    assert!(put_aside.contains(&repaired.quarantined), "{name}: {} are put aside", repaired.quarantined);
+    assert_eq!(repaired.sessions, u64::from(SESSIONS), "{name}");
+    let mut names: Vec<_> = std::fs::read_dir(data).unwrap().map(|entry| entry.unwrap().path()).collect();
+    names.sort();
+    assert_eq!(names, [repaired.kept.clone(), data.join("journal.db"), data.join("lock")], "{name}");
+
+    let journal = open(data).unwrap();
+    assert!(journal.claim(&session(1)).await.unwrap().epoch > epoch, "{name}: epochs go back");
+    if repaired.quarantined == 0 {
+        assert_eq!(lists(&journal).await, before, "{name}");
+        assert_eq!(journal.unfinished(None, 100).await.unwrap().rows.len(), 10, "{name}");
+    }
+    for n in 0..SESSIONS {
+        let aside = repaired.quarantines.iter().any(|quarantine| quarantine.key == session(n));
+        let verified = journal.verify(&session(n)).await.unwrap();
+        let whole = matches!(verified, Verified::Intact { records, .. } if records == records_of(n));
+        assert!(whole || aside, "{name}: session {n} is not put aside: {verified:?}");
+        let written = journal.append(input(&session(n), &cancel(run(n.into())))).await;
+        assert_eq!(written.is_err(), aside, "{name}: session {n}");
+    }
+    assert!(journal.health().error.is_none(), "{name}");
+    journal.close().await.unwrap();
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! Parts of a test that play in a child process: this test binary again, with one test, and its role in the environment.
 
+#![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
