@@ -175,6 +175,21 @@ impl Blobs {
         Ok(Stored { bytes, digest: Digest(digest) })
     }
 
+    /// Reads an object through for its SHA-256, holding one piece of it in memory.
+    ///
+    /// # Errors
+    /// [`Error::Missing`], [`Error::Storage`].
+    pub async fn digest(&self, key: &Key) -> Result<Digest, Error> {
+        let (_, mut pieces) = self.get_stream(key).await?;
+        let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
+        while let Some(piece) = pieces.next().await {
+            hash.update(&piece?);
+        }
+        let mut digest = [0; 32];
+        digest.copy_from_slice(hash.finish().as_ref());
+        Ok(Digest(digest))
+    }
+
     /// An object's bytes, at most `bytes_max`.
     pub async fn get(&self, key: &Key, bytes_max: u64) -> Result<Bytes, Error> {
         let found = self.store().get(&key.path(&self.root)?).await?;

@@ -2,12 +2,17 @@
 
 use crate::Error;
 use crate::driver::{Done, Driver};
+use crate::engine::Inner;
 use crate::facts::Fact;
 use crate::live::LiveKind;
+use crate::ready::Ready;
+use crate::retry::{Retry, breaker_open};
 use domain::content::media;
-use domain::record::{CallHead, Replied};
+use domain::record::{CallHead, Deferred, Replied};
 use domain::{Cost, Event, Failure, FailureClass, Id, Item, Usage, id};
 use futures::future::BoxFuture;
+use journal::SessionKey;
+use machine::ScopeId;
 use model::{Delta, Deltas, Prompt, Reply};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -19,61 +24,74 @@ const DELTAS_MAX: usize = 256;
 
 /// What asking came to.
 pub(crate) struct Asked {
+    scope: ScopeId,
     turn: u32,
-    reply: Result<Reply, (Failure, Usage)>,
+    /// How many of the messages that steer the run it was shown.
+    steers: u32,
+    reply: Result<Reply, Unanswered>,
     took: Duration,
 }
 
+/// Why there is no reply.
+struct Unanswered {
+    failure: Failure,
+    usage: Usage,
+    /// By whose retries it is asked again, if that may help.
+    retry: Option<Retry>,
+    /// The wait that the other side asked for.
+    retry_after_ms: Option<u64>,
+}
+
+/// Below so many tokens a reply is asked to keep within what is left; above, the vendor's own limit is nearer.
+const SCARCE_TOKENS: u64 = 65_536;
+
 impl Driver {
-    /// A future that asks the model for a turn.
-    pub(crate) async fn ask(&mut self, turn: u32) -> Result<BoxFuture<'static, Done>, Error> {
-        let (Some(ready), Some(run)) = (self.ready.clone(), self.state.run.as_ref()) else {
+    /// A future that asks the model for a scope's turn, within `tokens`.
+    pub(crate) async fn ask(
+        &mut self,
+        scope: ScopeId,
+        turn: u32,
+        tokens: u64,
+    ) -> Result<BoxFuture<'static, Done>, Error> {
+        let (Some(ready), Some(run)) = (self.ready_of(scope), self.state.run.as_ref()) else {
             return Ok(Box::pin(std::future::pending()));
         };
-        let run = run.id;
-        let items = self.memory.items(&self.inner.parts.journal, &self.key, &self.state).await?;
+        let id = run.id;
+        let steers = if scope.is_none() { run.steers.iter().cloned().collect() } else { Vec::new() };
+        let nested = run.scopes.get(&scope).filter(|_| scope.is_some());
+        let history = nested.map_or(&self.state.history, |scope| &scope.history);
+        let items = self.memory.conversation(&self.inner.parts.journal, &self.key, history, &steers).await?;
+        let declared = ready.closure.model.output_tokens_max;
         let prompt = Prompt {
             instructions: ready.instructions.clone(),
             items,
             tools: ready.toolbox.specs(),
             cache_key: Some(self.key.session.to_string()),
-            output_tokens_max: None,
+            output_tokens_max: (tokens < SCARCE_TOKENS).then_some(declared.map_or(tokens, |most| most.min(tokens))),
         };
         let (inner, key) = (self.inner.clone(), self.key.clone());
+        let steers = u32::try_from(steers.len()).unwrap_or(u32::MAX);
         Ok(Box::pin(async move {
+            let _place = inner.model_places.take(&ready.closure.model.alias).await;
             let started = inner.parts.clock.monotonic();
-            inner.channels.tell(&key.tenant, key.session, run, || LiveKind::Asking { turn });
-            let reply = match &ready.model {
-                Err(failure) => Err((failure.clone(), Usage::default())),
-                Ok(model) if inner.channels.is_watched(&key.tenant, key.session) => {
-                    let (sender, receiver) = mpsc::channel(DELTAS_MAX);
-                    let deltas = Deltas::to(sender);
-                    let show = show(&inner, &key, run, receiver);
-                    let reply = async {
-                        let reply = model.reply(&prompt, &deltas).await;
-                        drop(deltas);
-                        reply
-                    };
-                    tokio::join!(reply, show).0.map_err(told)
-                }
-                Ok(model) => model.reply(&prompt, &Deltas::none()).await.map_err(told),
-            };
+            inner.channels.tell(&key.tenant, key.session, id, || LiveKind::Asking { turn });
+            let reply = reply(&inner, &key, id, &ready, &prompt).await;
             let took = inner.parts.clock.monotonic().saturating_sub(started);
-            Done::Asked(Box::new(Asked { turn, reply, took }))
+            Done::Asked(Box::new(Asked { scope, turn, steers, reply, took }))
         }))
     }
 
-    /// Takes a reply, or fails the run.
+    /// Takes a reply; or asks again later, or fails the run.
     pub(crate) fn asked(&mut self, asked: Asked) -> Result<(), Error> {
-        let Asked { turn, reply, took } = asked;
-        let (reply, run) = match (reply, self.state.run.as_ref()) {
-            (_, None) => return Ok(()),
-            (Err((failure, usage)), _) => {
-                self.spent = self.spent.plus(usage);
-                self.fail(failure);
+        let Asked { scope, turn, steers, reply, took } = asked;
+        let Some(run) = self.state.run.as_ref() else { return Ok(()) };
+        let run = run.id;
+        let reply = match reply {
+            Ok(reply) => reply,
+            Err(unanswered) => {
+                self.unanswered(scope, unanswered);
                 return Ok(());
             }
-            (Ok(reply), Some(run)) => (reply, run.id),
         };
         let items = self.redacted(reply.items);
         let json = serde_json::to_vec(&items.iter().map(|item| &**item).collect::<Vec<_>>())
@@ -86,9 +104,9 @@ impl Driver {
             }
             Err(error) => return Err(error.into()),
         };
-        let heads = self.heads(run, &items);
+        let heads = self.heads(scope, run, &items);
         self.memory.reply(&content, &items);
-        let cost = self.cost(&reply.model, &reply.usage);
+        let cost = self.cost(scope, &reply.model, &reply.usage);
         let event = Event::Replied(Replied {
             run,
             turn,
@@ -98,15 +116,39 @@ impl Driver {
             usage: reply.usage,
             cost,
             duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            scope,
+            steers,
         });
         let stamp = self.stamp();
         self.pending.push(Fact { stamp, event, contents: vec![item], may_linger: false });
         Ok(())
     }
 
+    /// Asking failed: the model is asked again later when that may help, else the run fails.
+    fn unanswered(&mut self, scope: ScopeId, unanswered: Unanswered) {
+        let Some(run) = self.state.run.as_ref() else { return };
+        let Unanswered { failure, usage, retry, retry_after_ms } = unanswered;
+        let before = run.scopes.get(&scope).and_then(|scope| scope.deferred);
+        let now_ms = self.inner.parts.clock.wall_ms();
+        let attempt = before.map_or(0, |retry| retry.attempt) + 1;
+        let since_ms = before.map_or(now_ms, |retry| retry.since_ms);
+        let random = &self.inner.parts.random;
+        match retry.and_then(|retry| retry.next(attempt, since_ms, now_ms, retry_after_ms, random)) {
+            Some(until_ms) => {
+                let deferred = Deferred { run: run.id, scope, call: None, failure, attempt, until_ms, usage };
+                let fact = Fact::bare(self.stamp(), Event::Deferred(deferred));
+                self.pending.push(fact);
+            }
+            None => {
+                self.spent = self.spent.plus(usage);
+                self.fail(failure);
+            }
+        }
+    }
+
     /// The calls of a reply, each wire id once, and remembers them.
-    fn heads(&mut self, run: Id<id::Run>, items: &[Arc<Item>]) -> Vec<CallHead> {
-        self.calls.clear();
+    fn heads(&mut self, scope: ScopeId, run: Id<id::Run>, items: &[Arc<Item>]) -> Vec<CallHead> {
+        let ready = self.ready_of(scope);
         let mut seen = HashSet::new();
         let mut heads = Vec::new();
         for (index, item) in items.iter().enumerate() {
@@ -116,21 +158,20 @@ impl Driver {
             }
             let call = self.inner.id();
             self.remember(run, call, item);
-            let known = self.ready.as_ref().is_some_and(|ready| ready.toolbox.contract(name).is_some());
+            let known = ready.as_ref().is_some_and(|ready| ready.toolbox.offers(name));
             let index = u32::try_from(index).unwrap_or(u32::MAX);
             heads.push(CallHead { call, index, tool: known.then(|| name.clone()) });
         }
         heads
     }
 
-    fn cost(&self, model: &str, usage: &domain::Usage) -> Cost {
+    fn cost(&self, scope: ScopeId, model: &str, usage: &Usage) -> Cost {
         let catalog = (self.inner.parts.catalog)();
-        let declared = self.ready.as_ref().map(|ready| self.inner.expanded(&ready.closure.model.name));
+        let ready = self.ready_of(scope);
+        let declared = ready.as_ref().map(|ready| self.inner.expanded(&ready.closure.model.name));
         let price = catalog.prices.get(model).or_else(|| catalog.prices.get(declared.as_deref()?));
-        let played = self
-            .ready
-            .as_ref()
-            .is_some_and(|ready| ready.closure.model.provider == domain::agent::ModelProvider::Script);
+        let played =
+            ready.as_ref().is_some_and(|ready| ready.closure.model.provider == domain::agent::ModelProvider::Script);
         match price {
             Some(price) => Cost::Priced { micro_usd: price.of(usage) },
             // Playing a transcript costs nothing.
@@ -154,18 +195,50 @@ impl Driver {
     }
 }
 
-/// A failure for the record, with what the attempts used.
-fn told(failure: model::Failure) -> (Failure, Usage) {
-    (failure.to_domain(), failure.usage)
+/// Asks, unless the model's breaker is open; shows the pieces to those who watch.
+async fn reply(
+    inner: &Inner,
+    key: &SessionKey,
+    run: Id<id::Run>,
+    ready: &Ready,
+    prompt: &Prompt,
+) -> Result<Reply, Unanswered> {
+    let retries = inner.parts.limits.retries;
+    let told = |failure: model::Failure| Unanswered {
+        failure: failure.to_domain(),
+        usage: failure.usage,
+        retry: failure.retryable.then_some(retries.model),
+        retry_after_ms: failure.retry_after_ms,
+    };
+    let model = ready.model.as_ref().map_err(|failure| told(failure.clone()))?;
+    let part = format!("model `{}`", ready.closure.model.alias);
+    let (breaker, now_ms) = (inner.parts.limits.breaker, || inner.parts.clock.wall_ms());
+    if let Err(until_ms) = inner.breakers.admit(&part, now_ms(), breaker) {
+        let retry_after_ms = Some(until_ms.saturating_sub(now_ms()));
+        let (failure, usage) = (breaker_open(&part), Usage::default());
+        return Err(Unanswered { failure, usage, retry: Some(retries.dependency), retry_after_ms });
+    }
+    let reply = if inner.channels.is_watched(&key.tenant, key.session) {
+        let (sender, receiver) = mpsc::channel(DELTAS_MAX);
+        let deltas = Deltas::to(sender);
+        let show = show(inner, key, run, receiver);
+        let reply = async {
+            let reply = model.reply(prompt, &deltas).await;
+            drop(deltas);
+            reply
+        };
+        tokio::join!(reply, show).0
+    } else {
+        model.reply(prompt, &Deltas::none()).await
+    };
+    // What would fail again says nothing of the endpoint's health.
+    let is_well = reply.as_ref().err().is_none_or(|failure| !failure.retryable);
+    inner.breakers.heard(&part, is_well, now_ms(), breaker);
+    reply.map_err(told)
 }
 
 /// Shows a reply's pieces to those who watch, until it is whole.
-async fn show(
-    inner: &crate::engine::Inner,
-    key: &journal::SessionKey,
-    run: Id<id::Run>,
-    mut deltas: mpsc::Receiver<Delta>,
-) {
+async fn show(inner: &Inner, key: &SessionKey, run: Id<id::Run>, mut deltas: mpsc::Receiver<Delta>) {
     while let Some(delta) = deltas.recv().await {
         let kind = match delta {
             Delta::Text(text) => LiveKind::Text(text),

@@ -6,16 +6,18 @@ use crate::facts::Fact;
 use crate::live::LiveKind;
 use async_trait::async_trait;
 use catalog::Closure;
-use domain::record::SandboxOpened;
+use domain::record::{SandboxClosed, SandboxOpened, Snapshot, WorkspaceLost};
 use domain::{Digest, Event, Id, id, template};
 use futures::future::BoxFuture;
 use journal::{Content, SessionKey};
-use machine::Entry;
+use machine::{Entry, Files};
 use parking_lot::Mutex;
 use sandbox::{FileKind, Provider, RelPath, Sandbox, Spec, Start, Stat, Workspace};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use stdx::{Clock, Random};
 use tokio::sync::{Notify, oneshot};
 use tools::{Bench, Progress, Terminals};
@@ -30,6 +32,8 @@ pub(crate) struct Slot {
     terminals: Terminals,
     /// The workspace's files when the sandbox was opened.
     before: Mutex<Listing>,
+    /// What the model has to know of the workspace, told with the next output.
+    note: Mutex<Option<String>>,
 }
 
 #[derive(Debug, Default)]
@@ -62,7 +66,7 @@ pub(crate) async fn listing(sandbox: &dyn Sandbox) -> Listing {
 
 impl Slot {
     /// The sandbox, made when there is none.
-    async fn get(&self) -> Answer {
+    pub(crate) async fn get(&self) -> Answer {
         let receiver = {
             let mut state = self.state.lock();
             let (sender, receiver) = oneshot::channel();
@@ -133,6 +137,19 @@ impl Slot {
         }
     }
 
+    /// What the model has to know of the workspace and was not told yet.
+    pub(crate) fn take_note(&self) -> Option<String> {
+        self.note.lock().take()
+    }
+
+    /// The sandbox is gone: the next call that wants one gets a new one.
+    pub(crate) fn lost(&self) {
+        let mut state = self.state.lock();
+        if matches!(*state, Held::Ready(_)) {
+            *state = Held::Nothing;
+        }
+    }
+
     /// Ends everything inside and lets the sandbox go.
     pub(crate) async fn close(&self) {
         let held = std::mem::take(&mut *self.state.lock());
@@ -149,22 +166,44 @@ pub(crate) struct Opened {
     sandbox: Arc<dyn Sandbox>,
     provider: String,
     manifest: Option<Digest>,
+    restored: Option<Id<id::Checkpoint>>,
     before: Listing,
+}
+
+/// Where the files of a sandbox that is to be made come from.
+#[derive(Clone, Debug)]
+struct Source {
+    files: Files,
+    snapshot: Option<Snapshot>,
 }
 
 impl Driver {
     /// A future that makes the session's sandbox.
     pub(crate) fn open(&self) -> BoxFuture<'static, Done> {
         let (inner, key, epoch) = (self.inner.clone(), self.key.clone(), self.epoch);
-        let fresh = !self.state.workspace;
-        let closure = self.ready.as_ref().map(|ready| ready.closure.clone());
+        let source = Source { files: self.state.files, snapshot: self.state.snapshot.clone() };
+        // The workspace is the run's, whichever of its agents wants it.
+        let closure = self.ready_of(None).map(|ready| ready.closure.clone());
         Box::pin(async move {
-            let gone = || sandbox::Error::Gone { detail: "the agent is not there".into() };
-            let made = match closure {
-                Some(closure) => make(&inner, &key, epoch, fresh, &closure).await,
-                None => Err(gone()),
+            let Some(closure) = closure else {
+                return Done::Opened(Err(sandbox::Error::Gone { detail: "the agent is not there".into() }));
             };
-            Done::Opened(made)
+            let retry = inner.parts.limits.retries.sandbox;
+            let since_ms = inner.parts.clock.wall_ms();
+            for attempt in 1.. {
+                let made = make(&inner, &key, epoch, &source, &closure).await;
+                let now_ms = inner.parts.clock.wall_ms();
+                let again = match &made {
+                    Err(sandbox::Error::Start { .. }) => {
+                        retry.next(attempt, since_ms, now_ms, None, &inner.parts.random)
+                    }
+                    _ => None,
+                };
+                let Some(until_ms) = again else { return Done::Opened(made) };
+                tracing::warn!(session_id = %key.session, attempt, "the sandbox did not start; trying again");
+                tokio::time::sleep(Duration::from_millis(until_ms.saturating_sub(now_ms))).await;
+            }
+            Done::Opened(Err(sandbox::Error::Gone { detail: "it did not start".into() }))
         })
     }
 
@@ -172,8 +211,11 @@ impl Driver {
     pub(crate) fn opened(&mut self, opened: Result<Opened, sandbox::Error>) {
         let run = self.state.run.as_ref().map(|run| run.id);
         match (opened, run) {
-            (Ok(Opened { sandbox, provider, manifest, before }), Some(run)) => {
+            (Ok(Opened { sandbox, provider, manifest, restored, before }), Some(run)) => {
                 *self.slot.before.lock() = before;
+                if restored.is_some() && matches!(self.state.files, Files::Kept { .. }) {
+                    *self.slot.note.lock() = Some(RESTORED.to_owned());
+                }
                 let walls = sandbox.walls().clone();
                 let event = Event::SandboxOpened(SandboxOpened {
                     run,
@@ -182,11 +224,20 @@ impl Driver {
                     walls: walls.standing,
                     missing: walls.missing,
                     manifest,
+                    generation: self.epoch,
+                    restored,
                 });
                 self.slot.made(Ok(sandbox));
+                stdx::points::reach("sandbox.opened");
                 self.pending.push(Fact::bare(self.stamp(), event));
             }
-            (Err(error), _) => {
+            (Err(error), run) => {
+                // What was there is not there any more: that is said, and nothing else is put in its place.
+                let is_lost = matches!(error, sandbox::Error::WorkspaceLost | sandbox::Error::WorkspaceStale { .. });
+                if let Some(run) = run.filter(|_| is_lost && self.state.files != Files::Lost) {
+                    let event = Event::WorkspaceLost(WorkspaceLost { run, reason: error.code().to_owned() });
+                    self.pending.push(Fact::bare(self.stamp(), event));
+                }
                 self.fail_sandbox(&error);
                 self.slot.made(Err(error));
             }
@@ -194,20 +245,33 @@ impl Driver {
             (Ok(_), None) => {}
         }
     }
+
+    /// The sandbox died in the middle of a call: its files are kept, or come from their checkpoint, for the next call.
+    pub(crate) fn sandbox_gone(&mut self, run: Id<id::Run>) {
+        self.slot.lost();
+        if let Some(sandbox) = self.state.sandbox {
+            let event = Event::SandboxClosed(SandboxClosed { run, sandbox, reason: "lost".into() });
+            self.pending.push(Fact::bare(self.stamp(), event));
+        }
+    }
 }
+
+/// What the model is told when files came from a checkpoint that the run did not ask for.
+const RESTORED: &str = "[The sandbox was lost. Its workspace was made anew from the checkpoint of an earlier turn: what was changed \
+                        after that is gone. Look before you go on.]";
 
 async fn make(
     inner: &Inner,
     key: &SessionKey,
     epoch: u64,
-    fresh: bool,
+    source: &Source,
     closure: &Closure,
 ) -> Result<Opened, sandbox::Error> {
     let start = |stage, detail: String| sandbox::Error::Start { stage, detail };
     let wanted = closure.agent.sandbox.as_ref().map_or("local", |sandbox| sandbox.provider.as_str());
     let named = inner.parts.providers.iter().find(|provider| provider.name() == wanted);
-    let provider = named.ok_or_else(|| {
-        start("claim", format!("this process has no provider `{wanted}`; hint: see `topside doctor`"))
+    let provider = named.ok_or_else(|| sandbox::Error::Command {
+        detail: format!("this process has no provider `{wanted}`; hint: see `topside doctor`"),
     })?;
     let catalog = (inner.parts.catalog)();
     let manifest = closure.manifest.clone().unwrap_or_default();
@@ -216,37 +280,74 @@ async fn make(
         let value = inner.expand(value).map_err(|error| start("manifest", error.to_string()))?;
         environment.push((name.clone(), value));
     }
-    let project = catalog.root.clone();
-    let changes = match fresh {
-        true => {
-            let manifest = manifest.clone();
-            let read = tokio::task::spawn_blocking(move || manifest.changes(&project)).await;
-            read.map_err(|error| start("manifest", error.to_string()))??
-        }
-        false => Vec::new(),
-    };
     let settings = &catalog.settings.sandbox;
-    let begins = if fresh { Start::Fresh } else { Start::Kept { generation: 0 } };
-    let workspace = Workspace::Session { tenant: key.tenant.to_string(), session: key.session, start: begins };
-    let spec = Spec {
+    let spec = |start| Spec {
         id: inner.id(),
-        workspace,
-        environment,
+        workspace: Workspace::Session { tenant: key.tenant.to_string(), session: key.session, start },
+        environment: environment.clone(),
         binds: Vec::new(),
         limits: settings.limits,
         walls_optional: settings.walls_optional.clone(),
         epoch,
     };
-    let sandbox = provider.create(spec).await?;
-    if !changes.is_empty()
-        && let Err(error) = sandbox.apply(changes).await
-    {
+    let opened = |sandbox, manifest, restored, before| Opened {
+        sandbox,
+        provider: provider.name().to_owned(),
+        manifest,
+        restored,
+        before,
+    };
+    let error = match source.files {
+        Files::None => {
+            let sandbox = provider.create(spec(Start::Fresh)).await?;
+            lay_down(&manifest, catalog.root.clone(), sandbox.as_ref()).await?;
+            let before = listing(sandbox.as_ref()).await;
+            return Ok(opened(sandbox, Some(manifest.digest()), None, before));
+        }
+        Files::Kept { generation } => match provider.create(spec(Start::Kept { generation })).await {
+            Ok(sandbox) => {
+                let before = listing(sandbox.as_ref()).await;
+                return Ok(opened(sandbox, None, None, before));
+            }
+            Err(error @ (sandbox::Error::WorkspaceLost | sandbox::Error::WorkspaceStale { .. })) => error,
+            Err(error) => return Err(error),
+        },
+        Files::InSnapshot | Files::Lost => sandbox::Error::WorkspaceLost,
+    };
+    let Some(snapshot) = source.snapshot.as_ref().filter(|_| source.files != Files::Lost) else { return Err(error) };
+    let sandbox = provider.create(spec(Start::Restored)).await?;
+    if let Err(error) = crate::keep::restore(inner, sandbox.as_ref(), snapshot).await {
         sandbox.close().await;
-        return Err(start("manifest", error.to_string()));
+        return Err(error);
     }
-    let manifest = fresh.then(|| manifest.digest());
     let before = listing(sandbox.as_ref()).await;
-    Ok(Opened { sandbox, provider: provider.name().to_owned(), manifest, before })
+    Ok(opened(sandbox, None, Some(snapshot.checkpoint), before))
+}
+
+/// Lays a manifest down in an empty workspace.
+async fn lay_down(
+    manifest: &sandbox::Manifest,
+    project: std::path::PathBuf,
+    sandbox: &dyn Sandbox,
+) -> Result<(), sandbox::Error> {
+    let start = |detail: String| sandbox::Error::Start { stage: "manifest", detail };
+    let read = manifest.clone();
+    let changes = tokio::task::spawn_blocking(move || read.changes(&project)).await;
+    let changes = match changes.map_err(|error| start(error.to_string())) {
+        Ok(Ok(changes)) => changes,
+        Ok(Err(error)) | Err(error) => {
+            sandbox.close().await;
+            return Err(error);
+        }
+    };
+    if changes.is_empty() {
+        return Ok(());
+    }
+    if let Err(error) = sandbox.apply(changes).await {
+        sandbox.close().await;
+        return Err(start(error.to_string()));
+    }
+    Ok(())
 }
 
 /// What one call may use.
@@ -260,11 +361,14 @@ pub(crate) struct CallBench {
     pub(crate) idempotency_key: Option<String>,
     /// Where whole outputs of earlier calls are.
     pub(crate) history: Vec<Arc<Entry>>,
+    /// Whether the call asked for the sandbox.
+    pub(crate) took_sandbox: AtomicBool,
 }
 
 #[async_trait]
 impl Bench for CallBench {
     async fn sandbox(&self) -> Answer {
+        self.took_sandbox.store(true, Ordering::Relaxed);
         self.slot.get().await
     }
 
@@ -281,7 +385,7 @@ impl Bench for CallBench {
     async fn whole(&self, call: Id<id::Call>, offset: u64, bytes_max: u64) -> Option<(Vec<u8>, u64)> {
         let found = self.history.iter().rev().find_map(|entry| match &**entry {
             Entry::Output { call: of, whole, .. } if *of == call => whole.clone(),
-            Entry::Output { .. } | Entry::Message { .. } | Entry::Reply { .. } => None,
+            Entry::Output { .. } | Entry::Message { .. } | Entry::Reply { .. } | Entry::Inherited { .. } => None,
         })?;
         let content = self.inner.parts.journal.content(&self.key, &found).await;
         let Ok(Content::Bytes(bytes)) = content else { return None };

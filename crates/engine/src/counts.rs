@@ -51,7 +51,11 @@ impl Tally {
             RunStatus::TimedOut => counts.timed_out += 1,
             RunStatus::BudgetExhausted => counts.budget_exhausted += 1,
             // No run ends so.
-            RunStatus::Queued | RunStatus::Running | RunStatus::NeedsResolution => {}
+            RunStatus::Queued
+            | RunStatus::Running
+            | RunStatus::Waiting
+            | RunStatus::Paused
+            | RunStatus::NeedsResolution => {}
         }
         counts.turns += u64::from(body.turns);
         counts.tool_calls += u64::from(body.tool_calls);

@@ -1,8 +1,9 @@
-//! Which sessions are driven, by at most so many drivers at once. The seam behind which claims of a shared database and other
-//! schedulers come later.
+//! Which sessions are driven, by at most so many drivers at once, fairly between tenants. The seam between who wants a session
+//! driven (an input, a timer, a claim of a shared database) and the driver. Which sessions are claimable is the journal's to say.
 
 use crate::RunView;
 use domain::{Id, id};
+use indexmap::IndexMap;
 use journal::SessionKey;
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
@@ -57,49 +58,112 @@ pub(crate) struct Seed {
     pub(crate) message: (domain::ContentRef, String),
 }
 
+/// How many sessions are driven at once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Places {
+    /// In all; 0: this process drives nothing.
+    pub(crate) drivers_max: usize,
+    /// Of one tenant.
+    pub(crate) per_tenant_max: usize,
+}
+
 #[derive(Debug, Default)]
 struct State {
     /// Sessions that are driven or wait for it.
     known: HashMap<SessionKey, Wake>,
-    waiting: VecDeque<Job>,
+    /// Those that wait, by tenant, in the order in which tenants have their turn.
+    waiting: IndexMap<Arc<str>, VecDeque<Job>>,
+    waiting_count: usize,
     active: usize,
+    active_of: HashMap<Arc<str>, usize>,
     draining: bool,
     held: bool,
+}
+
+impl State {
+    fn has_place(&self, tenant: &Arc<str>, places: Places) -> bool {
+        self.active < places.drivers_max && self.active_of.get(tenant).copied().unwrap_or(0) < places.per_tenant_max
+    }
+
+    fn take_place(&mut self, tenant: &Arc<str>) {
+        self.active += 1;
+        *self.active_of.entry(tenant.clone()).or_default() += 1;
+    }
+
+    fn leave_place(&mut self, tenant: &Arc<str>) {
+        self.active -= 1;
+        if let Some(count) = self.active_of.get_mut(tenant) {
+            *count -= 1;
+            if *count == 0 {
+                self.active_of.remove(tenant);
+            }
+        }
+    }
+
+    /// The next job whose tenant has a place. Each tenant has its turn, whatever the others pile up.
+    fn next(&mut self, places: Places) -> Option<Job> {
+        let tenant = self.waiting.keys().find(|tenant| self.has_place(tenant, places)).cloned()?;
+        let mut jobs = self.waiting.shift_remove(&tenant)?;
+        let job = jobs.pop_front();
+        if !jobs.is_empty() {
+            // To the end of the row.
+            self.waiting.insert(tenant.clone(), jobs);
+        }
+        self.waiting_count -= 1;
+        self.take_place(&tenant);
+        job
+    }
 }
 
 /// Hands sessions to drivers.
 #[derive(Debug)]
 pub(crate) struct Dispatch {
     state: Mutex<State>,
-    drivers_max: usize,
+    places: Places,
     /// Told when the last driver ends while draining.
     idle: Notify,
+    /// Told when a place has become free.
+    pub(crate) freed: Notify,
 }
 
 impl Dispatch {
-    pub(crate) fn new(drivers_max: usize) -> Self {
-        Self { state: Mutex::default(), drivers_max, idle: Notify::new() }
+    pub(crate) fn new(places: Places) -> Self {
+        Self { state: Mutex::default(), places, idle: Notify::new(), freed: Notify::new() }
     }
 
-    /// The session's log has grown: tells its driver, or gives a job to start now. `None`: it is being seen to.
+    /// The session's log has grown: tells its driver, or gives a job to start now. `None`: it is being seen to, or this process
+    /// drives nothing.
     pub(crate) fn grown(&self, key: &SessionKey, recovering: bool, seed: Option<Box<Seed>>) -> Option<Job> {
         let mut state = self.state.lock();
         if let Some(wake) = state.known.get(key) {
             wake.tell();
             return None;
         }
-        if state.draining {
+        if state.draining || self.places.drivers_max == 0 {
             return None;
         }
         let wake = Wake::default();
         state.known.insert(key.clone(), wake.clone());
         let job = Job { key: key.clone(), wake, recovering, seed };
-        if state.active < self.drivers_max {
-            state.active += 1;
+        if state.has_place(&key.tenant, self.places) {
+            state.take_place(&key.tenant);
             return Some(job);
         }
-        state.waiting.push_back(job);
+        state.waiting.entry(key.tenant.clone()).or_default().push_back(job);
+        state.waiting_count += 1;
         None
+    }
+
+    /// Tells the session's driver to look again, if it has one here.
+    pub(crate) fn tell(&self, key: &SessionKey) -> bool {
+        let state = self.state.lock();
+        let wake = state.known.get(key);
+        wake.inspect(|wake| wake.tell()).is_some()
+    }
+
+    /// Tells every driver to look again.
+    pub(crate) fn tell_all(&self) {
+        self.state.lock().known.values().for_each(Wake::tell);
     }
 
     /// A driver that has listened to `heard` wakes has nothing to do and wants to end. False when it was told again meanwhile: it
@@ -113,18 +177,20 @@ impl Dispatch {
         true
     }
 
-    /// A driver has ended; gives the next job to start in its place.
-    pub(crate) fn ended(&self) -> Option<Job> {
+    /// A driver of `tenant` has ended; gives the next job to start in its place.
+    pub(crate) fn ended(&self, tenant: &Arc<str>) -> Option<Job> {
         let mut state = self.state.lock();
+        state.leave_place(tenant);
         if !state.draining
-            && let Some(job) = state.waiting.pop_front()
+            && let Some(job) = state.next(self.places)
         {
             return Some(job);
         }
-        state.active -= 1;
         if state.active == 0 {
             self.idle.notify_waiters();
         }
+        drop(state);
+        self.freed.notify_one();
         None
     }
 
@@ -136,7 +202,19 @@ impl Dispatch {
     /// Active drivers and sessions that wait for one.
     pub(crate) fn counts(&self) -> (usize, usize) {
         let state = self.state.lock();
-        (state.active, state.waiting.len())
+        (state.active, state.waiting_count)
+    }
+
+    /// How many more sessions can be driven now, and the tenants that have as many as they may.
+    pub(crate) fn room(&self) -> (usize, Vec<Arc<str>>) {
+        let state = self.state.lock();
+        if state.draining {
+            return (0, Vec::new());
+        }
+        let full =
+            |(tenant, count): (&Arc<str>, &usize)| (*count >= self.places.per_tenant_max).then(|| tenant.clone());
+        let busy = state.active_of.iter().filter_map(full).collect();
+        (self.places.drivers_max.saturating_sub(state.active + state.waiting_count), busy)
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -148,6 +226,7 @@ impl Dispatch {
         let mut state = self.state.lock();
         state.draining = true;
         state.waiting.clear();
+        state.waiting_count = 0;
         state.known.values().for_each(Wake::tell);
     }
 
@@ -178,17 +257,39 @@ impl Dispatch {
 
 /// Runs that somebody waits for.
 #[derive(Debug, Default)]
-pub(crate) struct Ends(Mutex<HashMap<Id<id::Run>, watch::Sender<End>>>);
+pub(crate) struct Ends(Mutex<HashMap<Id<id::Run>, Awaited>>);
 
-/// A run's end, once it is there.
+#[derive(Debug)]
+struct Awaited {
+    sender: watch::Sender<End>,
+    /// Where the run is, once that is known.
+    key: Option<SessionKey>,
+}
+
+/// A run's end, or the point at which it waits for somebody, once it is there.
 type End = Option<Arc<RunView>>;
 
 impl Ends {
     /// Waits for a run's end; subscribe before looking at how it stands.
     pub(crate) fn subscribe(&self, run: Id<id::Run>) -> watch::Receiver<End> {
         let mut ends = self.0.lock();
-        ends.retain(|_, sender| sender.receiver_count() > 0);
-        ends.entry(run).or_insert_with(|| watch::channel(None).0).subscribe()
+        ends.retain(|_, awaited| awaited.sender.receiver_count() > 0);
+        let awaited = ends.entry(run).or_insert_with(|| Awaited { sender: watch::channel(None).0, key: None });
+        awaited.sender.subscribe()
+    }
+
+    /// Says in which session an awaited run is, so that it is found when another process drives it.
+    pub(crate) fn found(&self, run: Id<id::Run>, key: &SessionKey) {
+        if let Some(awaited) = self.0.lock().get_mut(&run) {
+            awaited.key = Some(key.clone());
+        }
+    }
+
+    /// The awaited runs of a session, or of all.
+    pub(crate) fn of(&self, key: Option<&SessionKey>) -> Vec<(Id<id::Run>, SessionKey)> {
+        let ends = self.0.lock();
+        let placed = ends.iter().filter_map(|(run, awaited)| Some((*run, awaited.key.clone()?)));
+        placed.filter(|(_, at)| key.is_none_or(|key| key == at)).collect()
     }
 
     /// Whether anybody waits for it.
@@ -198,9 +299,9 @@ impl Ends {
 
     /// Tells those who wait.
     pub(crate) fn tell(&self, view: Arc<RunView>) {
-        if let Some(sender) = self.0.lock().remove(&view.run) {
+        if let Some(awaited) = self.0.lock().remove(&view.run) {
             // An error means that nobody waits any more.
-            let _ = sender.send(Some(view));
+            let _ = awaited.sender.send(Some(view));
         }
     }
 }

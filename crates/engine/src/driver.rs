@@ -11,16 +11,19 @@ use crate::facts::{self, Fact, Given, Reason};
 use crate::finish::Finishing;
 use crate::prompt::Memory;
 use crate::ready::Ready;
+use crate::retry::Retry;
 use crate::{Error, fold};
-use domain::record::Resumed;
-use domain::{Call, Event, Failure, FailureClass, Id, Usage, id};
-use futures::StreamExt;
+use domain::record::{Deferred, Resumed, When};
+use domain::{Call, Digest, Event, Failure, FailureClass, Id, Usage, Wait, id};
 use futures::future::{AbortHandle, BoxFuture, abortable};
 use futures::stream::FuturesUnordered;
-use journal::{Append, Appended, Fence, Sealer, SessionKey};
-use machine::{Effect, Session, Stamp};
+use futures::{FutureExt, StreamExt};
+use indexmap::IndexMap;
+use journal::{Append, Appended, Fence, Release, Sealer, SessionKey};
+use machine::{Effect, ScopeId, Session, Stamp};
 use policy::Permit;
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,21 +31,38 @@ use std::time::Duration;
 const STORE_RETRY_MS: u64 = 500;
 /// Attempts to write before a driver gives up and leaves the run to the next process. An hour: a full disk may be seen to.
 const STORE_ATTEMPTS_MAX: u32 = 7_200;
+/// When a session whose driver failed is driven again.
+const FAILED_RETRY_MS: u64 = 5_000;
+
+/// How a driver leaves its session.
+enum Rest {
+    /// Nothing is wanted of it.
+    Done,
+    /// This process ends; another one goes on.
+    Held,
+}
 
 /// What is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Task {
-    Ask { turn: u32 },
+    Ask { scope: ScopeId, turn: u32, interrupts: u32 },
     Perform { call: Id<id::Call> },
     Open,
+    Checkpoint { turn: u32 },
     Finish { run: Id<id::Run> },
 }
 
 /// What came of it.
 pub(crate) enum Done {
     Asked(Box<Asked>),
-    Performed { call: Id<id::Call>, given: Given },
+    Performed {
+        call: Id<id::Call>,
+        given: Given,
+    },
+    /// The lease ended before the deed; nothing was done.
+    LeaseLost,
     Opened(Result<crate::bench::Opened, sandbox::Error>),
+    Kept(crate::keep::Kept),
     Finished(Box<Finishing>),
 }
 
@@ -62,8 +82,9 @@ pub(crate) struct Driver {
     pub(crate) derived: Vec<Fact>,
     pub(crate) memory: Memory,
     pub(crate) sealer: Sealer,
-    pub(crate) ready: Option<Arc<Ready>>,
-    /// The calls of the current turn.
+    /// The agents at work, by the digests of their closures.
+    pub(crate) ready: HashMap<Digest, Arc<Ready>>,
+    /// The calls of the turns under way.
     pub(crate) calls: HashMap<Id<id::Call>, Call>,
     pub(crate) permits: HashMap<Id<id::Call>, Permit>,
     pub(crate) slot: Arc<Slot>,
@@ -72,25 +93,47 @@ pub(crate) struct Driver {
     /// What asking used that gave no reply.
     pub(crate) spent: Usage,
     tasks: FuturesUnordered<BoxFuture<'static, Option<(Task, Done)>>>,
-    under_way: HashMap<Task, AbortHandle>,
+    under_way: IndexMap<Task, AbortHandle>,
 }
 
 /// Drives a session until nothing is wanted of it.
 pub(crate) async fn drive(inner: Arc<Inner>, job: Job) {
     let key = job.key.clone();
     let recovering = job.recovering;
-    match Driver::start(inner.clone(), job).await {
-        Ok(mut driver) => {
-            if let Err(error) = driver.run(recovering).await {
-                driver.slot.close().await;
-                tracing::error!(session_id = %key.session, code = error.code(), %error, "the driver failed; the run goes on at the next start");
-                inner.dispatch.forget(&key);
-            }
-        }
+    let mut driver = match Driver::start(inner.clone(), job).await {
+        Ok(driver) => driver,
         Err(error) => {
-            tracing::error!(session_id = %key.session, code = error.code(), %error, "the session can't be driven");
             inner.dispatch.forget(&key);
+            // Another worker has it: that one is told by the log itself.
+            if !matches!(error, Error::Journal(journal::Error::Held { .. })) {
+                tracing::error!(session_id = %key.session, code = error.code(), %error, "the session can't be driven");
+            }
+            return;
         }
+    };
+    // A driver that panics must not take its place, or its session, with it.
+    let driven = AssertUnwindSafe(driver.run(recovering)).catch_unwind().await;
+    let (epoch, folded) = (driver.epoch, driver.base.position);
+    let next_ms = match &driven {
+        Ok(Ok(Rest::Done)) => None,
+        Ok(Ok(Rest::Held)) => Some(inner.parts.clock.wall_ms()),
+        Ok(Err(error)) => {
+            tracing::error!(session_id = %key.session, code = error.code(), %error, "the driver failed; another one takes the session up");
+            Some(inner.parts.clock.wall_ms() + FAILED_RETRY_MS)
+        }
+        Err(_) => {
+            tracing::error!(session_id = %key.session, code = "driver_panicked", "the driver panicked; another one takes the session up");
+            Some(inner.parts.clock.wall_ms() + FAILED_RETRY_MS)
+        }
+    };
+    driver.slot.close().await;
+    drop(driver);
+    if !matches!(driven, Ok(Ok(_))) {
+        inner.dispatch.forget(&key);
+    }
+    if let Err(error) = inner.parts.journal.release(&key, Release { epoch, folded, next_ms }).await {
+        // The lease ends by itself.
+        tracing::warn!(session_id = %key.session, code = error.code(), %error, "the session could not be given back");
     }
 }
 
@@ -99,6 +142,25 @@ impl Driver {
         let Job { key, wake, seed, .. } = job;
         let heard = wake.count();
         let epoch = inner.parts.journal.claim(&key).await?.epoch;
+        match Self::fold(inner.clone(), key.clone(), wake, heard, epoch, seed).await {
+            Ok(driver) => Ok(driver),
+            Err(error) => {
+                let next_ms = Some(inner.parts.clock.wall_ms() + FAILED_RETRY_MS);
+                // Whatever comes of it, the first error is the one to tell.
+                let _ = inner.parts.journal.release(&key, Release { epoch, folded: 0, next_ms }).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn fold(
+        inner: Arc<Inner>,
+        key: SessionKey,
+        wake: Wake,
+        heard: u64,
+        epoch: u64,
+        seed: Option<Box<crate::dispatch::Seed>>,
+    ) -> Result<Self, Error> {
         let sealer = inner.parts.journal.sealer(&key).await?;
         let (mut base, mut memory) = (Session::default(), Memory::default());
         match seed {
@@ -121,19 +183,21 @@ impl Driver {
             derived: Vec::new(),
             memory,
             sealer,
-            ready: None,
+            ready: HashMap::new(),
             calls: HashMap::new(),
             permits: HashMap::new(),
             slot: Arc::new(Slot::default()),
             doom: None,
             spent: Usage::default(),
             tasks: FuturesUnordered::new(),
-            under_way: HashMap::new(),
+            under_way: IndexMap::new(),
         })
     }
 
-    async fn run(&mut self, recovering: bool) -> Result<(), Error> {
-        let touched = |run: &machine::Run| recovering || run.turn > 0 || run.used_sandbox;
+    async fn run(&mut self, recovering: bool) -> Result<Rest, Error> {
+        // A run that is parked is as its last driver left it; the machine says when it is to be taken up.
+        let touched =
+            |run: &machine::Run| run.parked.is_none() && (recovering || run.root().turn > 0 || run.used_sandbox);
         if let Some(run) = self.base.run.as_ref().filter(|run| touched(run)) {
             let event = Event::Resumed(Resumed { run: run.id, epoch: self.epoch });
             self.pending.push(Fact::bare(self.stamp(), event));
@@ -154,19 +218,21 @@ impl Driver {
             }
             self.launch().await?;
             if self.tasks.is_empty() && self.pending.is_empty() {
-                let parked = self.inner.dispatch.is_held();
-                if parked || (self.rests() && self.inner.dispatch.retire(&self.key, self.heard)) {
-                    self.slot.close().await;
-                    return Ok(());
+                if self.inner.dispatch.is_held() {
+                    return Ok(if self.rests() { Rest::Done } else { Rest::Held });
+                }
+                if self.rests() && self.inner.dispatch.retire(&self.key, self.heard) {
+                    return Ok(Rest::Done);
                 }
             }
             self.wait(linger.map(|until| until.saturating_sub(now))).await?;
         }
     }
 
-    /// Whether nothing is wanted that this driver could do.
+    /// Whether nothing is wanted that this driver could do, nor will be soon.
     fn rests(&self) -> bool {
-        self.base.wanted(self.inner.parts.clock.wall_ms()).is_empty()
+        let is_over = self.base.run.as_ref().is_none_or(|run| run.parked.is_some());
+        is_over && self.base.wanted(self.inner.parts.clock.wall_ms()).is_empty()
     }
 
     /// Waits for whatever comes first.
@@ -200,7 +266,7 @@ impl Driver {
         };
         match done {
             Some((task, done)) => {
-                self.under_way.remove(&task);
+                self.under_way.shift_remove(&task);
                 self.done(done)
             }
             None => Ok(()),
@@ -211,8 +277,13 @@ impl Driver {
         match done {
             Done::Asked(asked) => self.asked(*asked),
             Done::Performed { call, given } => self.returned(call, &given),
+            Done::LeaseLost => Err(Error::LeaseLost),
             Done::Opened(opened) => {
                 self.opened(opened);
+                Ok(())
+            }
+            Done::Kept(kept) => {
+                self.kept(kept);
                 Ok(())
             }
             Done::Finished(finishing) => self.finished(*finishing),
@@ -258,12 +329,13 @@ impl Driver {
         for fact in facts {
             match &fact.event {
                 Event::SandboxOpened(_) => self.slot.recorded(),
+                Event::Parked(body) if body.waits_for != Wait::Retry => self.tell_parked(body.run).await,
                 Event::Finished(body) => {
                     self.doom = None;
                     self.spent = Usage::default();
                     self.calls.clear();
                     self.permits.clear();
-                    self.ready = None;
+                    self.ready.clear();
                     self.tell_end(&before, fact.stamp, body).await;
                 }
                 _ => {}
@@ -274,7 +346,8 @@ impl Driver {
     /// Starts what is wanted and not under way, and ends what is under way and no longer wanted.
     async fn launch(&mut self) -> Result<(), Error> {
         let wanted = self.wanted(&self.state);
-        let keep: Vec<Task> = wanted.iter().filter_map(task_of).collect();
+        let mut keep: Vec<Task> = wanted.iter().filter_map(task_of).collect();
+        keep.extend(self.asks_let_end(&self.state));
         let opening = self.slot.is_wanted();
         self.under_way.retain(|task, handle| {
             let kept = keep.contains(task) || (*task == Task::Open && opening);
@@ -292,8 +365,12 @@ impl Driver {
                 continue;
             };
             match effect {
-                Effect::Ask { turn } if !self.inner.dispatch.is_held() => {
-                    let future = self.ask(turn).await?;
+                Effect::Ask { scope, turn, tokens, .. } if !self.inner.dispatch.is_held() => {
+                    let future = self.ask(scope, turn, tokens).await?;
+                    self.begin(task, future);
+                }
+                Effect::Checkpoint { turn } if self.pending.is_empty() => {
+                    let future = self.keep(turn);
                     self.begin(task, future);
                 }
                 Effect::Perform { call } if self.is_durably_begun(call) => {
@@ -318,15 +395,19 @@ impl Driver {
 
     /// What is wanted of this driver, its own troubles included.
     pub(crate) fn wanted(&self, state: &Session) -> Vec<Effect> {
-        let wanted = state.wanted(self.inner.parts.clock.wall_ms());
+        let mut wanted = state.wanted(self.inner.parts.clock.wall_ms());
+        if !self.asks_let_end(state).is_empty() {
+            // The turn that the model is asked for is let end first.
+            let ends = |effect: &Effect| matches!(effect, Effect::Finish { run, .. } if state.run.as_ref().is_some_and(|current| current.id == *run));
+            wanted.retain(|effect| !ends(effect) && !matches!(effect, Effect::Park { .. }));
+        }
         let Some((failure, run)) = self.doom.clone().zip(state.run.as_ref()) else { return wanted };
         if wanted.iter().any(|effect| matches!(effect, Effect::Finish { run: ends, .. } if *ends == run.id)) {
             return wanted;
         }
-        let began = |(call, state): (&Id<id::Call>, &machine::CallState)| {
-            matches!(state, machine::CallState::Began { .. }).then_some(Effect::Abort { call: *call })
-        };
-        let aborts: Vec<_> = run.calls.iter().filter_map(began).collect();
+        let begun = run.calls.iter().filter(|(_, call)| call.is_begun());
+        let why = machine::Abort::RunEnds;
+        let aborts: Vec<_> = begun.map(|(call, _)| Effect::Abort { call: *call, why }).collect();
         if aborts.is_empty() {
             let status = domain::RunStatus::Failed;
             return vec![Effect::Finish { run: run.id, status, failure: Some(failure) }];
@@ -334,27 +415,72 @@ impl Driver {
         aborts
     }
 
+    /// Questions under way that nobody wants any more but that are let end: a run that is paused, or ends after its turn, keeps
+    /// what its model is saying.
+    fn asks_let_end(&self, state: &Session) -> Vec<Task> {
+        let Some(run) = &state.run else { return Vec::new() };
+        let is_gentle = run.is_paused || run.cancelled == Some(When::AfterTurn);
+        if !is_gentle || run.cancelled == Some(When::Now) {
+            return Vec::new();
+        }
+        let current = |task: &&Task| matches!(task, Task::Ask { interrupts, .. } if *interrupts == run.interrupts);
+        self.under_way.keys().filter(current).copied().collect()
+    }
+
     /// Whether a call's `began` is durable.
     fn is_durably_begun(&self, call: Id<id::Call>) -> bool {
         let run = self.base.run.as_ref();
-        matches!(run.and_then(|run| run.calls.get(&call)), Some(machine::CallState::Began { .. }))
+        run.and_then(|run| run.calls.get(&call)).is_some_and(machine::Call::is_begun)
     }
 
-    /// Records what a call gave, once.
+    /// Records what a call gave, once; or that it is to be made again later.
     fn returned(&mut self, call: Id<id::Call>, given: &Given) -> Result<(), Error> {
         let Some(run) = self.base.run.as_ref().map(|run| run.id) else { return Ok(()) };
+        if given.code.as_deref() == Some("sandbox_gone") {
+            self.sandbox_gone(run);
+        }
+        if let Some(deferred) = self.tried_again(call, given) {
+            self.pending.push(Fact::bare(self.stamp(), Event::Deferred(deferred)));
+            return Ok(());
+        }
         let (fact, content) = facts::returned(self.stamp(), &self.sealer, run, call, given)?;
         self.memory.parts(&content, &given.parts);
         self.pending.push(fact);
         Ok(())
     }
 
+    /// When a call that failed for a passing reason is made again, by its contract.
+    fn tried_again(&self, id: Id<id::Call>, given: &Given) -> Option<Deferred> {
+        let failure = given.passes.clone()?;
+        let run = self.base.run.as_ref()?;
+        let state = run.calls.get(&id)?;
+        let ready = self.ready_of(state.scope)?;
+        let contract = ready.toolbox.contract(&self.calls.get(&id)?.tool)?;
+        let domain::contract::Retry { attempts, backoff_ms, backoff_ms_max, total_ms } = contract.retry;
+        let retry = Retry { attempts_max: attempts, backoff_ms, backoff_ms_max, total_ms };
+        let now_ms = self.inner.parts.clock.wall_ms();
+        let since_ms = state.first_began_ms.unwrap_or(now_ms);
+        let until_ms = retry.next(state.attempt, since_ms, now_ms, None, &self.inner.parts.random)?;
+        let (scope, usage) = (state.scope, Usage::default());
+        Some(Deferred { run: run.id, scope, call: Some(id), failure, attempt: state.attempt, until_ms, usage })
+    }
+
     /// Ends a call that is under way, and says so in the record.
-    pub(crate) fn abort(&mut self, call: Id<id::Call>) -> Given {
-        if let Some(handle) = self.under_way.remove(&Task::Perform { call }) {
+    pub(crate) fn abort(&mut self, call: Id<id::Call>, why: machine::Abort) -> Given {
+        if let Some(handle) = self.under_way.shift_remove(&Task::Perform { call }) {
             handle.abort();
         }
-        Given::because(Reason::Cancelled, "The call was ended because the run ended.")
+        let text = match why {
+            machine::Abort::RunEnds => "The call was ended because the run ended.",
+            machine::Abort::Steered => "The call was ended because the user had something else to say.",
+        };
+        Given { changed_workspace: self.slot.ready().is_some(), ..Given::because(Reason::Cancelled, text) }
+    }
+
+    /// The agent at work in a scope, ready.
+    pub(crate) fn ready_of(&self, scope: ScopeId) -> Option<Arc<Ready>> {
+        let digest = self.state.run.as_ref()?.scopes.get(&scope)?.closure;
+        self.ready.get(&digest).cloned()
     }
 
     /// Now, on the authority of the engine itself.
@@ -385,10 +511,17 @@ const fn may_pass(error: &journal::Error) -> bool {
 
 fn task_of(effect: &Effect) -> Option<Task> {
     Some(match effect {
-        Effect::Ask { turn } => Task::Ask { turn: *turn },
+        Effect::Ask { scope, turn, interrupts, .. } => {
+            Task::Ask { scope: *scope, turn: *turn, interrupts: *interrupts }
+        }
         Effect::Perform { call } => Task::Perform { call: *call },
         Effect::Finish { run, .. } => Task::Finish { run: *run },
-        Effect::Judge { .. }
+        Effect::Checkpoint { turn } => Task::Checkpoint { turn: *turn },
+        Effect::Resume { .. }
+        | Effect::Park { .. }
+        | Effect::Reserve { .. }
+        | Effect::Compensate { .. }
+        | Effect::Judge { .. }
         | Effect::Begin { .. }
         | Effect::Abort { .. }
         | Effect::Answer { .. }

@@ -1,16 +1,18 @@
 //! The engine's face: what it is made of, how it starts, serves and drains.
 
 use crate::counts::{Counts, Tally};
-use crate::dispatch::{Dispatch, Ends, Job};
+use crate::dispatch::{Dispatch, Ends, Job, Places};
 use crate::live::{Channels, Watch};
+use crate::places::ModelPlaces;
 use crate::ready::Crew;
+use crate::retry::{Breaker, Breakers, Retries};
 use crate::{Error, driver};
 use blob::Blobs;
 use catalog::Catalog;
-use domain::{Id, id, template};
-use journal::Journal;
+use domain::{Event, Id, id, template};
+use journal::{Journal, SessionKey, Worker};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use stdx::{Clock, Random};
 
@@ -25,13 +27,33 @@ pub struct Limits {
     pub linger_ms_max: u64,
     /// Bytes of one artifact.
     pub artifact_bytes_max: u64,
+    /// Sessions of one tenant driven at once.
+    pub drivers_per_tenant_max: usize,
+    /// Questions to one model at once; more wait for their turn.
+    pub asks_per_model_max: usize,
+    /// When what failed is tried again.
+    pub retries: Retries,
+    /// When a part that fails is left alone.
+    pub breaker: Breaker,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { drivers_max: 256, waiting_max: 10_000, linger_ms_max: 5, artifact_bytes_max: 16 << 20 }
+        Self {
+            drivers_max: 256,
+            waiting_max: 10_000,
+            linger_ms_max: 5,
+            artifact_bytes_max: 16 << 20,
+            drivers_per_tenant_max: 256,
+            asks_per_model_max: 256,
+            retries: Retries::default(),
+            breaker: Breaker::default(),
+        }
     }
 }
+
+/// Runs of one page that are taken up.
+const RECOVER_ROWS: usize = 1_000;
 
 /// Looks up a variable of the environment.
 pub type Environment = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
@@ -80,6 +102,10 @@ pub(crate) struct Inner {
     pub(crate) channels: Channels,
     pub(crate) crew: Crew,
     pub(crate) tally: Tally,
+    pub(crate) breakers: Breakers,
+    pub(crate) model_places: ModelPlaces,
+    /// The worker that this process is among those that share the journal.
+    pub(crate) worker: OnceLock<Worker>,
 }
 
 /// How the engine does.
@@ -100,31 +126,44 @@ pub struct Health {
 impl Engine {
     /// An engine that drives nothing yet.
     pub fn new(parts: Parts) -> Self {
-        let dispatch = Dispatch::new(parts.limits.drivers_max);
+        let Limits { drivers_max, drivers_per_tenant_max: per_tenant_max, asks_per_model_max, .. } = parts.limits;
+        let dispatch = Dispatch::new(Places { drivers_max, per_tenant_max });
         let (ends, channels, crew) = (Ends::default(), Channels::default(), Crew::default());
-        let tally = Tally::default();
-        Self(Arc::new(Inner { parts, dispatch, ends, channels, crew, tally }))
+        let (tally, breakers) = (Tally::default(), Breakers::default());
+        let (model_places, worker) = (ModelPlaces::new(asks_per_model_max), OnceLock::new());
+        Self(Arc::new(Inner { parts, dispatch, ends, channels, crew, tally, breakers, model_places, worker }))
     }
 
-    /// Takes up the runs that an earlier process left; gives the number of their sessions. They go on in the background.
+    /// Takes up the runs that an earlier process left; gives the number of their sessions. They go on in the background. Runs
+    /// that wait for somebody are left where they are.
     pub async fn recover(&self) -> Result<usize, Error> {
-        let mut sessions = 0;
-        let mut last = None;
-        let mut after = None;
+        let journal = &self.0.parts.journal;
+        let (mut sessions, mut from, mut last) = (0, None, None);
         loop {
-            let page = self.0.parts.journal.unfinished(after.as_ref(), journal::query::PAGE_ROWS_MAX).await?;
+            let page = journal.unfinished(from.as_ref(), RECOVER_ROWS).await?;
             for run in page.rows {
-                // Runs of one session follow one another.
-                if last.as_ref() != Some(&run.key) {
+                // Runs of one session follow one another here.
+                if last.as_ref() == Some(&run.key) {
+                    continue;
+                }
+                if !self.0.is_parked(&run.key).await? {
+                    self.room().await;
                     sessions += 1;
                     self.0.clone().start(self.0.dispatch.grown(&run.key, true, None));
-                    last = Some(run.key);
                 }
+                last = Some(run.key);
             }
-            after = page.next;
-            if after.is_none() {
+            from = page.next;
+            if from.is_none() {
                 return Ok(sessions);
             }
+        }
+    }
+
+    /// Waits until the row of those that wait for a driver is not too long.
+    async fn room(&self) {
+        while self.0.dispatch.counts().1 >= self.0.parts.limits.waiting_max && !self.0.dispatch.is_draining() {
+            self.0.dispatch.freed.notified().await;
         }
     }
 
@@ -191,13 +230,27 @@ impl Inner {
         let Some(mut job) = job else { return };
         tokio::spawn(async move {
             loop {
+                let tenant = job.key.tenant.clone();
                 driver::drive(self.clone(), job).await;
-                match self.dispatch.ended() {
+                match self.dispatch.ended(&tenant) {
                     Some(next) => job = next,
                     None => return,
                 }
             }
         });
+    }
+
+    /// Whether the last that happened in a session is that its run was parked: no input came since.
+    async fn is_parked(&self, key: &SessionKey) -> Result<bool, Error> {
+        let head = self.parts.journal.head(key).await?;
+        let last = self.parts.journal.records(key, head.position.saturating_sub(1), 1).await?;
+        let event = last.first().map(journal::StoredRecord::decode).transpose()?.map(|record| record.event);
+        Ok(matches!(event, Some(Event::Parked(_) | Event::InDoubt(_))))
+    }
+
+    /// Whether this process may act on what it has claimed. To be asked right before a deed.
+    pub(crate) fn may_act(&self) -> bool {
+        self.worker.get().is_none_or(|worker| worker.lease().is_good())
     }
 
     /// A configuration value with its references replaced.

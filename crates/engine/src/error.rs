@@ -53,6 +53,9 @@ pub enum Error {
     /// The engine is draining.
     #[error("this process is shutting down; hint: try again, another one may serve")]
     Draining,
+    /// The worker's lease ended before a deed: another worker may have the session.
+    #[error("the worker's lease ended; the session goes to another one")]
+    LeaseLost,
     /// The journal does not take or give records.
     #[error(transparent)]
     Journal(#[from] journal::Error),
@@ -85,6 +88,7 @@ impl Error {
             Self::IdempotencyConflict => "idempotency_conflict",
             Self::Busy { .. } => "busy",
             Self::Draining => "draining",
+            Self::LeaseLost => "lease_lost",
             Self::Journal(error) => error.code(),
             Self::Objects { code, .. } => code,
             Self::History(error) => error.code(),

@@ -3,7 +3,7 @@
 use crate::Error;
 use domain::content::media;
 use domain::record::{Draft, Returned};
-use domain::{CallStatus, ContentRef, Event, Id, Part, id};
+use domain::{CallStatus, ContentRef, Event, Failure, Id, Part, id};
 use journal::{Append, SealedItem, Sealer};
 use machine::Stamp;
 
@@ -40,6 +40,12 @@ pub(crate) struct Given {
     pub(crate) code: Option<String>,
     pub(crate) duration_ms: u64,
     pub(crate) may_linger: bool,
+    /// Whether it may have changed the workspace.
+    pub(crate) changed_workspace: bool,
+    /// Whether the call was held until now.
+    pub(crate) held: bool,
+    /// What went wrong, when trying again may help.
+    pub(crate) passes: Option<Failure>,
 }
 
 /// Why the engine itself ends a call, or does not begin it.
@@ -53,6 +59,20 @@ pub(crate) enum Reason {
     Interrupted,
     /// What was to be done can't be read any more.
     Erased,
+    /// Somebody rejected it.
+    Rejected,
+    /// Nobody approved of it in time.
+    ApprovalExpired,
+    /// A precondition is not met.
+    Unmet,
+    /// Somebody says that it did not take effect.
+    DidNotHappen,
+    /// It was undone.
+    Compensated,
+    /// The nested agent reached a limit.
+    NestedLimit,
+    /// What the contract names to undo it can't be called.
+    NoCompensation,
 }
 
 impl Reason {
@@ -63,6 +83,13 @@ impl Reason {
             Self::Cancelled => "call_cancelled",
             Self::Interrupted => "call_interrupted",
             Self::Erased => "call_erased",
+            Self::Rejected => "approval_rejected",
+            Self::ApprovalExpired => "approval_expired",
+            Self::Unmet => "precondition_failed",
+            Self::DidNotHappen => "call_did_not_happen",
+            Self::Compensated => "call_compensated",
+            Self::NestedLimit => "nested_limit",
+            Self::NoCompensation => "no_compensation",
         }
     }
 
@@ -71,7 +98,10 @@ impl Reason {
             Self::Denied => CallStatus::Denied,
             Self::Cancelled => CallStatus::Cancelled,
             Self::Interrupted => CallStatus::Interrupted,
-            Self::Erased => CallStatus::Invalid,
+            Self::Erased | Self::Unmet => CallStatus::Invalid,
+            Self::Rejected | Self::ApprovalExpired => CallStatus::Rejected,
+            Self::DidNotHappen | Self::NestedLimit | Self::NoCompensation => CallStatus::Error,
+            Self::Compensated => CallStatus::Compensated,
         }
     }
 }
@@ -85,7 +115,22 @@ impl Given {
     /// A call that was not performed, with what the model is told.
     pub(crate) fn told(status: CallStatus, code: &str, text: impl Into<String>) -> Self {
         let (parts, code) = (vec![Part::text(text)], Some(code.to_owned()));
-        Self { status, parts, whole: None, code, duration_ms: 0, may_linger: false }
+        Self::of(status, parts, code)
+    }
+
+    /// A call that gave these parts without being performed.
+    pub(crate) const fn of(status: CallStatus, parts: Vec<Part>, code: Option<String>) -> Self {
+        Self {
+            status,
+            parts,
+            whole: None,
+            code,
+            duration_ms: 0,
+            may_linger: false,
+            changed_workspace: false,
+            held: false,
+            passes: None,
+        }
     }
 }
 
@@ -107,6 +152,9 @@ pub(crate) fn returned(
         contents.push(item);
     }
     let (status, code, duration_ms) = (given.status, given.code.clone(), given.duration_ms);
-    let event = Event::Returned(Returned { run, call, status, output: output.clone(), whole, code, duration_ms });
+    let (changed_workspace, held) = (given.changed_workspace, given.held);
+    let output_ref = output.clone();
+    let returned = Returned { run, call, status, output, whole, code, duration_ms, changed_workspace, held };
+    let (event, output) = (Event::Returned(returned), output_ref);
     Ok((Fact { stamp, event, contents, may_linger: given.may_linger }, output))
 }

@@ -8,10 +8,10 @@ use crate::{ArtifactView, Error, RunView, prompt};
 use bytes::Bytes;
 use domain::content::media;
 use domain::record::{ArtifactSaved, Changed, FileChange, Finished, SandboxClosed, Save, WorkspaceChanged};
-use domain::{Event, Failure, Id, RunStatus, Usage, id};
+use domain::{Event, Failure, Id, RunStatus, Usage, Wait, id};
 use futures::future::BoxFuture;
 use journal::SessionKey;
-use machine::{Run, Session, Stamp};
+use machine::{Files, Run, Session, Stamp};
 use sandbox::RelPath;
 use std::sync::Arc;
 
@@ -34,7 +34,6 @@ pub(crate) struct Finishing {
     failure: Option<Failure>,
     kept: Vec<Kept>,
     changes: Vec<FileChange>,
-    closed: Option<Id<id::Sandbox>>,
 }
 
 /// The last word on a run.
@@ -42,12 +41,12 @@ pub(crate) fn finished(run: &Run, spent: Usage, status: RunStatus, failure: Opti
     Finished {
         run: run.id,
         status,
-        reply: run.reply.clone().filter(|_| status == RunStatus::Completed),
+        reply: run.root().reply.clone().filter(|_| status == RunStatus::Completed),
         failure,
-        turns: run.turn,
-        tool_calls: run.tool_calls,
-        usage: run.usage.plus(spent),
-        cost: run.cost,
+        turns: run.root().turn,
+        tool_calls: run.root().tool_calls,
+        usage: run.root().usage.plus(spent),
+        cost: run.root().cost,
         used_sandbox: run.used_sandbox,
     }
 }
@@ -67,12 +66,20 @@ impl Driver {
     ) -> BoxFuture<'static, Done> {
         let (inner, key, slot) = (self.inner.clone(), self.key.clone(), self.slot.clone());
         let run = self.state.run.clone().filter(|run| run.id == id);
-        let closed = self.state.sandbox;
-        let names = self.ready.as_ref().map(|ready| ready.closure.agent.artifacts.clone()).unwrap_or_default();
+        let names = self.ready_of(None).map(|ready| ready.closure.agent.artifacts.clone()).unwrap_or_default();
+        // A run that waited let its sandbox go; the files that it is to leave are still in the workspace.
+        let reopens = status == RunStatus::Completed
+            && run.as_ref().is_some_and(|run| run.used_sandbox)
+            && !names.is_empty()
+            && matches!(self.state.files, Files::Kept { .. } | Files::InSnapshot);
         Box::pin(async move {
             let mut kept = Vec::new();
             let mut failure = failure;
             let mut status = status;
+            if reopens && let Err(error) = slot.get().await {
+                failure = Some(Failure::new(domain::FailureClass::Sandbox, error.code(), error.to_string()));
+                status = RunStatus::Failed;
+            }
             if let Some(run) = run {
                 match keep(&inner, &key, &slot, &run, status, &names).await {
                     Ok(files) => kept = files,
@@ -88,13 +95,13 @@ impl Driver {
             }
             let changes = changes(&slot).await;
             slot.close().await;
-            Done::Finished(Box::new(Finishing { run: id, status, failure, kept, changes, closed }))
+            Done::Finished(Box::new(Finishing { run: id, status, failure, kept, changes }))
         })
     }
 
     /// Records the end of a run.
     pub(crate) fn finished(&mut self, finishing: Finishing) -> Result<(), Error> {
-        let Finishing { run: id, status, failure, kept, mut changes, closed } = finishing;
+        let Finishing { run: id, status, failure, kept, mut changes } = finishing;
         let Some(run) = self.state.run.clone().filter(|run| run.id == id) else { return Ok(()) };
         let stamp = self.stamp();
         if !changes.is_empty() {
@@ -111,7 +118,7 @@ impl Driver {
             let event = Event::ArtifactSaved(ArtifactSaved { run: id, artifact, name, media, bytes, object });
             self.pending.push(Fact { stamp, event, contents: vec![item], may_linger: false });
         }
-        if let Some(sandbox) = closed {
+        if let Some(sandbox) = self.state.sandbox {
             let event = Event::SandboxClosed(SandboxClosed { run: id, sandbox, reason: "run_ended".into() });
             self.pending.push(Fact::bare(stamp, event));
         }
@@ -140,6 +147,19 @@ impl Driver {
         }
     }
 
+    /// Tells those who wait for a run that it waits itself: nothing more comes before somebody does something.
+    pub(crate) async fn tell_parked(&mut self, run: Id<id::Run>) {
+        if !self.inner.ends.awaited(run) {
+            return;
+        }
+        match self.inner.view(&self.key.tenant, run).await {
+            Ok(view) => self.inner.ends.tell(Arc::new(view)),
+            Err(error) => {
+                tracing::error!(run_id = %run, code = error.code(), %error, "a run that waits can't be shown")
+            }
+        }
+    }
+
     /// A run that has just ended, from what this driver still knows of it; read back only where it does not.
     async fn end_view(&mut self, before: &Session, stamp: Stamp, body: &Finished) -> Result<RunView, Error> {
         let known = before.run.as_ref().filter(|run| run.id == body.run);
@@ -162,9 +182,11 @@ impl Driver {
             run: run.id,
             session: self.key.session,
             session_name,
-            agent: run.agent.clone(),
+            agent: run.root().agent.clone(),
             principal: run.principal,
             status: body.status,
+            waits_for: None,
+            waits_until_ms: None,
             reply,
             failure: body.failure.clone(),
             used_sandbox: body.used_sandbox,
@@ -190,7 +212,7 @@ async fn keep(
     let mut kept = Vec::new();
     if run.save == Save::Reply
         && status == RunStatus::Completed
-        && let Some(content) = &run.reply
+        && let Some(content) = &run.root().reply
         && let Some(text) = inner.reply_of(key, content).await?
     {
         kept.push(put(inner, key, run, "reply.md", text.into()).await?);
@@ -270,5 +292,14 @@ impl RunView {
     /// Whether nothing more will happen.
     pub const fn is_end(&self) -> bool {
         self.status.is_end()
+    }
+
+    /// Whether nothing more will happen before somebody does something.
+    pub const fn rests(&self) -> bool {
+        match self.waits_for {
+            Some(Wait::Retry) => false,
+            Some(_) => true,
+            None => self.status.is_end(),
+        }
     }
 }

@@ -4,11 +4,15 @@ use crate::bench::CallBench;
 use crate::driver::{Done, Driver};
 use crate::facts::{Given, Reason};
 use crate::live::LiveKind;
-use domain::contract::Repeat;
+use crate::retry::breaker_open;
+use domain::agent::Checkpoint;
+use domain::contract::{Effect, Repeat};
+use domain::record::Purpose;
 use domain::{CallStatus, Id, Part, id};
 use futures::future::BoxFuture;
-use machine::CallState;
+use machine::Run;
 use policy::Decision;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A call that took longer is recorded at once, even when it is safe to repeat.
 const QUICK_MS_MAX: u64 = 50;
@@ -18,9 +22,14 @@ impl Driver {
     pub(crate) fn perform(&mut self, id: Id<id::Call>) -> BoxFuture<'static, Done> {
         let never =
             |given| -> BoxFuture<'static, Done> { Box::pin(std::future::ready(Done::Performed { call: id, given })) };
-        let (Some(ready), Some(run), Some(call)) = (self.ready.clone(), self.base.run.as_ref(), self.calls.get(&id))
+        let erased = || never(Given::because(Reason::Erased, "The call can't be read any more."));
+        let Some((run, state)) = self.base.run.as_ref().and_then(|run| Some((run, run.calls.get(&id)?))) else {
+            return erased();
+        };
+        let (Some(ready), Some(scope), Some(call)) =
+            (self.ready_of(state.scope), run.scopes.get(&state.scope), self.calls.get(&id))
         else {
-            return never(Given::because(Reason::Erased, "The call can't be read any more."));
+            return erased();
         };
         let Some(contract) = ready.toolbox.contract(&call.tool) else {
             let rejection = ready.toolbox.unknown(&call.tool);
@@ -30,17 +39,14 @@ impl Driver {
         let permit = match permit {
             Some(permit) => permit,
             // It took too long to get here: the call is judged again, by what is in force now.
-            None => match self.decide(run, contract, call) {
+            None => match self.decide(run, scope, state, contract, call) {
                 Decision::Allow(_, permit) => permit,
-                Decision::Deny(_) => {
+                Decision::Deny(_) | Decision::Hold(..) => {
                     return never(Given::because(Reason::Denied, "The policy does not allow this call any more."));
                 }
             },
         };
-        let idempotency_key = match run.calls.get(&id) {
-            Some(CallState::Began { key, .. }) => key.clone(),
-            _ => None,
-        };
+        let expected = self.expected(run, state);
         let bench = CallBench {
             inner: self.inner.clone(),
             key: self.key.clone(),
@@ -48,33 +54,70 @@ impl Driver {
             call: id,
             slot: self.slot.clone(),
             project: (self.inner.parts.catalog)().root.clone(),
-            idempotency_key,
+            idempotency_key: state.key.clone(),
             history: self.base.history.clone(),
+            took_sandbox: AtomicBool::new(false),
         };
         let repeatable = contract.repeat == Repeat::Safe;
+        let keeps = ready.closure.agent.sandbox.as_ref().is_some_and(|sandbox| sandbox.checkpoint == Checkpoint::Turn);
+        let changes = keeps && contract.effect != Effect::Read;
+        let breaker = self.inner.parts.limits.breaker;
         let (tool, arguments) = (call.tool.clone(), call.arguments.clone());
         Box::pin(async move {
             let CallBench { inner, key, run, .. } = &bench;
             let began = || LiveKind::Performing { call: id, tool, arguments };
             inner.channels.tell(&key.tenant, key.session, *run, began);
+            let part = format!("tool `{}`", permit.call().tool);
+            let now_ms = || inner.parts.clock.wall_ms();
+            if let Err(until_ms) = inner.breakers.admit(&part, now_ms(), breaker) {
+                let wait_ms = until_ms.saturating_sub(now_ms());
+                let text = format!("The tool has failed several times in a row and is left alone for {wait_ms} ms.");
+                let given = Given::told(CallStatus::Error, "breaker_open", text);
+                return Done::Performed { call: id, given: Given { passes: Some(breaker_open(&part)), ..given } };
+            }
+            // The last look before the deed: a process that was stopped and goes on late must not act on an old claim.
+            if !inner.may_act() {
+                return Done::LeaseLost;
+            }
+            stdx::points::reach("deed.before");
             let started = inner.parts.clock.monotonic();
             let outcome = tools::execute(permit, &ready.toolbox, &bench).await;
             let took = inner.parts.clock.monotonic().saturating_sub(started);
             let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+            stdx::points::reach("deed.after");
+            // What the tool itself says no to tells nothing of the health of what it talks to.
+            inner.breakers.heard(&part, !outcome.transient, now_ms(), breaker);
+            let outcome = match &expected {
+                Some(expected) => tools::expect(expected, outcome),
+                None => outcome,
+            };
             let redactor = inner.parts.secrets.redactor();
             let parts = outcome.parts.into_iter().map(|part| match part {
                 Part::Text { text } => Part::Text { text: redactor.text(&text).into_owned() },
                 image @ Part::Image { .. } => image,
             });
+            let took_sandbox = bench.took_sandbox.load(Ordering::Relaxed);
+            let note = took_sandbox.then(|| bench.slot.take_note()).flatten().map(Part::text);
             let given = Given {
                 status: outcome.status,
-                parts: parts.collect(),
+                parts: note.into_iter().chain(parts).collect(),
                 whole: outcome.whole.map(|whole| redactor.bytes(&whole).into_owned()),
                 code: outcome.code.map(str::to_owned),
                 duration_ms,
                 may_linger: repeatable && duration_ms <= QUICK_MS_MAX,
+                changed_workspace: changes && took_sandbox,
+                held: false,
+                passes: outcome.failure.filter(|_| outcome.transient),
             };
             Done::Performed { call: id, given }
         })
+    }
+
+    /// What a call that tells of a precondition must give.
+    fn expected(&self, run: &Run, state: &machine::Call) -> Option<tools::Expected> {
+        let service = state.serves.as_ref().filter(|service| service.purpose == Purpose::Precondition)?;
+        let served = run.calls.get(&service.call)?;
+        let ready = self.ready_of(served.scope)?;
+        ready.toolbox.expected(self.calls.get(&service.call)?, served.met as usize)
     }
 }

@@ -71,26 +71,37 @@ impl Memory {
         Ok(parts)
     }
 
-    /// The whole conversation, outputs of one reply in the order of its calls.
+    /// The session's whole conversation.
     pub(crate) async fn items(
         &mut self,
         journal: &Journal,
         key: &SessionKey,
         state: &Session,
     ) -> Result<Vec<Arc<Item>>, Error> {
+        self.conversation(journal, key, &state.history, &[]).await
+    }
+
+    /// A conversation, outputs of one reply in the order of its calls, with messages that come last.
+    pub(crate) async fn conversation(
+        &mut self,
+        journal: &Journal,
+        key: &SessionKey,
+        history: &[Arc<Entry>],
+        steers: &[ContentRef],
+    ) -> Result<Vec<Arc<Item>>, Error> {
         let mut outputs: HashMap<Id<id::Call>, &ContentRef> = HashMap::new();
-        for entry in &state.history {
+        for entry in history {
             if let Entry::Output { call, content, .. } = &**entry {
                 outputs.insert(*call, content);
             }
         }
-        let mut items = Vec::with_capacity(state.history.len());
-        for entry in &state.history {
+        let mut items = Vec::with_capacity(history.len());
+        for entry in history {
             match &**entry {
-                Entry::Message { content, .. } => {
-                    let parts = self.parts_of(journal, key, content).await?;
-                    items.push(Arc::new(Item::User { parts: parts.to_vec() }));
+                Entry::Inherited { content } => {
+                    items.extend(self.items_of(journal, key, content).await?.iter().cloned())
                 }
+                Entry::Message { content, .. } => items.push(self.message(journal, key, content).await?),
                 Entry::Reply { content, calls, .. } => {
                     let reply = self.items_of(journal, key, content).await?;
                     items.extend(shown(&reply, calls));
@@ -110,7 +121,15 @@ impl Memory {
                 Entry::Output { .. } => {}
             }
         }
+        for steer in steers {
+            items.push(self.message(journal, key, steer).await?);
+        }
         Ok(items)
+    }
+
+    async fn message(&mut self, journal: &Journal, key: &SessionKey, content: &ContentRef) -> Result<Arc<Item>, Error> {
+        let parts = self.parts_of(journal, key, content).await?;
+        Ok(Arc::new(Item::User { parts: parts.to_vec() }))
     }
 }
 

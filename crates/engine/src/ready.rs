@@ -19,7 +19,7 @@ pub(crate) struct Ready {
     pub(crate) closure: Arc<Closure>,
     pub(crate) toolbox: Toolbox,
     /// The model, or why a run that wants it fails.
-    pub(crate) model: Result<Arc<dyn model::Model>, domain::Failure>,
+    pub(crate) model: Result<Arc<dyn model::Model>, model::Failure>,
     pub(crate) instructions: Arc<str>,
 }
 
@@ -53,7 +53,11 @@ impl Inner {
         self.open(Arc::new(closure))
     }
 
-    fn open(&self, closure: Arc<Closure>) -> Result<Arc<Ready>, Error> {
+    /// An agent, with its model and tools opened.
+    pub(crate) fn open(&self, closure: Arc<Closure>) -> Result<Arc<Ready>, Error> {
+        if let Some(ready) = self.crew.0.lock().get(&closure.digest()) {
+            return Ok(ready.clone());
+        }
         let agent = &closure.agent;
         let capabilities = agent.sandbox.as_ref().map_or(&[][..], |sandbox| &sandbox.capabilities);
         let toolbox = Toolbox::new(&closure.tools, capabilities, &self.parts.functions)
@@ -66,7 +70,7 @@ impl Inner {
             parts.random.clone(),
             parts.clock.clone(),
         )
-        .map_err(|error| error.failure().to_domain());
+        .map_err(|error| error.failure());
         let instructions = Arc::from(agent.instructions.as_str());
         let ready = Arc::new(Ready { toolbox, model, instructions, closure });
         let mut crew = self.crew.0.lock();

@@ -4,10 +4,13 @@ use crate::driver::Driver;
 use crate::facts::{self, Fact, Given, Reason};
 use crate::ready::Ready;
 use crate::{Error, finish};
-use domain::contract::{Idempotency, Repeat};
-use domain::record::{AfterCrash, Began, InDoubt, Judged};
+use domain::content::media;
+use domain::contract::{Idempotency, Repeat, Rollback};
+use domain::record::{
+    AfterCrash, Began, CallAdded, InDoubt, Judged, Parked, Purpose, Reserved, Resumed, Returned, ScopeOpened,
+};
 use domain::{Call, CallStatus, Contract, Digest, Event, Id, Item, Usage, Verdict, id};
-use machine::{Answer, Effect, Entry, Run};
+use machine::{Answer, CallState, Effect, Entry, Run, Scope, ScopeId};
 use policy::{Decision, Request};
 use std::sync::Arc;
 
@@ -23,7 +26,7 @@ impl Driver {
         loop {
             let mut moved = false;
             for effect in self.wanted(&self.state) {
-                for fact in self.follow(effect)? {
+                for fact in Box::pin(self.follow(effect)).await? {
                     self.state.apply(fact.stamp, &fact.event)?;
                     self.derived.push(fact);
                     moved = true;
@@ -35,13 +38,16 @@ impl Driver {
         }
     }
 
-    /// Brings in what the current run needs: its agent, and its calls when another process recorded them.
+    /// Brings in what the current run needs: its agents, and its calls when another process recorded them.
     async fn prepare(&mut self) -> Result<(), Error> {
         let Some(run) = &self.state.run else { return Ok(()) };
-        let digest = run.closure;
-        if self.ready.as_ref().is_none_or(|ready| ready.closure.digest() != digest) {
-            match self.inner.pinned(digest).await {
-                Ok(ready) => self.ready = Some(ready),
+        let scopes: Vec<_> = run.scopes.iter().map(|(id, scope)| (*id, scope.agent.clone(), scope.closure)).collect();
+        for (id, agent, digest) in scopes {
+            if self.ready.contains_key(&digest) {
+                continue;
+            }
+            match self.agent(id, &agent, digest).await {
+                Ok(ready) => _ = self.ready.insert(digest, ready),
                 Err(error) => {
                     let class = domain::FailureClass::Harness;
                     self.fail(domain::Failure::new(class, error.code(), error.to_string()));
@@ -49,22 +55,63 @@ impl Driver {
                 }
             }
         }
+        self.recall().await
+    }
+
+    /// The agent of a scope: pinned by the run, or nested in the agent of the scope around it.
+    async fn agent(&mut self, scope: ScopeId, agent: &str, digest: Digest) -> Result<Arc<Ready>, Error> {
+        let Some(call) = scope else { return self.inner.pinned(digest).await };
+        let gone = || Error::Closure { agent: agent.to_owned(), detail: "the agent around it does not have it".into() };
+        let run = self.state.run.as_ref().ok_or_else(gone)?;
+        let around = run.calls.get(&call).ok_or_else(gone)?.scope;
+        let closure = self.ready_of(around).and_then(|ready| ready.closure.nested(agent)).ok_or_else(gone)?;
+        if closure.digest() != digest {
+            return Err(gone());
+        }
+        self.inner.open(closure)
+    }
+
+    /// The calls that are under way, from the log.
+    async fn recall(&mut self) -> Result<(), Error> {
+        let Some(run) = &self.state.run else { return Ok(()) };
         if run.calls.keys().all(|call| self.calls.contains_key(call)) {
             return Ok(());
         }
-        let replies = self.state.history.iter().rev();
-        let last = replies.filter(|entry| matches!(&***entry, Entry::Reply { .. })).map(Arc::clone).next();
-        let Some(Entry::Reply { content, calls, run, .. }) = last.as_deref() else { return Ok(()) };
-        let items = self.memory.items_of(&self.inner.parts.journal, &self.key, content).await?;
-        for (call, index) in calls {
-            if let Some(item) = items.get(*index as usize) {
-                self.remember(*run, *call, item);
+        let missing: Vec<_> = run.calls.iter().filter(|(id, _)| !self.calls.contains_key(*id)).collect();
+        let added: Vec<_> = missing
+            .iter()
+            .filter_map(|(id, call)| Some((**id, call.tool.clone()?, call.serves.clone()?.arguments)))
+            .collect();
+        let scopes =
+            run.scopes.iter().map(|(id, scope)| if id.is_none() { &self.state.history } else { &scope.history });
+        let replies: Vec<_> = scopes
+            .filter_map(|history| history.iter().rev().find(|entry| matches!(&***entry, Entry::Reply { .. })))
+            .map(Arc::clone)
+            .collect();
+        let run = run.id;
+        for entry in replies {
+            let Entry::Reply { content, calls, .. } = &*entry else { continue };
+            let items = self.memory.items_of(&self.inner.parts.journal, &self.key, content).await?;
+            for (call, index) in calls {
+                if let Some(item) = items.get(*index as usize) {
+                    self.remember(run, *call, item);
+                }
+            }
+        }
+        for (id, tool, content) in added {
+            if let Some(arguments) = self.inner.text(&self.key, &content).await? {
+                self.remember_added(run, id, tool, arguments);
             }
         }
         Ok(())
     }
 
-    /// Remembers a call of the current turn.
+    fn remember_added(&mut self, run: Id<id::Run>, id: Id<id::Call>, tool: String, arguments: String) {
+        let (session, tenant) = (self.key.session, self.key.tenant.to_string());
+        self.calls.insert(id, Call { id, run, session, tenant, tool, arguments, custom: false });
+    }
+
+    /// Remembers a call of a reply.
     pub(crate) fn remember(&mut self, run: Id<id::Run>, id: Id<id::Call>, item: &Item) {
         if let Item::Call { name, arguments, custom, .. } = item {
             let (session, tenant) = (self.key.session, self.key.tenant.to_string());
@@ -74,24 +121,32 @@ impl Driver {
     }
 
     /// The facts that an effect comes to at once; none for an effect that takes time.
-    fn follow(&mut self, effect: Effect) -> Result<Vec<Fact>, Error> {
-        let Some((run, ready)) = self.state.run.clone().zip(self.ready.clone()) else {
-            return self.follow_end(effect);
-        };
+    async fn follow(&mut self, effect: Effect) -> Result<Vec<Fact>, Error> {
+        let Some(run) = self.state.run.clone() else { return self.follow_end(effect) };
         let event = match effect {
-            Effect::Judge { call } => return self.judge(&run, &ready, call),
-            Effect::Begin { call, attempt, key } => Event::Began(self.beginning(&run, &ready, call, attempt, key)),
-            Effect::Abort { call } => {
-                let given = self.abort(call);
-                return Ok(vec![self.answered(&run, call, &given)?]);
+            Effect::Resume { run } => Event::Resumed(Resumed { run, epoch: self.epoch }),
+            Effect::Park { run, waits_for, until_ms } => Event::Parked(Parked { run, waits_for, until_ms }),
+            Effect::Reserve { scope, turn, tokens, cost_micro_usd } => {
+                Event::Reserved(Reserved { run: run.id, scope, turn, tokens, cost_micro_usd })
+            }
+            Effect::Judge { call } => return self.judge(&run, call),
+            Effect::Begin { call, attempt, key } => return self.begins(&run, call, attempt, key),
+            Effect::Compensate { call } => return self.compensates(&run, call),
+            Effect::Abort { call, why } => {
+                let given = self.abort(call, why);
+                return Ok(vec![self.answered(&run, call, given)?]);
+            }
+            Effect::Answer { call, answer: Answer::Happened { output } } => {
+                // It is in the log already, sealed when somebody said so.
+                return Ok(vec![Fact::bare(self.stamp(), Event::Returned(happened(&run, call, output)))]);
             }
             Effect::Answer { call, answer } => {
-                let given = self.answer(&ready, call, answer);
-                return Ok(vec![self.answered(&run, call, &given)?]);
+                let given = self.answer(&run, call, answer).await?;
+                return Ok(vec![self.answered(&run, call, given)?]);
             }
             Effect::Doubt { call } => Event::InDoubt(InDoubt { run: run.id, call }),
             Effect::Finish { .. } => return self.follow_end(effect),
-            Effect::Ask { .. } | Effect::Perform { .. } => return Ok(Vec::new()),
+            Effect::Ask { .. } | Effect::Perform { .. } | Effect::Checkpoint { .. } => return Ok(Vec::new()),
         };
         Ok(vec![Fact::bare(self.stamp(), event)])
     }
@@ -112,80 +167,179 @@ impl Driver {
         Ok(vec![Fact::bare(self.stamp(), event)])
     }
 
-    fn judge(&mut self, run: &Run, ready: &Ready, id: Id<id::Call>) -> Result<Vec<Fact>, Error> {
+    fn judge(&mut self, run: &Run, id: Id<id::Call>) -> Result<Vec<Fact>, Error> {
+        let Some(state) = run.calls.get(&id) else { return Ok(Vec::new()) };
+        let (Some(ready), Some(scope)) = (self.ready_of(state.scope), run.scopes.get(&state.scope)) else {
+            return Ok(Vec::new());
+        };
         let Some(call) = self.calls.get(&id).cloned() else {
             let text = "The call can't be read any more, because its content was erased.";
-            return Ok(vec![self.answered(run, id, &Given::because(Reason::Erased, text))?]);
+            return Ok(vec![self.answered(run, id, Given::because(Reason::Erased, text))?]);
         };
         if let Err(rejection) = ready.toolbox.check(&call) {
             let given = Given::told(CallStatus::Invalid, rejection.code, rejection.text);
-            return Ok(vec![self.answered(run, id, &given)?]);
+            return Ok(vec![self.answered(run, id, given)?]);
         }
         let Some(contract) = ready.toolbox.contract(&call.tool) else {
-            let given = self.answer(ready, id, Answer::UnknownTool);
-            return Ok(vec![self.answered(run, id, &given)?]);
+            let given = unknown(&ready, &call.tool);
+            return Ok(vec![self.answered(run, id, given)?]);
         };
-        let decision = self.decide(run, contract, &call);
+        let decision = self.decide(run, scope, state, contract, &call);
         let judgement = decision.judgement().clone();
-        let denied = judgement.verdict == Verdict::Deny;
-        let told = denied.then(|| denial(&judgement));
-        if let Decision::Allow(_, permit) = decision {
-            self.permits.insert(id, permit);
+        let told = (judgement.verdict == Verdict::Deny).then(|| denial(&judgement));
+        let held = matches!(state.state, CallState::Held(_));
+        let mut obligation = None;
+        match decision {
+            Decision::Allow(_, permit) => _ = self.permits.insert(id, permit),
+            Decision::Hold(_, asked) => obligation = Some(asked),
+            Decision::Deny(_) => {}
         }
-        let judged = Fact::bare(self.stamp(), Event::Judged(Judged { run: run.id, call: id, judgement }));
-        let mut facts = vec![judged];
+        let judged = Judged { run: run.id, call: id, judgement, obligation, held };
+        let mut facts = vec![Fact::bare(self.stamp(), Event::Judged(judged))];
         if let Some(text) = told {
             // Told at once, so that the two are in one append.
-            facts.push(self.answered(run, id, &Given::because(Reason::Denied, text))?);
+            facts.push(self.answered(run, id, Given::because(Reason::Denied, text))?);
         }
         Ok(facts)
     }
 
     /// Asks the policies in force now about a call.
-    pub(crate) fn decide(&self, run: &Run, contract: &Contract, call: &Call) -> Decision {
+    pub(crate) fn decide(
+        &self,
+        run: &Run,
+        scope: &Scope,
+        state: &machine::Call,
+        contract: &Contract,
+        call: &Call,
+    ) -> Decision {
         let pack = (self.inner.parts.catalog)().pack.clone();
-        let in_turn = u32::try_from(run.calls.len()).unwrap_or(u32::MAX);
+        let in_turn = u32::try_from(run.calls.values().filter(|other| other.scope == state.scope).count());
+        let approvals = match &state.state {
+            CallState::Held(held) => held.approvals.len(),
+            _ => state.approvals as usize,
+        };
         let request = Request {
             call,
-            agent: &run.agent,
+            agent: &scope.agent,
             principal: run.principal,
             contract,
-            turn: run.turn,
-            tool_calls: run.tool_calls.saturating_sub(in_turn),
+            turn: scope.turn,
+            tool_calls: scope.tool_calls.saturating_sub(in_turn.unwrap_or(u32::MAX)),
             epoch: self.epoch,
+            approvals: u8::try_from(approvals).unwrap_or(u8::MAX),
+            binding: binding(call, scope, run),
+            now_ms: self.inner.parts.clock.wall_ms(),
         };
         pack.decide(&request, self.inner.parts.clock.monotonic())
     }
 
-    fn beginning(&self, run: &Run, ready: &Ready, id: Id<id::Call>, attempt: u32, key: Option<String>) -> Began {
-        let call = self.calls.get(&id);
-        let contract = call.and_then(|call| ready.toolbox.contract(&call.tool));
-        let key = key.or_else(|| call.zip(contract).and_then(|(call, contract)| key_of(run, call, contract)));
+    /// An allowed call begins: with the call that tells whether its next precondition is met, with a nested agent, or itself.
+    fn begins(&mut self, run: &Run, id: Id<id::Call>, attempt: u32, key: Option<String>) -> Result<Vec<Fact>, Error> {
+        let Some(state) = run.calls.get(&id) else { return Ok(Vec::new()) };
+        let (Some(ready), Some(call)) = (self.ready_of(state.scope), self.calls.get(&id).cloned()) else {
+            return Ok(Vec::new());
+        };
+        if let Some(needed) = ready.toolbox.preconditions(&call).into_iter().nth(state.met as usize) {
+            return Ok(vec![self.add_call(run, id, Purpose::Precondition, needed)?]);
+        }
+        if let Some(agent) = ready.toolbox.nested(&call.tool) {
+            return self.opens_scope(run, &ready, &call, agent);
+        }
+        let contract = ready.toolbox.contract(&call.tool);
+        let key = key.or_else(|| contract.and_then(|contract| key_of(run, &call, contract)));
         let after_crash = contract.map_or(AfterCrash::Interrupted, after_crash);
-        Began { run: run.id, call: id, attempt, epoch: self.epoch, key, after_crash }
+        let began = Began { run: run.id, call: id, attempt, epoch: self.epoch, key, after_crash };
+        Ok(vec![Fact::bare(self.stamp(), Event::Began(began))])
     }
 
-    fn answer(&self, ready: &Ready, id: Id<id::Call>, answer: Answer) -> Given {
-        match answer {
-            Answer::UnknownTool => {
-                let name = self.calls.get(&id).map_or("", |call| call.tool.as_str());
-                let rejection = ready.toolbox.unknown(name);
-                Given::told(CallStatus::Invalid, rejection.code, rejection.text)
+    fn opens_scope(&mut self, run: &Run, ready: &Ready, call: &Call, agent: &str) -> Result<Vec<Fact>, Error> {
+        let Some(closure) = ready.closure.nested(agent) else {
+            return Ok(vec![self.answered(run, call.id, unknown(ready, &call.tool))?]);
+        };
+        let (message, item) = self.sealer.seal(media::TEXT, tools::nested_message(call).as_bytes())?;
+        let event = Event::ScopeOpened(ScopeOpened {
+            run: run.id,
+            call: call.id,
+            agent: agent.to_owned(),
+            closure: closure.digest(),
+            message,
+            limits: closure.agent.limits,
+        });
+        // Made ready before anything is wanted of it; whatever is wrong with it ends the call, not the run.
+        match self.inner.open(closure.clone()) {
+            Ok(nested) => _ = self.ready.insert(closure.digest(), nested),
+            Err(error) => {
+                let given = Given::told(CallStatus::Error, error.code(), error.to_string());
+                return Ok(vec![self.answered(run, call.id, given)?]);
             }
-            Answer::Denied => Given::because(Reason::Denied, "The policy does not allow this call."),
-            Answer::Interrupted => Given::because(
-                Reason::Interrupted,
-                "The harness was restarted while this call ran, and the call was ended. What it had changed in the workspace until then may be there. \
-                 Look before you repeat it.",
-            ),
+        }
+        Ok(vec![Fact { stamp: self.stamp(), event, contents: vec![item], may_linger: false }])
+    }
+
+    /// The call that undoes another.
+    fn compensates(&mut self, run: &Run, id: Id<id::Call>) -> Result<Vec<Fact>, Error> {
+        let scope = run.calls.get(&id).map(|call| call.scope);
+        let ready = scope.and_then(|scope| self.ready_of(scope));
+        let needed = ready.zip(self.calls.get(&id)).and_then(|(ready, call)| ready.toolbox.compensation(call));
+        match needed {
+            Some(needed) => Ok(vec![self.add_call(run, id, Purpose::Compensation, needed)?]),
+            None => {
+                let text = "The call can't be undone: its contract names no tool for it any more.";
+                Ok(vec![self.answered(run, id, Given::because(Reason::NoCompensation, text))?])
+            }
         }
     }
 
-    fn answered(&mut self, run: &Run, call: Id<id::Call>, given: &Given) -> Result<Fact, Error> {
-        let (fact, content) = facts::returned(self.stamp(), &self.sealer, run.id, call, given)?;
+    fn add_call(
+        &mut self,
+        run: &Run,
+        serves: Id<id::Call>,
+        purpose: Purpose,
+        needed: tools::Needed,
+    ) -> Result<Fact, Error> {
+        let call = self.inner.id();
+        let tools::Needed { tool, arguments } = needed;
+        let (content, item) = self.sealer.seal(media::JSON, arguments.as_bytes())?;
+        self.remember_added(run.id, call, tool.clone(), arguments);
+        let event = Event::CallAdded(CallAdded { run: run.id, call, serves, purpose, tool, arguments: content });
+        Ok(Fact { stamp: self.stamp(), event, contents: vec![item], may_linger: false })
+    }
+
+    fn answered(&mut self, run: &Run, call: Id<id::Call>, given: Given) -> Result<Fact, Error> {
+        let state = run.calls.get(&call).map(|call| &call.state);
+        let held = matches!(state, Some(CallState::Held(_) | CallState::Rejected { .. }));
+        let given = Given { held, ..given };
+        let (fact, content) = facts::returned(self.stamp(), &self.sealer, run.id, call, &given)?;
         self.memory.parts(&content, &given.parts);
         Ok(fact)
     }
+}
+
+fn unknown(ready: &Ready, tool: &str) -> Given {
+    let rejection = ready.toolbox.unknown(tool);
+    Given::told(CallStatus::Invalid, rejection.code, rejection.text)
+}
+
+/// A call of which somebody said that it took effect, and what it gave.
+fn happened(run: &Run, call: Id<id::Call>, output: domain::ContentRef) -> Returned {
+    Returned {
+        run: run.id,
+        call,
+        status: CallStatus::Ok,
+        output,
+        whole: None,
+        code: Some("call_resolved".into()),
+        duration_ms: 0,
+        changed_workspace: false,
+        held: false,
+    }
+}
+
+/// What an approval of a call is bound to: the tool, the arguments, the agent as it was pinned, and the workspace that its turn
+/// began from.
+pub(crate) fn binding(call: &Call, scope: &Scope, run: &Run) -> Digest {
+    let checkpoint = run.turn_began_at.map_or([0; 16], |checkpoint| *checkpoint.as_bytes());
+    Digest::of_parts(&[&call.digest().0, &scope.closure.0, &checkpoint])
 }
 
 fn denial(judgement: &domain::Judgement) -> String {
@@ -213,6 +367,8 @@ fn after_crash(contract: &Contract) -> AfterCrash {
         AfterCrash::Repeat
     } else if contract.in_doubt_after_crash() {
         AfterCrash::Resolve
+    } else if contract.rollback == Rollback::Checkpoint {
+        AfterCrash::RollBack
     } else {
         AfterCrash::Interrupted
     }

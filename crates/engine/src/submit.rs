@@ -115,7 +115,7 @@ impl Engine {
             run,
             agent: closure.agent.name.clone(),
             closure: closure.digest(),
-            message: message_ref.clone(),
+            message: Some(message_ref.clone()),
             session_name,
             idempotency: idempotency.map(|idempotency| idempotency.key),
             limits: closure.agent.limits,
@@ -136,7 +136,7 @@ impl Engine {
             return Ok(view);
         }
         let key = SessionKey::new(tenant, view.session);
-        let event = Event::CancelRequested(CancelRequested { run });
+        let event = Event::CancelRequested(CancelRequested { run, when: domain::record::When::Now });
         let draft = Draft { at_ms: inner.parts.clock.wall_ms(), principal, event };
         let append = Append::new(key.clone(), Fence::Input(None)).draft(&draft);
         let inner = inner.clone();

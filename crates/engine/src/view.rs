@@ -3,7 +3,7 @@
 use crate::engine::{Engine, Inner};
 use crate::{Error, prompt};
 use domain::record::Submitted;
-use domain::{ContentRef, Cost, Event, Failure, Id, Item, RunStatus, Usage, id};
+use domain::{ContentRef, Cost, Event, Failure, Id, Item, RunStatus, Usage, Wait, id};
 use journal::query::SessionCursor;
 use journal::{Page, RunFilter, RunRow, SessionKey, SessionRow};
 use std::sync::Arc;
@@ -24,6 +24,10 @@ pub struct RunView {
     pub principal: Id<id::Principal>,
     /// How it stands.
     pub status: RunStatus,
+    /// What it waits for.
+    pub waits_for: Option<Wait>,
+    /// When it goes on by itself, in milliseconds since the Unix epoch.
+    pub waits_until_ms: Option<u64>,
     /// The reply, once there is one; `None` too when it was erased.
     pub reply: Option<String>,
     /// Why it did not complete.
@@ -88,10 +92,11 @@ impl Engine {
         self.0.view(tenant, run).await
     }
 
-    /// A run at its end, or as it stands after `at_most`.
+    /// A run at its end, or when it waits for somebody, or as it stands after `at_most`.
     pub async fn wait(&self, tenant: &str, run: Id<id::Run>, at_most: Duration) -> Result<RunView, Error> {
         let mut end = self.0.ends.subscribe(run);
         let row = self.0.row(tenant, run).await?;
+        self.0.ends.found(run, &SessionKey::new(tenant, row.session));
         if row.status.is_end() {
             return self.0.view_of(row).await;
         }
@@ -176,7 +181,7 @@ impl Inner {
         Ok(Some(prompt::text_of(&items)))
     }
 
-    async fn text(&self, key: &SessionKey, content: &ContentRef) -> Result<Option<String>, Error> {
+    pub(crate) async fn text(&self, key: &SessionKey, content: &ContentRef) -> Result<Option<String>, Error> {
         let bytes = self.parts.journal.content(key, content).await?.into_bytes();
         Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
     }
@@ -200,6 +205,8 @@ impl RunView {
             agent: row.agent.clone(),
             principal: row.principal,
             status: row.status,
+            waits_for: row.waits_for,
+            waits_until_ms: row.waits_until_ms,
             reply: None,
             failure: None,
             used_sandbox: row.used_sandbox,

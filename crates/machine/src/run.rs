@@ -9,6 +9,9 @@ use domain::{ContentRef, Digest, Failure, Id, Limits, RunStatus, Wait, id};
 use indexmap::IndexMap;
 use std::collections::VecDeque;
 
+/// A wait for a retry that is shorter than this is no reason to let go of everything.
+const SHORT_WAIT_MS: u64 = 15_000;
+
 /// A run that was submitted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
@@ -103,7 +106,7 @@ impl Run {
         match self.parked {
             Some(_) if !next.is_empty() => vec![Effect::Resume { run: self.id }],
             parked if next.is_empty() => {
-                let waits = self.waits().filter(|waits| Some(*waits) != parked);
+                let waits = self.waits(now_ms).filter(|waits| Some(*waits) != parked);
                 let park = |Parked { waits_for, until_ms }| Effect::Park { run: self.id, waits_for, until_ms };
                 waits.map(park).into_iter().collect()
             }
@@ -253,8 +256,8 @@ impl Run {
         self.root().phase == Phase::Acting && self.calls.values().any(moves)
     }
 
-    /// What the run waits for when nothing is wanted of it.
-    fn waits(&self) -> Option<Parked> {
+    /// What the run waits for when nothing is wanted of it; `None` too for a retry that comes soon.
+    fn waits(&self, now_ms: u64) -> Option<Parked> {
         let waits_for = |waits_for, until_ms| Some(Parked { waits_for, until_ms });
         let any = |test: fn(&CallState) -> bool| self.calls.values().any(|call| test(&call.state));
         if self.is_paused {
@@ -266,7 +269,8 @@ impl Run {
         } else if self.reached().is_some() {
             waits_for(Wait::Budget, None)
         } else {
-            self.waits_until().and_then(|until_ms| waits_for(Wait::Retry, Some(until_ms)))
+            let until_ms = self.waits_until().filter(|until_ms| *until_ms >= now_ms.saturating_add(SHORT_WAIT_MS))?;
+            waits_for(Wait::Retry, Some(until_ms))
         }
     }
 

@@ -280,12 +280,15 @@ fn a_limit_may_ask_instead_of_stopping() {
 #[test]
 fn what_failed_is_tried_again_when_its_time_has_come() {
     check("submitted deferred", "park:retry/until");
-    check("submitted deferred parked:retry +9999", "");
-    check("submitted deferred parked:retry +10000", "resume");
-    check("submitted deferred parked:retry +10000 resumed", "ask:1");
+    check("submitted deferred parked:retry +19999", "");
+    check("submitted deferred parked:retry +20000", "resume");
+    check("submitted deferred parked:retry +20000 resumed", "ask:1");
     check("submitted replied:1 judged.1 began.1 deferred.1", "park:retry/until");
-    check("submitted replied:1 judged.1 began.1 deferred.1 +10000", "judge.1");
-    check("submitted replied:1 judged.1 began.1 deferred.1 +10000 judged.1", "begin.1#2+key");
+    check("submitted replied:1 judged.1 began.1 deferred.1 +20000", "judge.1");
+    check("submitted replied:1 judged.1 began.1 deferred.1 +20000 judged.1", "begin.1#2+key");
+    // What is tried again soon keeps its driver and its sandbox.
+    check("submitted deferred-soon", "");
+    check("submitted deferred-soon +1000", "ask:1");
     check("submitted replied:1 judged.1 deferred.1", "refused: that attempt has not begun");
     check("submitted replied:1 deferred", "refused: the model was not asked");
 }

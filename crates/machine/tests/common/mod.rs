@@ -168,13 +168,13 @@ impl Teller {
                 Event::Checkpointed(Checkpointed { run, turn, snapshot: Some(snapshot()), reason: None })
             }
             "lost" => Event::WorkspaceLost(WorkspaceLost { run, reason: "workspace_lost".into() }),
-            "deferred" => Event::Deferred(Deferred {
+            "deferred" | "deferred-soon" => Event::Deferred(Deferred {
                 run,
                 scope: self.scope,
                 call: (!argument.is_empty()).then(|| self.call(argument)),
                 failure: Failure::new(FailureClass::Model, "model_overloaded", "the model is overloaded"),
                 attempt: 1,
-                until_ms: self.at_ms + 10_000,
+                until_ms: self.at_ms + if name == "deferred-soon" { 1_000 } else { 20_000 },
                 usage: Usage::default(),
             }),
             "nested" => Event::ScopeOpened(ScopeOpened {
@@ -338,7 +338,7 @@ impl Teller {
         let waits_for = *wait.unwrap_or_else(|| panic!("nothing waits for {waits_for}"));
         let until_ms = match waits_for {
             Wait::Approval => Some(self.at_ms + 30_000),
-            Wait::Retry => Some(self.at_ms + 10_000),
+            Wait::Retry => Some(self.at_ms + 20_000),
             Wait::Budget | Wait::Resolution | Wait::Resume => None,
         };
         Parked { run: self.run(), waits_for, until_ms }
