@@ -34,10 +34,13 @@ pub(crate) struct Place {
     pub(crate) head: Head,
     pub(crate) erasures: i64,
     pub(crate) quarantined: bool,
+    /// The session's data key, as a hash, when an append has found it there since the contents were last erased. While
+    /// `erasures` stays the same, so does the key.
+    pub(crate) data_key: Option<u64>,
 }
 
 impl Place {
-    pub(crate) const EMPTY: Self = Self { head: Head::EMPTY, erasures: 0, quarantined: false };
+    pub(crate) const EMPTY: Self = Self { head: Head::EMPTY, erasures: 0, quarantined: false, data_key: None };
 }
 
 /// What appends need.
@@ -156,7 +159,8 @@ impl Appender {
         for record in &mut records {
             record.commit_id = commit_id;
         }
-        self.keep(entry, Place { head, ..place }, records);
+        let data_key = entry.contents.first().map(|item| self.hasher.hash_one(&item.key.wrapped)).or(place.data_key);
+        self.keep(entry, Place { head, data_key, ..place }, records);
         Ok(Tried::Done(Appended::Written(written)))
     }
 
@@ -187,7 +191,7 @@ impl Appender {
             }
         }
         let rows = Rows::new(entry, records);
-        let parts = parts(entry, place, &folded);
+        let parts = self.parts(entry, place, &folded);
         let (tenant, session) = (&*entry.key.tenant, entry.key.session.to_string());
         let (position, next) = (whole(place.head.position), whole(head.position));
         let (previous, last): (&[u8], &[u8]) = (&place.head.hash.0, &head.hash.0);
@@ -222,6 +226,27 @@ impl Appender {
             &index,
         ];
         self.pool.once(statement::append(parts), &params).await
+    }
+
+    fn parts(&self, entry: &Append, place: Place, folded: &Folded) -> Parts {
+        let mut parts = folded.parts();
+        if place.head.position == 0 {
+            parts = parts.with(Parts::FIRST);
+        }
+        match &entry.fence {
+            Fence::Input(None) => parts = parts.with(Parts::INPUT),
+            Fence::Input(Some(_)) => parts = parts.with(Parts::INPUT).with(Parts::KEYED),
+            Fence::Effect { .. } => {}
+        }
+        if let Some(item) = entry.contents.first() {
+            parts = parts.with(Parts::CONTENTS);
+            if !item.key.is_stored() {
+                parts = parts.with(Parts::DATA_KEY).with(Parts::KEY_CHECKED);
+            } else if place.data_key != Some(self.hasher.hash_one(&item.key.wrapped)) {
+                parts = parts.with(Parts::KEY_CHECKED);
+            }
+        }
+        parts
     }
 
     /// Looks at the log: whether the entry is there already, why it can't be, or where it goes.
@@ -340,25 +365,6 @@ const PRUNE: Sql = Sql {
 pub(crate) async fn prune(pool: &Pool, clock: &Clock, rows_max: i64) -> Result<(), Error> {
     pool.once(PRUNE, &[&whole(clock.wall_ms()), &rows_max]).await?;
     Ok(())
-}
-
-fn parts(entry: &Append, place: Place, folded: &Folded) -> Parts {
-    let mut parts = folded.parts();
-    if place.head.position == 0 {
-        parts = parts.with(Parts::FIRST);
-    }
-    match &entry.fence {
-        Fence::Input(None) => parts = parts.with(Parts::INPUT),
-        Fence::Input(Some(_)) => parts = parts.with(Parts::INPUT).with(Parts::KEYED),
-        Fence::Effect { .. } => {}
-    }
-    if let Some(item) = entry.contents.first() {
-        parts = parts.with(Parts::CONTENTS);
-        if !item.key.is_stored() {
-            parts = parts.with(Parts::DATA_KEY);
-        }
-    }
-    parts
 }
 
 /// Records and contents, column by column.

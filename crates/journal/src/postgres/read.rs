@@ -24,7 +24,7 @@ pub(crate) async fn place(pool: &Pool, key: &SessionKey) -> Result<Place, Error>
         return Ok(Place::EMPTY);
     };
     let head = Head { position: number(row, 0)?, hash: digest(row, 1)?, epoch: number(row, 2)? };
-    Ok(Place { head, erasures: get(row, 3)?, quarantined: get(row, 4)? })
+    Ok(Place { head, erasures: get(row, 3)?, quarantined: get(row, 4)?, data_key: None })
 }
 
 pub(crate) const RECORDS: Sql = Sql {

@@ -45,8 +45,10 @@ impl Parts {
     pub(crate) const HELD: Self = Self(1 << 9);
     /// Tells others of runs.
     pub(crate) const TOLD: Self = Self(1 << 10);
+    /// Checks that the session's data key is the one that the contents were sealed under.
+    pub(crate) const KEY_CHECKED: Self = Self(1 << 11);
 
-    const COUNT: usize = 1 << 11;
+    const COUNT: usize = 1 << 12;
 
     pub(crate) const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
@@ -132,7 +134,7 @@ fn text(parts: Parts) -> String {
     if parts.has(Parts::KEYED) {
         conditions.push_str(", 1 / (SELECT count(*) FROM taken)");
     }
-    if parts.has(Parts::CONTENTS) {
+    if parts.has(Parts::KEY_CHECKED) {
         let made = if parts.has(Parts::DATA_KEY) { "(SELECT count(*) FROM data_key) + " } else { "" };
         conditions.push_str(", 1 / (");
         conditions.push_str(made);
@@ -208,6 +210,8 @@ session AS (
     ON CONFLICT (tenant, session) DO UPDATE SET updated_ms = excluded.updated_ms, runs = s.runs + excluded.runs,
         last_run = excluded.last_run, agent = excluded.agent)";
 
+/// The planner takes a JSON list for a hundred rows and would read the whole table to join it; the array of its runs leads
+/// it to the primary key.
 const RUNS: &str = "runs AS (
     UPDATE public.run_index AS r SET status = x.status, updated_ms = x.updated_ms,
         finished_ms = coalesce(x.finished_ms, r.finished_ms),
@@ -226,7 +230,8 @@ const RUNS: &str = "runs AS (
         finished_ms bigint, finished_position bigint, turns bigint, tool_calls bigint, model_calls bigint,
         input_tokens bigint, cached_tokens bigint, output_tokens bigint, reasoning_tokens bigint,
         cost_micro_usd bigint, cost_listed boolean, used_sandbox boolean, waits_for text, waits_until_ms bigint)
-    WHERE r.tenant = $1 AND r.run = x.run)";
+    WHERE r.tenant = $1 AND r.run = x.run
+    AND r.run = ANY (ARRAY(SELECT e ->> 'run' FROM jsonb_array_elements($21::jsonb -> 'runs') AS e)))";
 
 const KEPT: &str = "artifacts AS (
     INSERT INTO public.artifact_index (tenant, artifact, run, session, position, name, media, bytes, object, created_ms)
