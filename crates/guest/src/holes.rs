@@ -203,7 +203,8 @@ mod tests {
         use std::os::fd::AsFd as _;
         use std::os::unix::fs::FileExt as _;
         let part = PART_BYTES;
-        let rows: [(&[(u64, &[u8])], u64, Option<Vec<Segment>>); 6] = [
+        type Row<'a> = (&'a [(u64, &'a [u8])], u64, Option<Vec<Segment>>);
+        let rows: [Row<'_>; 6] = [
             (&[], 10, None),
             (&[], part, Some(vec![])),
             (&[(0, b"x")], part, None),

@@ -240,7 +240,9 @@ struct Extended {
     size: Option<u64>,
     sparse_name: Option<Vec<u8>>,
     sparse_bytes: Option<u64>,
-    sparse_version: [bool; 2],
+    /// That they name the one version that is written here.
+    sparse_major: Option<()>,
+    sparse_minor: Option<()>,
 }
 
 /// Reads the headers of the next entry; `None` at the end of the archive.
@@ -338,8 +340,8 @@ impl Extended {
             b"size" => once(&mut self.size, number(value)),
             b"GNU.sparse.name" => once(&mut self.sparse_name, Some(value.to_vec())),
             b"GNU.sparse.realsize" => once(&mut self.sparse_bytes, number(value)),
-            b"GNU.sparse.major" if value == b"1" => Ok(self.sparse_version[0] = true),
-            b"GNU.sparse.minor" if value == b"0" => Ok(self.sparse_version[1] = true),
+            b"GNU.sparse.major" if value == b"1" => once(&mut self.sparse_major, Some(())),
+            b"GNU.sparse.minor" if value == b"0" => once(&mut self.sparse_minor, Some(())),
             b"hdrcharset" if value == b"BINARY" => Ok(()),
             _ => Err(Rule::Malformed),
         }
@@ -357,9 +359,10 @@ pub(crate) fn number(text: &[u8]) -> Option<u64> {
 fn entry(head: Head, extended: Extended) -> Result<Entry, Rule> {
     let size = extended.size.unwrap_or(head.size);
     let to = extended.to.unwrap_or(head.to);
-    let sparse = match (extended.sparse_version, extended.sparse_bytes, extended.sparse_name) {
-        ([false, false], None, None) => None,
-        ([true, true], Some(bytes), Some(name)) => Some((bytes, name)),
+    let version = (extended.sparse_major, extended.sparse_minor);
+    let sparse = match (version, extended.sparse_bytes, extended.sparse_name) {
+        ((None, None), None, None) => None,
+        ((Some(()), Some(())), Some(bytes), Some(name)) => Some((bytes, name)),
         _ => return Err(Rule::Malformed),
     };
     let mut path = extended.path.unwrap_or(head.name);

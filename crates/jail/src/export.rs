@@ -65,8 +65,12 @@ impl Exporting {
     async fn step(&mut self) -> Result<Option<Bytes>, Error> {
         let Phase::Running(running, _) = &mut self.phase else { return Ok(None) };
         loop {
-            let late = |_| Error::Limit { limit: limit("duration_ms_max", self.limits.duration_ms_max) };
-            match tokio::time::timeout_at(self.deadline, running.next()).await.map_err(late)?? {
+            let late = || Error::Limit { limit: limit("duration_ms_max", self.limits.duration_ms_max) };
+            // A timeout alone would let pass whatever is there already, however late it is.
+            if Instant::now() >= self.deadline {
+                return Err(late());
+            }
+            match tokio::time::timeout_at(self.deadline, running.next()).await.map_err(|_| late())?? {
                 Chunk::Output(Stream::Stdout, bytes) => {
                     self.totals.bytes += bytes.len() as u64;
                     if self.totals.bytes > self.limits.bytes_max {

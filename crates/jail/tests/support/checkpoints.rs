@@ -430,7 +430,8 @@ async fn an_import_that_breaks_off_leaves_nothing_good(world: Arc<World>) {
     let mut import = Box::pin(sandbox.import(stalled, WIDE));
     for _ in 0..50 {
         tokio::task::yield_now().await;
-        std::future::poll_fn(|context| Poll::Ready(assert!(import.as_mut().poll(context).is_pending()))).await;
+        let pending = std::future::poll_fn(|context| Poll::Ready(import.as_mut().poll(context).is_pending())).await;
+        assert!(pending, "it waits for more");
     }
     drop(import);
     drop(sandbox);

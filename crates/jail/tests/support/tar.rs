@@ -88,11 +88,24 @@ fn seal(block: &mut [u8]) {
     block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
 }
 
-/// Archives that must be refused, each with its fault and the rule that names it.
-pub(crate) fn hostile() -> Vec<(String, Rule, Vec<u8>)> {
-    let top = || Forged::new().directory("./");
-    let row = |name: &str, rule, forged: Forged| (name.to_owned(), rule, forged.end());
-    let mut rows = vec![
+/// An archive that must be refused: its fault, the rule that names it, its bytes.
+type Hostile = (String, Rule, Vec<u8>);
+
+fn top() -> Forged {
+    Forged::new().directory("./")
+}
+
+fn row(name: &str, rule: Rule, forged: Forged) -> Hostile {
+    (name.to_owned(), rule, forged.end())
+}
+
+/// Archives that must be refused.
+pub(crate) fn hostile() -> Vec<Hostile> {
+    [names(), places(), forms(), kinds(), cuts()].concat()
+}
+
+fn names() -> Vec<Hostile> {
+    vec![
         row("an absolute path", Rule::Absolute, top().file("/etc/x", b"")),
         row("an absolute directory", Rule::Absolute, top().directory("/workspace/x/")),
         row("an absolute path, extended", Rule::Absolute, top().extended(&[("path", b"/x")]).file("x", b"")),
@@ -107,6 +120,11 @@ pub(crate) fn hostile() -> Vec<(String, Rule, Vec<u8>)> {
         row("a long component", Rule::NameTooLong, top().extended(&[("path", &[b'x'; 256])]).file("x", b"")),
         row("a long path", Rule::NameTooLong, top().extended(&[("path", &b"x/".repeat(2_100))]).file("x", b"")),
         row("a deep path", Rule::NameTooLong, top().extended(&[("path", &b"x/".repeat(700)[..1_399])]).file("x", b"")),
+    ]
+}
+
+fn places() -> Vec<Hostile> {
+    vec![
         row("through a link to outside", Rule::ThroughLink, top().link("l", "/etc").file("l/x", b"")),
         row("through a link inside", Rule::ThroughLink, top().directory("d/").link("l", "d").file("l/x", b"")),
         row("a directory through a link", Rule::ThroughLink, top().link("l", "/tmp").directory("l/d/")),
@@ -131,6 +149,11 @@ pub(crate) fn hostile() -> Vec<(String, Rule, Vec<u8>)> {
         row("a hard link to itself", Rule::LinkMissing, top().hard("a", "a")),
         row("a link to nowhere at all", Rule::NameMalformed, top().link("a", "")),
         row("a long link", Rule::NameTooLong, top().extended(&[("linkpath", &[b'x'; 5_000])]).link("a", "b")),
+    ]
+}
+
+fn forms() -> Vec<Hostile> {
+    vec![
         row(
             "another root",
             Rule::Malformed,
@@ -164,13 +187,22 @@ pub(crate) fn hostile() -> Vec<(String, Rule, Vec<u8>)> {
             (0..60).fold(top(), |all, n| all.file(&format!("f{n}"), b"")),
         ),
         row("more bytes than allowed", Rule::TooLarge, top().file("a", &vec![1; 2 << 20])),
-    ];
+    ]
+}
+
+fn kinds() -> Vec<Hostile> {
+    let mut rows = Vec::new();
     for (kind, flag) in [("a character device", b'3'), ("a block device", b'4'), ("a FIFO", b'6')] {
         rows.push(row(kind, Rule::Device, top().entry(b"a", flag, b"", b"")));
     }
     for flag in *b"7gLKSVNDAX\0z" {
         rows.push(row(&format!("kind {flag}"), Rule::UnknownKind, top().entry(b"a", flag, b"", b"")));
     }
+    rows
+}
+
+fn cuts() -> Vec<Hostile> {
+    let mut rows = Vec::new();
     let whole = top().file("a", &[7; 3_000]).end();
     for length in [0, 1, 511, 512, 700, 1_024, 2_000, 4_096, whole.len() - 512, whole.len() - 1] {
         rows.push((format!("cut to {length}"), Rule::Truncated, whole[..length].to_vec()));
