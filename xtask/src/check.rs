@@ -9,7 +9,7 @@ use crate::clock::Stopwatch;
 use crate::context::{Context, Scope};
 use crate::quick::Changed;
 use crate::report::{Finding, Outcome, Tally, green, red};
-use crate::{arrows, deny, docs, examples, rust_steps, self_test, setup, tidy};
+use crate::{arrows, crash, deny, docs, examples, rust_steps, self_test, setup, sim, tidy};
 
 /// One step of the check.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ const STEPS: &[Step] = &[
     Step { name: "tests", quick: true, run: rust_steps::tests },
     Step { name: "docs", quick: true, run: docs::run },
     Step { name: "examples", quick: false, run: examples::run },
+    Step { name: "sim", quick: false, run: sim::check },
+    Step { name: "crash", quick: false, run: crash::check },
 ];
 
 /// What `cargo xtask check` is told.

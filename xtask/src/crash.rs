@@ -64,6 +64,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     Ok(outcome.is_green())
 }
 
+/// The step of `check`.
+pub(crate) fn check(context: &Context) -> Result<Outcome> {
+    kill(context, &Arguments { kills: KILLS, seed: SEED, point: None })
+}
+
 /// Kills so often; used by `proof`.
 pub(crate) fn kills(context: &Context, kills: u64, seed: u64) -> Result<Outcome> {
     kill(context, &Arguments { kills, seed, point: None })

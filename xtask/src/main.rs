@@ -15,6 +15,8 @@ mod crash;
 mod deny;
 mod docs;
 mod examples;
+mod mutants;
+mod postgres;
 mod process;
 mod proof;
 mod quick;
@@ -24,6 +26,7 @@ mod scratch;
 mod self_test;
 mod server;
 mod setup;
+mod sim;
 mod source;
 mod tidy;
 
@@ -51,6 +54,8 @@ enum Command {
     Check(check::Arguments),
     /// What must be green before anybody may say that nothing is lost and nothing happens twice, in its full length
     Proof(proof::Arguments),
+    /// Live worlds from seeds, each with its crashes and failures, and judge them from outside
+    Sim(sim::Arguments),
     /// Hold the manifests to the table of rooms in ARCHITECTURE.md
     Arrows,
     /// Hold the files to the house's sizes and habits
@@ -75,6 +80,7 @@ fn run(command: Command) -> Result<bool> {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Crash(arguments) => crash::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Sim(arguments) => sim::run(&arguments),
         Command::Proof(arguments) => proof::run(&arguments),
         Command::Arrows => check::only("arrows"),
         Command::Tidy => check::only("tidy"),

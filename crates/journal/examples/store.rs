@@ -67,11 +67,12 @@ async fn write(journal: Journal, sessions: u64) -> Result<(), journal::Error> {
             run,
             agent: "maya".to_owned(),
             closure: Digest::ZERO,
-            message,
+            message: Some(message),
             session_name: None,
             idempotency: None,
             limits: Limits::default(),
             save: Save::default(),
+            callback: None,
         });
         let finished = Event::Finished(Finished {
             run,

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::Arguments;
 use super::figures::{Figure, Page};
+use crate::postgres::Cluster;
 use crate::process;
 
 const WRITERS: &str = "64";
@@ -22,6 +23,25 @@ pub(crate) fn measure(built: &Path, arguments: &Arguments, page: &mut Page) -> R
         }
     }
     page.beside(&format!("records per second, SQLite, {WRITERS} writers"), &mine, "bare loop, the same rows", &bare);
+    postgres(built, arguments, page)
+}
+
+fn postgres(built: &Path, arguments: &Arguments, page: &mut Page) -> Result<()> {
+    let name = format!("records per second, PostgreSQL, {WRITERS} writers");
+    let Some(mut cluster) = Cluster::start()? else {
+        page.skipped(&name, "there is no PostgreSQL server");
+        return Ok(());
+    };
+    let seconds = arguments.seconds.to_string();
+    let (mut mine, mut bare) = (Figure::default(), Figure::default());
+    for _ in 0..arguments.pairs {
+        for (figure, store) in [(&mut mine, "postgres"), (&mut bare, "bare-postgres")] {
+            let mut append = Command::new(built.join("examples/append"));
+            append.args([store, &seconds, WRITERS, &cluster.database()?]);
+            figure.add(field(&mut append, "records_per_second")?);
+        }
+    }
+    page.beside(&name, &mine, "bare fenced statement, the same rows", &bare);
     Ok(())
 }
 

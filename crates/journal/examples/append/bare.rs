@@ -1,6 +1,6 @@
 //! The shortest loop that writes the rows of the measured runs: one thread, one connection with the journal's durability,
 //! groups of whatever waits, prepared statements, answers after the commit. It neither seals nor hashes nor checks; the rows
-//! are copies of those that the journal wrote for one run.
+//! are copies of those that the journal wrote for one session.
 
 use crate::{Measured, parts, run, thread_seconds};
 use journal::{Config, Journal};
@@ -14,12 +14,12 @@ use tokio::sync::{mpsc, oneshot};
 /// Entries that wait, and entries of one commit: as the journal's.
 const QUEUE_ENTRIES_MAX: usize = 4_096;
 const GROUP_ENTRIES_MAX: usize = 256;
-/// Tables whose rows per run must come out as the journal's.
+/// Tables whose rows per session must come out as the journal's.
 const TABLES: [&str; 6] = ["records", "contents", "data_keys", "heads", "session_index", "run_index"];
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// The rows of one run.
+/// The rows of one session.
 #[derive(Debug)]
 struct Template {
     /// Hash and bytes.
@@ -42,8 +42,7 @@ struct Entry {
     session: [u8; 16],
     run: [u8; 16],
     at_ms: u64,
-    /// Which of the run's appends.
-    index: usize,
+    step: run::Step,
     reply: oneshot::Sender<()>,
 }
 
@@ -53,7 +52,7 @@ pub(crate) async fn measure(
     writers: u32,
 ) -> Result<Measured, Box<dyn std::error::Error>> {
     let journal = Journal::open(directory, parts(), Config::default())?;
-    run::one_run(&journal, &Clock::system(), &Random::system()).await?;
+    run::one_session(&journal, &Clock::system(), &Random::system()).await?;
     journal.close().await?;
     let connection = connect(directory)?;
     let before = counts(&connection)?;
@@ -66,20 +65,23 @@ pub(crate) async fn measure(
     let clock = Clock::system();
     let tasks: Vec<_> = (0..writers).map(|_| tokio::spawn(drive(queue.clone(), clock.clone(), time))).collect();
     drop(queue);
-    let mut runs = 0;
+    let mut driven = Vec::new();
     for task in tasks {
-        runs += task.await?.map_err(|error| error.to_string())?;
+        driven.push(task.await?);
     }
     let seconds = clock.monotonic().as_secs_f64();
     let joined = tokio::task::spawn_blocking(move || thread.join()).await?;
     let (connection, commits, writer_seconds) = joined.map_err(|_| "the writer panicked")?;
+    // When the writer failed, that is why nobody was answered.
     let commits = commits.map_err(|error| error.to_string())?;
+    let sessions: Result<Vec<u64>, _> = driven.into_iter().collect();
+    let sessions: u64 = sessions.map_err(|error| error.to_string())?.into_iter().sum();
     for (table, (before, after)) in TABLES.iter().zip(before.iter().zip(counts(&connection)?)) {
-        if after != before * (runs + 1) {
-            return Err(format!("{table}: {after} rows after {runs} runs, the journal writes {before} for each").into());
+        if after != before * (sessions + 1) {
+            return Err(format!("{table}: {after} rows after {sessions} sessions, the journal's has {before}").into());
         }
     }
-    Ok(Measured { runs, commits, seconds, writer_seconds })
+    Ok(Measured { sessions, commits, seconds, writer_seconds })
 }
 
 /// The journal's own file, with its durability and its page cache.
@@ -113,19 +115,22 @@ fn template(connection: &Connection) -> Result<Template, rusqlite::Error> {
 
 async fn drive(queue: mpsc::Sender<Entry>, clock: Clock, time: Duration) -> Result<u64, Failure> {
     let random = Random::system();
-    let mut runs = 0;
+    let mut sessions = 0;
     while clock.monotonic() < time {
         let at_ms = clock.wall_ms();
         let id = || *domain::Id::<domain::id::Run>::new(at_ms, random.bytes()).as_bytes();
-        let (session, run) = (id(), id());
-        for index in 0..run::RECORDS.len() {
+        let (session, mut run) = (id(), id());
+        for step in run::steps() {
+            if step.index == 0 {
+                run = id();
+            }
             let (reply, answer) = oneshot::channel();
-            queue.send(Entry { session, run, at_ms, index, reply }).await.map_err(|_| "the writer is gone")?;
+            queue.send(Entry { session, run, at_ms, step, reply }).await.map_err(|_| "the writer is gone")?;
             answer.await?;
         }
-        runs += 1;
+        sessions += 1;
     }
-    Ok(runs)
+    Ok(sessions)
 }
 
 /// Writes until nobody is there who could ask; gives the number of commits.
@@ -148,58 +153,59 @@ fn write(connection: &Connection, mut entries: mpsc::Receiver<Entry>, template: 
 }
 
 fn append(connection: &Connection, template: &Template, entry: &Entry, commit: u64) -> Result<(), rusqlite::Error> {
-    let Entry { session, run, at_ms, index, .. } = entry;
-    let before = |sizes: &[usize]| sizes[..*index].iter().sum::<usize>();
-    if *index == 0 {
+    let Entry { session, run, at_ms, step, .. } = entry;
+    if step.index == 0 {
         begin(connection, template, entry)?;
     }
     let mut insert = connection.prepare_cached(
         "INSERT INTO contents(tenant, session, id, form, item_key, body) VALUES ('default', ?1, ?2, ?3, ?4, ?5)",
     )?;
-    for content in template.contents.iter().skip(before(&run::CONTENTS)).take(run::CONTENTS[*index]) {
+    for content in &template.contents[step.contents.clone()] {
         let Content { id, form, item_key, body } = content;
         insert.execute(params![session, id, form, item_key, body])?;
     }
     let mut insert = connection.prepare_cached(
         "INSERT INTO records(tenant, session, position, hash, bytes, commit_id) VALUES ('default', ?1, ?2, ?3, ?4, ?5)",
     )?;
-    let first = before(&run::RECORDS);
-    for (position, (hash, bytes)) in template.records.iter().enumerate().skip(first).take(run::RECORDS[*index]) {
+    for (position, (hash, bytes)) in template.records.iter().enumerate().take(step.records.end).skip(step.records.start)
+    {
         insert.execute(params![session, position, hash, bytes, commit])?;
     }
-    let next = first + run::RECORDS[*index];
-    if next == template.records.len() {
+    if step.index + 1 == run::APPENDS {
         let mut update = connection.prepare_cached(
             "UPDATE run_index SET status = 'completed', updated_ms = ?2, finished_ms = ?2, finished_position = ?3, turns = 3,
              tool_calls = 2, model_calls = 0, input_tokens = 0, cached_tokens = 0, output_tokens = 0, reasoning_tokens = 0,
              cost_micro_usd = 0, cost_listed = 1, used_sandbox = 0 WHERE tenant = 'default' AND run = ?1",
         )?;
-        update.execute(params![run, at_ms, next - 1])?;
+        update.execute(params![run, at_ms, step.records.end - 1])?;
     }
     let mut head = connection.prepare_cached(
         "INSERT INTO heads(tenant, session, position, hash, epoch) VALUES ('default', ?1, ?2, ?3, ?4)
          ON CONFLICT DO UPDATE SET position = ?2, hash = ?3, epoch = ?4",
     )?;
-    head.execute(params![session, next, template.records[next - 1].0, 1_i64 << 36])?;
+    head.execute(params![session, step.records.end, template.records[step.records.end - 1].0, 1_i64 << 36])?;
     Ok(())
 }
 
-/// The rows that a session begins with.
+/// The rows that a run begins with, and a session with its first.
 fn begin(connection: &Connection, template: &Template, entry: &Entry) -> Result<(), rusqlite::Error> {
-    let Entry { session, run, at_ms, .. } = entry;
-    connection
-        .prepare_cached("INSERT INTO data_keys(tenant, session, wrapped) VALUES ('default', ?1, ?2)")?
-        .execute(params![session, template.data_key])?;
+    let Entry { session, run, at_ms, step, .. } = entry;
+    if step.records.start == 0 {
+        connection
+            .prepare_cached("INSERT INTO data_keys(tenant, session, wrapped) VALUES ('default', ?1, ?2)")?
+            .execute(params![session, template.data_key])?;
+    }
     connection
         .prepare_cached(
             "INSERT INTO run_index(tenant, run, session, agent, principal, status, created_ms, updated_ms, submitted_position)
-             VALUES ('default', ?1, ?2, 'maya', ?3, 'running', ?4, ?4, 0)",
+             VALUES ('default', ?1, ?2, 'maya', ?3, 'running', ?4, ?4, ?5)",
         )?
-        .execute(params![run, session, template.principal, at_ms])?;
+        .execute(params![run, session, template.principal, at_ms, step.records.start])?;
     connection
         .prepare_cached(
             "INSERT INTO session_index(tenant, session, created_ms, updated_ms, runs, last_run, agent, principal)
-             VALUES ('default', ?1, ?2, ?2, 1, ?3, 'maya', ?4)",
+             VALUES ('default', ?1, ?2, ?2, 1, ?3, 'maya', ?4)
+             ON CONFLICT DO UPDATE SET updated_ms = ?2, runs = runs + 1, last_run = ?3",
         )?
         .execute(params![session, at_ms, run, template.principal])?;
     Ok(())

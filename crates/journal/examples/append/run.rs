@@ -5,12 +5,34 @@ use domain::{CallStatus, ContentRef, Cost, Digest, Id, Judgement, Limits, RunSta
 use journal::{Append, Error, Fence, Journal, SealedItem, Sealer, SessionKey};
 use stdx::{Clock, Random};
 
+/// Runs of one session.
+pub(crate) const RUNS: usize = 8;
 /// Appends of one run.
-pub(crate) const APPENDS: u32 = 6;
+pub(crate) const APPENDS: usize = 6;
 /// Contents that each of them carries.
-pub(crate) const CONTENTS: [usize; APPENDS as usize] = [1, 1, 1, 1, 1, 2];
+pub(crate) const CONTENTS: [usize; APPENDS] = [1, 1, 1, 1, 1, 2];
 /// Records that each of them carries.
-pub(crate) const RECORDS: [usize; APPENDS as usize] = [1, 3, 1, 3, 1, 2];
+pub(crate) const RECORDS: [usize; APPENDS] = [1, 3, 1, 3, 1, 2];
+
+/// One append of a session, as those see it who copy it.
+#[derive(Clone, Debug)]
+pub(crate) struct Step {
+    /// Its records and its contents, counted from the beginning of the session.
+    pub(crate) records: std::ops::Range<usize>,
+    pub(crate) contents: std::ops::Range<usize>,
+    /// Which of the run's appends it is.
+    pub(crate) index: usize,
+}
+
+/// The appends of one session.
+pub(crate) fn steps() -> impl Iterator<Item = Step> {
+    let sizes = (0..RUNS).flat_map(|_| RECORDS.into_iter().zip(CONTENTS).enumerate());
+    sizes.scan((0, 0), |at, (index, (records, contents))| {
+        let from = *at;
+        *at = (from.0 + records, from.1 + contents);
+        Some(Step { records: from.0..at.0, contents: from.1..at.1, index })
+    })
+}
 
 /// One run of the measured kind.
 struct Run<'a> {
@@ -23,17 +45,23 @@ struct Run<'a> {
     expect: u64,
 }
 
-/// Makes one run from its message to its end; each append waits for the one before.
-pub(crate) async fn one_run(journal: &Journal, clock: &Clock, random: &Random) -> Result<(), Error> {
+/// Makes the runs of one session, from the first message to the last end; each append waits for the one before.
+pub(crate) async fn one_session(journal: &Journal, clock: &Clock, random: &Random) -> Result<(), Error> {
     let at_ms = clock.wall_ms();
     let key = SessionKey::new("default", Id::new(at_ms, random.bytes()));
     let sealer = journal.sealer(&key).await?;
     let epoch = journal.claim(&key).await?.epoch;
-    let mut run = Run { journal, sealer, random, at_ms, run: Id::new(at_ms, random.bytes()), epoch, expect: 1 };
-    run.submit().await?;
-    run.call(1).await?;
-    run.call(2).await?;
-    run.finish().await
+    let mut expect = 0;
+    for _ in 0..RUNS {
+        let mut run =
+            Run { journal, sealer: sealer.clone(), random, at_ms, run: Id::new(at_ms, random.bytes()), epoch, expect };
+        run.submit().await?;
+        run.call(1).await?;
+        run.call(2).await?;
+        run.finish().await?;
+        expect = run.expect;
+    }
+    Ok(())
 }
 
 impl Run<'_> {
@@ -61,11 +89,12 @@ impl Run<'_> {
             run: self.run,
             agent: "maya".to_owned(),
             closure: Digest::ZERO,
-            message,
+            message: Some(message),
             session_name: None,
             idempotency: None,
             limits: Limits::default(),
             save: Save::default(),
+            callback: None,
         };
         let entry = Append::new(self.sealer.session().clone(), Fence::Input(None)).content(item);
         self.append(entry.draft(&self.draft(Event::Submitted(submitted)))).await
@@ -75,7 +104,8 @@ impl Run<'_> {
         let (items, item) = self.seal(600)?;
         let model = "gpt-5.4-mini".to_owned();
         let (usage, cost) = (Usage::default(), Cost::default());
-        let replied = Replied { run: self.run, turn, items, calls, model, usage, cost, duration_ms: 3 };
+        let (scope, steers) = (None, 0);
+        let replied = Replied { run: self.run, turn, items, calls, model, usage, cost, duration_ms: 3, scope, steers };
         Ok((self.draft(Event::Replied(replied)), item))
     }
 
@@ -93,10 +123,21 @@ impl Run<'_> {
         };
         let began = Began { run, call, attempt: 1, epoch, key: None, after_crash: AfterCrash::Repeat };
         let entry = self.effect().content(item).draft(&replied);
-        let entry = entry.draft(&self.draft(Event::Judged(Judged { run, call, judgement })));
+        let entry =
+            entry.draft(&self.draft(Event::Judged(Judged { run, call, judgement, obligation: None, held: false })));
         self.append(entry.draft(&self.draft(Event::Began(began)))).await?;
         let (output, item) = self.seal(300)?;
-        let returned = Returned { run, call, status: CallStatus::Ok, output, whole: None, code: None, duration_ms: 1 };
+        let returned = Returned {
+            run,
+            call,
+            status: CallStatus::Ok,
+            output,
+            whole: None,
+            code: None,
+            duration_ms: 1,
+            changed_workspace: false,
+            held: false,
+        };
         self.append(self.effect().content(item).draft(&self.draft(Event::Returned(returned)))).await
     }
 
