@@ -4,9 +4,10 @@ mod upkeep;
 mod waiting;
 
 use crate::append::Fence;
-use crate::claims::{Backend, Claim, Lease, Local, Ready, Release, Worker, WorkerSpec};
+use crate::claims::{Backend, Claim, Claims, Lease, Local, Ready, Release, Worker, WorkerSpec};
 use crate::contents::{self, Content, DataKey, DataKeys, Objects, Sealer, Wrap};
 use crate::hints::{Hints, Registry};
+use crate::leases::Leases;
 use crate::postgres::{Postgres, PostgresSettings};
 use crate::query::{
     Head, PAGE_ROWS_MAX, Page, RunFilter, SessionCursor, StoredRecord, Unfinished, UnfinishedCursor, Verified,
@@ -99,6 +100,18 @@ pub struct Config {
     pub disk: Disk,
     /// Who writes and reads it; says nothing to a journal in memory.
     pub threads: Threads,
+    /// Who may claim its sessions; says nothing to a journal that processes share.
+    pub claimants: Claimants,
+}
+
+/// Who claims the sessions of a journal that one process owns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Claimants {
+    /// This journal alone: its claims are never contested and its lease never ends.
+    #[default]
+    One,
+    /// It and its fellows (see [`Journal::fellow`]): each is a worker with a lease, as processes that share a database are.
+    Fellows,
 }
 
 /// What a journal needs of the world.
@@ -133,13 +146,21 @@ pub struct Journal {
 
 #[derive(Debug)]
 struct Inner {
-    store: Box<dyn Store>,
+    store: Arc<dyn Store>,
     hints: Arc<Registry>,
     data_keys: Arc<DataKeys>,
     local: Local,
+    leases: Option<Arc<Leases>>,
     worker: Mutex<Option<Worker>>,
     contents: ContentsMode,
     parts: Parts,
+}
+
+impl Inner {
+    /// Claims that others contest.
+    fn claims(&self) -> Option<&dyn Claims> {
+        self.store.claims().or_else(|| self.leases.as_deref().map(|leases| leases as &dyn Claims))
+    }
 }
 
 impl Journal {
@@ -149,7 +170,7 @@ impl Journal {
         let hints = Registry::new(config.limits.hints_max);
         let data_keys = Arc::new(DataKeys::new(config.limits.data_keys_max));
         let store = sqlite::Sqlite::open(directory, parts.clock.clone(), &config, hints.clone(), data_keys.clone())?;
-        Ok(Self::over(Box::new(store), hints, data_keys, parts, config.contents))
+        Ok(Self::over(Arc::new(store), hints, data_keys, parts, config))
     }
 
     /// Opens the journal of a PostgreSQL database, which other processes may have open as well: makes or migrates its
@@ -158,7 +179,7 @@ impl Journal {
         let hints = Registry::new(config.limits.hints_max);
         let data_keys = Arc::new(DataKeys::new(config.limits.data_keys_max));
         let store = Postgres::open(settings, &parts, &config, hints.clone(), data_keys.clone()).await?;
-        Ok(Self::over(Box::new(store), hints, data_keys, parts, config.contents))
+        Ok(Self::over(Arc::new(store), hints, data_keys, parts, config))
     }
 
     /// A journal that is gone with the process.
@@ -166,19 +187,52 @@ impl Journal {
         let hints = Registry::new(config.limits.hints_max);
         let data_keys = Arc::new(DataKeys::new(config.limits.data_keys_max));
         let store = memory::Memory::new(parts.clock.clone(), hints.clone(), data_keys.clone());
-        Self::over(Box::new(store), hints, data_keys, parts, config.contents)
+        Self::over(Arc::new(store), hints, data_keys, parts, config)
     }
 
     fn over(
-        store: Box<dyn Store>,
+        store: Arc<dyn Store>,
         hints: Arc<Registry>,
         data_keys: Arc<DataKeys>,
         parts: Parts,
-        contents: ContentsMode,
+        Config { contents, claimants, .. }: Config,
     ) -> Self {
         let local = Local::new(store.boot());
+        let leases = match claimants {
+            Claimants::Fellows => Some(Arc::new(Leases::new(store.clone(), parts.clock.clone()))),
+            Claimants::One => None,
+        };
         let worker = Mutex::default();
-        Self { inner: Arc::new(Inner { store, hints, data_keys, local, worker, contents, parts }) }
+        Self { inner: Arc::new(Inner { store, hints, data_keys, local, leases, worker, contents, parts }) }
+    }
+
+    /// Another journal over the same store, whose worker is its own. With [`Claimants::Fellows`] they contest each other's
+    /// claims as processes do that share a database.
+    #[must_use]
+    pub fn fellow(&self) -> Self {
+        let Inner { store, hints, data_keys, leases, contents, parts, .. } = &*self.inner;
+        let inner = Inner {
+            store: store.clone(),
+            hints: hints.clone(),
+            data_keys: data_keys.clone(),
+            local: Local::new(store.boot()),
+            leases: leases.clone(),
+            worker: Mutex::default(),
+            contents: *contents,
+            parts: parts.clone(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Whether others may claim its sessions, so that what this process holds it holds by a lease.
+    pub fn is_shared(&self) -> bool {
+        self.inner.claims().is_some()
+    }
+
+    /// Whether the driver of this epoch holds the session now and its lease runs, as whoever keeps the leases of fellows sees it; a
+    /// journal without fellows has none to ask.
+    pub fn holds(&self, key: &SessionKey, epoch: u64) -> Option<bool> {
+        self.inner.leases.as_ref().map(|leases| leases.holds(key, epoch))
     }
 
     /// Ends the journal: what is queued is written, subscriptions end, the lock is given back.
@@ -206,8 +260,8 @@ impl Journal {
     /// Makes this process a worker; from then on its claims are that worker's, and its lease runs. The worker before, if
     /// there was one, is left to its end. On a journal that one process owns the lease never ends.
     pub async fn join(&self, spec: WorkerSpec) -> Result<Worker, Error> {
-        let Inner { store, local, parts, .. } = &*self.inner;
-        let worker = match store.claims() {
+        let Inner { local, parts, .. } = &*self.inner;
+        let worker = match self.inner.claims() {
             None => Worker::new(local.join(), spec, Lease::endless(parts.clock.clone())),
             Some(claims) => {
                 let lease = Lease::new(parts.clock.clone());
@@ -224,7 +278,7 @@ impl Journal {
     /// Keeps a worker's lease, and with it every session it holds. To be called three times within a lease.
     /// [`Error::WorkerLost`]: others may have taken what it held.
     pub async fn beat(&self, worker: &Worker) -> Result<(), Error> {
-        let Some(claims) = self.inner.store.claims() else {
+        let Some(claims) = self.inner.claims() else {
             return Ok(());
         };
         let sent_ms = worker.lease().now_ms();
@@ -239,8 +293,8 @@ impl Journal {
 
     /// Gives everything back that a worker holds; others may claim it at once. To be called when its drivers have stopped.
     pub async fn leave(&self, worker: &Worker) -> Result<(), Error> {
-        let Inner { store, local, parts, .. } = &*self.inner;
-        match store.claims() {
+        let Inner { local, parts, .. } = &*self.inner;
+        match self.inner.claims() {
             None => local.leave(parts.clock.wall_ms()),
             Some(claims) => {
                 worker.lease().lose();
@@ -257,8 +311,8 @@ impl Journal {
     /// On a journal that one process owns nothing is written: the boot number and a counter within this life order every
     /// claim, and the epoch becomes the session's with the driver's first append.
     pub async fn claim(&self, key: &SessionKey) -> Result<Claim, Error> {
-        let Inner { store, local, worker, .. } = &*self.inner;
-        let Some(claims) = store.claims() else {
+        let Inner { local, worker, .. } = &*self.inner;
+        let Some(claims) = self.inner.claims() else {
             return Ok(Claim { epoch: local.claim(key) });
         };
         let worker = worker.lock().as_ref().map(Worker::id);
@@ -269,8 +323,8 @@ impl Journal {
     /// Gives a session back that was driven as far as it goes. It is ready again at once when an input has come that the
     /// driver has not folded, else when its next timer is due or at `next_ms`. Of a claim that is over, nothing changes.
     pub async fn release(&self, key: &SessionKey, release: Release) -> Result<(), Error> {
-        let Inner { store, local, worker, .. } = &*self.inner;
-        let Some(claims) = store.claims() else {
+        let Inner { local, worker, .. } = &*self.inner;
+        let Some(claims) = self.inner.claims() else {
             local.release(key, release);
             return Ok(());
         };
@@ -290,12 +344,22 @@ impl Journal {
     pub async fn claimable(&self, rows_max: usize, busy: &[Arc<str>]) -> Result<Vec<Ready>, Error> {
         let Inner { store, local, parts, .. } = &*self.inner;
         let rows_max = rows_max.min(PAGE_ROWS_MAX);
-        match store.claims() {
+        match self.inner.claims() {
             Some(claims) => claims.claimable(rows_max, busy).await,
             None => {
                 let now_ms = parts.clock.wall_ms();
                 let due = store.due(now_ms, PAGE_ROWS_MAX).await?;
-                Ok(local.claimable(due, now_ms, rows_max, busy))
+                let mut ready = local.claimable(due, now_ms, rows_max, busy);
+                if !ready.is_empty() && !store.quarantines(None, 1).await?.rows.is_empty() {
+                    let mut free = Vec::new();
+                    for row in ready {
+                        if store.quarantined(&row.key).await?.is_none() {
+                            free.push(row);
+                        }
+                    }
+                    ready = free;
+                }
+                Ok(ready)
             }
         }
     }
@@ -316,7 +380,11 @@ impl Journal {
         if let (Ok(Appended::Written(written)), Some(key)) = (&appended, input)
             && self.inner.store.claims().is_none()
         {
-            self.inner.local.wanted(&key, written.next_position(), self.inner.parts.clock.wall_ms());
+            let position = written.next_position();
+            match &self.inner.leases {
+                Some(leases) => leases.wanted(&key, position),
+                None => self.inner.local.wanted(&key, position, self.inner.parts.clock.wall_ms()),
+            }
         }
         if let (Err(Error::DataKeyChanged), Some(key)) = (&appended, data_key) {
             self.inner.data_keys.forget(&key);

@@ -17,8 +17,8 @@ use journal::{
 use std::sync::Arc;
 use std::time::Duration;
 use support::{
-    Bench, NOW_MS, assert_intact, benches, cancel, draft, effect, finished, input, keep, nothing, run, session,
-    submitted, write,
+    Bench, NOW_MS, PRINCIPAL, assert_intact, benches, cancel, draft, effect, finished, input, keep, nothing, run,
+    session, submitted, write,
 };
 
 const DAY_MS: u64 = 86_400_000;
@@ -568,6 +568,11 @@ async fn what_has_something_to_do_is_offered_until_it_was_done() {
             journal.release(&key, release).await.unwrap();
             assert_eq!(offered().await, *expected, "{name}: {release:?}");
         }
+        write(&journal, input(&key, &cancel(run(1)))).await;
+        journal.quarantine(&key, "looked odd", PRINCIPAL).await.unwrap();
+        assert_eq!(offered().await, nobody, "{name}: it is in quarantine");
+        journal.release_quarantine(&key).await.unwrap();
+        assert_eq!(offered().await, only, "{name}");
     }
 }
 

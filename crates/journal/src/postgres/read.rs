@@ -228,7 +228,9 @@ pub(crate) async fn sessions(
 
 const UNFINISHED: Sql = Sql {
     text: "SELECT tenant, session, run, submitted_position FROM public.run_index
-           WHERE finished_ms IS NULL AND (tenant, session, submitted_position) > ($1, $2, $3)
+           WHERE finished_ms IS NULL AND (tenant, session, submitted_position) > ($1, $2, $3) AND NOT EXISTS (
+               SELECT 1 FROM public.quarantine AS q
+               WHERE q.tenant = run_index.tenant AND q.session = run_index.session)
            ORDER BY tenant, session, submitted_position LIMIT $4",
     types: &[Type::TEXT, Type::TEXT, Type::INT8, Type::INT8],
 };
@@ -299,7 +301,9 @@ pub(crate) async fn artifact(
 }
 
 const DUE: Sql = Sql {
-    text: "SELECT tenant, session, run, kind, at_ms FROM public.due WHERE at_ms <= $1 ORDER BY at_ms LIMIT $2",
+    text: "SELECT tenant, session, run, kind, at_ms FROM public.due WHERE at_ms <= $1 AND NOT EXISTS (
+               SELECT 1 FROM public.quarantine AS q WHERE q.tenant = due.tenant AND q.session = due.session)
+           ORDER BY at_ms LIMIT $2",
     types: &[Type::INT8, Type::INT8],
 };
 
