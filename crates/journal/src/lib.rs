@@ -1,4 +1,5 @@
-//! The append-only, hash-linked log of every session and its sealed contents, with fencing. Stores: memory and SQLite.
+//! The append-only, hash-linked log of every session and its sealed contents, with fencing. Stores: memory,
+//! SQLite, PostgreSQL.
 //!
 //! What deliberately does not live here: what a record means (that is `machine`), who may append (that is `engine` and
 //! `policy`), where keys are kept (that is `vault`, behind [`Wrap`]) and where large objects are kept (that is `blob`,
@@ -13,6 +14,7 @@ mod heads;
 pub mod hints;
 pub mod index;
 mod journal;
+mod leases;
 mod link;
 mod memory;
 mod postgres;
@@ -30,7 +32,7 @@ pub use contents::{Content, INLINE_BYTES_MAX, MemoryObjects, Objects, PlainWrap,
 pub use error::Error;
 pub use hints::{Hint, Hints};
 pub use index::{ArtifactRow, Change, DueRow, RunRow, SessionRow};
-pub use journal::{Config, ContentsMode, Disk, Health, Journal, Limits, Parts, Threads};
+pub use journal::{Claimants, Config, ContentsMode, Disk, Health, Journal, Limits, Parts, Threads};
 pub use postgres::{PostgresSettings, Statements};
 pub use query::{Head, Page, RunFilter, StoredRecord, Verified};
 pub use repair::repair;
