@@ -243,19 +243,23 @@ impl Local {
                 *there = at_ms.min(*there);
             }
         }
-        let mut rows: Vec<_> = found.into_iter().map(|(key, at_ms)| Ready { key, at_ms }).collect();
-        rows.sort_by(|a, b| (a.at_ms, &a.key).cmp(&(b.at_ms, &b.key)));
-        let mut turns: HashMap<Arc<str>, usize> = HashMap::new();
-        let mut rows: Vec<_> = rows
-            .into_iter()
-            .map(|row| {
-                let turn = turns.entry(row.key.tenant.clone()).or_default();
-                *turn += 1;
-                (*turn, row)
-            })
-            .collect();
-        // Stable: within a turn, who has waited longest comes first.
-        rows.sort_by_key(|(turn, _)| *turn);
-        rows.into_iter().map(|(_, row)| row).take(rows_max).collect()
+        in_turns(found.into_iter().map(|(key, at_ms)| Ready { key, at_ms }).collect(), rows_max)
     }
+}
+
+/// One of each tenant, then the next of each; who has waited longest comes first.
+pub(crate) fn in_turns(mut rows: Vec<Ready>, rows_max: usize) -> Vec<Ready> {
+    rows.sort_by(|a, b| (a.at_ms, &a.key).cmp(&(b.at_ms, &b.key)));
+    let mut turns: HashMap<Arc<str>, usize> = HashMap::new();
+    let mut rows: Vec<_> = rows
+        .into_iter()
+        .map(|row| {
+            let turn = turns.entry(row.key.tenant.clone()).or_default();
+            *turn += 1;
+            (*turn, row)
+        })
+        .collect();
+    // Stable: within a turn the order stays.
+    rows.sort_by_key(|(turn, _)| *turn);
+    rows.into_iter().map(|(_, row)| row).take(rows_max).collect()
 }
