@@ -1,46 +1,16 @@
-//! The judges: what must hold after every restart, and when everything has come to rest. They look at the log, at what was told
-//! outside, and at the deeds; never into the engine.
+//! The judges of a world that has come to rest. They look at the log, at what was told outside, and at the deeds; never into the
+//! engine. What must hold after every restart is in `restart`.
 
-use crate::client::TENANT;
+use crate::TENANT;
 use crate::ledger::Ledger;
+use crate::restart::{after_restart, log_of};
 use crate::told::Told;
 use crate::witness::Witness;
 use domain::{CallStatus, Digest, Event, Id, Record, RunStatus, Usage, id};
 use engine::Engine;
-use journal::{Journal, SessionKey, StoredRecord, Verified};
+use journal::{SessionKey, StoredRecord, Verified};
 use machine::{Session, Stamp};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Reads a whole log.
-async fn log_of(journal: &Journal, key: &SessionKey) -> Result<Vec<StoredRecord>, String> {
-    let mut log: Vec<StoredRecord> = Vec::new();
-    loop {
-        let page = journal.records(key, log.len() as u64, 100).await;
-        let page = page.map_err(|error| format!("{} can't be read: {error}", key.session))?;
-        if page.is_empty() {
-            return Ok(log);
-        }
-        log.extend(page);
-    }
-}
-
-/// Whatever was told to be durable is there, at its place, with its hash; what else is there is durable from now on.
-pub(crate) async fn after_restart(journal: &Journal, told: &Told) -> Result<(), String> {
-    for (key, hashes) in told.logs() {
-        let log = log_of(journal, &key).await?;
-        for (position, hash) in &hashes {
-            let there = usize::try_from(*position).ok().and_then(|place| log.get(place));
-            if there.is_none_or(|record| record.hash != *hash) {
-                let session = key.session;
-                return Err(format!(
-                    "record {position} of {session} was told to be durable and is not there as it was"
-                ));
-            }
-        }
-        log.iter().for_each(|record| told.read(&key, record));
-    }
-    Ok(())
-}
 
 /// What is wrong with a world that has come to rest.
 pub(crate) async fn at_rest(engine: &Engine, told: &Told, ledger: &Ledger, witness: &Witness) -> Result<(), String> {

@@ -1,6 +1,7 @@
 //! Clients that ask at random: for runs, again for the same run, for its end, for how it stands, for its records as they come.
 //! Some go away in the middle of a request.
 
+use crate::TENANT;
 use crate::ledger::{Ledger, Reading, Request};
 use crate::power::Power;
 use crate::project::PLANS;
@@ -14,8 +15,6 @@ use std::task::Poll;
 use std::time::Duration;
 use stdx::Random;
 
-/// The only tenant.
-pub(crate) const TENANT: &str = "default";
 /// Sessions that have names.
 const NAMES: u64 = 4;
 /// Bytes of a long message: more than a content item keeps in its row.

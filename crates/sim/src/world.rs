@@ -8,6 +8,8 @@ use crate::ledger::Ledger;
 use crate::objects::{Contents, Storage};
 use crate::power::Power;
 use crate::project;
+use crate::report::{Figures, Report};
+use crate::restart::after_restart;
 use crate::time::Time;
 use crate::told::Told;
 use crate::trace::Trace;
@@ -27,53 +29,8 @@ const CRASHES_MAX: u64 = 5;
 /// How long a world that nothing troubles any more may take to come to rest, in seconds of its own time.
 const REST_SECONDS_MAX: u64 = 6 * 60 * 60;
 
-/// What happened in a world.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Figures {
-    /// Lives that ended in a crash.
-    pub crashes: u64,
-    /// Runs that clients were told of.
-    pub runs: u64,
-    /// Deeds of tools.
-    pub deeds: u64,
-    /// Records that were told to be durable.
-    pub records: u64,
-    /// Points at which the process could have died.
-    pub points: u64,
-    /// Faults of the disk.
-    pub faults: u64,
-}
-
-impl Figures {
-    /// The sum of two.
-    #[must_use]
-    pub const fn plus(self, other: Self) -> Self {
-        Self {
-            crashes: self.crashes + other.crashes,
-            runs: self.runs + other.runs,
-            deeds: self.deeds + other.deeds,
-            records: self.records + other.records,
-            points: self.points + other.points,
-            faults: self.faults + other.faults,
-        }
-    }
-}
-
-/// What came of a seed.
-#[derive(Clone, Debug)]
-pub struct Report {
-    /// The seed.
-    pub seed: u64,
-    /// What must never be and was; empty: the world is right.
-    pub wrong: Vec<String>,
-    /// The world's log.
-    pub trace: Vec<String>,
-    /// What happened.
-    pub figures: Figures,
-}
-
 /// Lives a world.
-pub fn run(seed: u64) -> Report {
+pub(crate) fn run(seed: u64) -> Report {
     match World::new(seed) {
         Ok(world) => world.run(),
         Err(error) => Report { seed, wrong: vec![error], trace: Vec::new(), figures: Figures::default() },
@@ -108,6 +65,8 @@ struct Fate {
     clients: u64,
     requests: u64,
     drivers_max: usize,
+    /// How often a second engine over the same journal takes up everything that has not ended.
+    takeovers: u64,
 }
 
 /// How a life ends.
@@ -163,7 +122,7 @@ impl World {
                 return self.report();
             }
         }
-        let rest = Fate { end: End::AtRest, faults: Faults::default(), clients: 0, ..self.fate() };
+        let rest = Fate { end: End::AtRest, faults: Faults::default(), clients: 0, takeovers: 0, ..self.fate() };
         self.life(u64::MAX, rest);
         self.report()
     }
@@ -177,13 +136,7 @@ impl World {
             _ => End::Drained,
         };
         let faults = match random.below(4) {
-            0 => Faults {
-                reads_failed: random.below(100),
-                writes_failed: random.below(1_500),
-                syncs_failed: random.below(1_500),
-                bytes_max: (random.below(3) == 0).then(|| self.disk.used_bytes() + random.below(200_000)),
-                lies: false,
-            },
+            0 => Faults::drawn(random, self.disk.used_bytes()),
             _ => Faults::default(),
         };
         Fate {
@@ -193,6 +146,7 @@ impl World {
             clients: 1 + random.below(4),
             requests: 1 + random.below(8),
             drivers_max: 1 + usize::try_from(random.below(4)).unwrap_or(0),
+            takeovers: if random.below(3) == 0 { 1 + random.below(6) } else { 0 },
         }
     }
 
@@ -245,12 +199,13 @@ impl World {
         }
         let Some(journal) = self.opened(self.open_journal())? else { return Ok(()) };
         self.told.listen(&journal);
-        if let Err(wrong) = check::after_restart(&journal, &self.told).await {
+        if let Err(wrong) = after_restart(&journal, &self.told).await {
             // A dead disk can't be read.
             return if self.power.is_off() { Ok(()) } else { Err(wrong) };
         }
         self.disk.set_faults(fate.faults);
-        let engine = self.engine(journal, fate.drivers_max).map_err(|error| format!("there is no engine: {error}"))?;
+        let engine = self.engine(journal.clone(), fate.drivers_max)?;
+        let rival = if fate.takeovers > 0 { self.engine(journal, fate.drivers_max)? } else { engine.clone() };
         let taken_up = engine.recover().await;
         let is_troubled = fate.faults != Faults::default();
         if !is_troubled {
@@ -259,10 +214,16 @@ impl World {
         let clients: Vec<_> = (0..fate.clients)
             .map(|number| {
                 let (random, power, ledger) = (self.random.clone(), self.power.clone(), self.ledger.clone());
-                let client = Client { number, engine: engine.clone(), random, power, ledger, is_troubled };
+                let engine = if number % 2 == 0 { engine.clone() } else { rival.clone() };
+                let client = Client { number, engine, random, power, ledger, is_troubled };
                 tokio::spawn(client.live(fate.requests))
             })
             .collect();
+        for _ in 0..fate.takeovers {
+            tokio::time::sleep(Duration::from_millis(self.random.below(1_000))).await;
+            // Where the disk fails, the next takeover or the next start does it.
+            let _ = rival.recover().await;
+        }
         for client in clients {
             client.await.map_err(|error| format!("a client broke down: {error}"))?;
         }
@@ -327,8 +288,9 @@ impl World {
     }
 
     fn engine(&self, journal: Journal, drivers_max: usize) -> Result<Engine, String> {
-        static NET: LazyLock<Result<net::Client, String>> =
-            LazyLock::new(|| net::Client::new(net::Settings::default()).map_err(|error| error.to_string()));
+        static NET: LazyLock<Result<net::Client, String>> = LazyLock::new(|| {
+            net::Client::new(net::Settings::default()).map_err(|error| format!("there is no way out: {error}"))
+        });
         let (clock, catalog) = (self.time.clock(), self.catalog.clone());
         Ok(Engine::new(Parts {
             blobs: Blobs::over(self.storage.clone(), Links::new(&[7; 32], clock.clone())),

@@ -58,6 +58,19 @@ pub struct Faults {
     pub lies: bool,
 }
 
+impl Faults {
+    /// Some faults of a disk that holds so much.
+    pub(crate) fn drawn(random: &Random, used_bytes: u64) -> Self {
+        Self {
+            reads_failed: random.below(100),
+            writes_failed: random.below(1_500),
+            syncs_failed: random.below(1_500),
+            bytes_max: (random.below(3) == 0).then(|| used_bytes + random.below(200_000)),
+            lies: false,
+        }
+    }
+}
+
 /// What a crash takes with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crash {

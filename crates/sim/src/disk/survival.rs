@@ -86,23 +86,29 @@ pub(super) fn survive(durable: &mut Vec<u8>, pending: &[Pending], random: &Rando
     }
 }
 
-/// Takes each sector through its own share of the changes. The length of the file goes its own way, too: a file may have grown
-/// and hold zeros where its bytes did not arrive.
+/// Takes each sector through its own share of the writes. Lengths are journaled, as file systems do: a truncation happened as a
+/// whole or not at all, and what was written after one that did not happen is lost with it. A file may have grown and hold zeros
+/// where its bytes did not arrive.
 fn scatter(durable: &mut Vec<u8>, pending: &[Pending], random: &Random) {
-    let share = || usize::try_from(random.below(pending.len() as u64 + 1)).unwrap_or(0);
-    let before = durable.len();
-    let mut length = before;
-    for change in &pending[..share()] {
+    let share = |of: usize| usize::try_from(random.below(of as u64 + 1)).unwrap_or(0);
+    let settled = share(pending.len());
+    let unsettled = pending[settled..].iter().position(|change| matches!(change, Pending::Truncate(_)));
+    let pending = &pending[..unsettled.map_or(pending.len(), |after| settled + after)];
+    let mut length = durable.len();
+    for change in &pending[..settled.min(pending.len())] {
         length = match change {
             Pending::Write { .. } => length.max(change.end()),
             Pending::Truncate(to) => *to,
         };
     }
-    let end = pending.iter().map(Pending::end).fold(before, usize::max);
+    let end = pending.iter().map(Pending::end).fold(durable.len(), usize::max);
     durable.resize(end, 0);
     for sector in touched(pending, end) {
-        for change in &pending[..share()] {
-            change.apply_in(durable, sector);
+        let written = share(pending.len());
+        for (at, change) in pending.iter().enumerate() {
+            if at < written || matches!(change, Pending::Truncate(_)) {
+                change.apply_in(durable, sector);
+            }
         }
     }
     durable.resize(length, 0);
@@ -124,6 +130,21 @@ fn touched(pending: &[Pending], end: usize) -> std::collections::BTreeSet<usize>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_truncation_happens_as_a_whole_and_before_what_follows_it() {
+        let random = Random::seeded(4);
+        let old = vec![1; 4 * SECTOR_BYTES];
+        let fresh = Pending::Write { offset: 0, bytes: vec![2; SECTOR_BYTES] };
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..200 {
+            let mut durable = old.clone();
+            survive(&mut durable, &[Pending::Truncate(0), fresh.clone()], &random);
+            seen.insert(durable);
+        }
+        let [empty, zeros, written] = [vec![], vec![0; SECTOR_BYTES], vec![2; SECTOR_BYTES]];
+        assert_eq!(seen, [old, empty, zeros, written].into());
+    }
 
     #[test]
     fn what_is_left_of_a_sector_is_a_state_that_it_went_through() {
