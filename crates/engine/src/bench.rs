@@ -212,6 +212,7 @@ impl Driver {
         let run = self.state.run.as_ref().map(|run| run.id);
         match (opened, run) {
             (Ok(Opened { sandbox, provider, manifest, restored, before }), Some(run)) => {
+                stdx::points::reach("sandbox.opened");
                 *self.slot.before.lock() = before;
                 if restored.is_some() && matches!(self.state.files, Files::Kept { .. }) {
                     *self.slot.note.lock() = Some(RESTORED.to_owned());

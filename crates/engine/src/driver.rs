@@ -302,6 +302,7 @@ impl Driver {
         let fence = Fence::Effect { epoch: self.epoch, expect: self.base.position };
         let mut append = Append::new(self.key.clone(), fence);
         self.pending.iter().chain(&self.derived).for_each(|fact| fact.add_to(&mut append));
+        crate::points::before_append(self.pending.iter().chain(&self.derived));
         for attempt in 1.. {
             match self.inner.parts.journal.append(append.clone()).await {
                 Ok(Appended::Written(_) | Appended::Existing(_)) => break,
@@ -326,6 +327,7 @@ impl Driver {
     async fn written(&mut self) {
         let before = std::mem::replace(&mut self.base, self.state.clone());
         let facts: Vec<Fact> = self.pending.drain(..).chain(self.derived.drain(..)).collect();
+        crate::points::after_append(facts.iter());
         for fact in facts {
             match &fact.event {
                 Event::SandboxOpened(_) => self.slot.recorded(),

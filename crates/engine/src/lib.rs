@@ -17,6 +17,7 @@ mod keep;
 mod live;
 mod perform;
 mod places;
+mod points;
 mod prompt;
 mod ready;
 mod retry;

@@ -20,6 +20,8 @@ pub const ALL: &[&str] = &[
     "deed.before",
     "deed.after",
     "returned.after_append",
+    "parked.after_append",
+    "wish.after_append",
     "checkpoint.put",
     "checkpoint.recorded",
     "finished.before_append",
