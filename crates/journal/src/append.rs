@@ -77,7 +77,7 @@ impl PreparedDraft {
         }
     }
 
-    /// Adds a change to the index that the record alone does not yield (a timer).
+    /// Adds a change to the index that the record alone does not yield. It is gone when the index is made anew.
     #[must_use]
     pub fn with(mut self, change: Change) -> Self {
         self.changes.push(change);
