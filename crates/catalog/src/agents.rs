@@ -1,10 +1,10 @@
 //! `agents/*.md`: from front matter and body to an agent. Whether what it names is there, `link` sees.
 
 use crate::problem::Rule;
-use crate::project::{number, required, text, texts};
+use crate::project::{number, required, text, texts, word};
 use crate::shape::Check;
 use crate::yaml::{Node, Place, Value};
-use domain::agent::Capability;
+use domain::agent::{Capability, Checkpoint};
 use domain::{Agent, AgentSandbox, Limits};
 use sandbox::RelPath;
 
@@ -64,11 +64,17 @@ pub(crate) fn agent(name: &str, node: &Node, body: &str, check: &mut Check<'_>) 
 fn sandbox(node: &Node) -> Option<AgentSandbox> {
     let all = vec![Capability::Filesystem, Capability::Shell];
     match &node.value {
-        Value::Text(provider) => Some(AgentSandbox { provider: provider.clone(), manifest: None, capabilities: all }),
+        Value::Text(provider) => Some(AgentSandbox {
+            provider: provider.clone(),
+            manifest: None,
+            capabilities: all,
+            checkpoint: Checkpoint::Turn,
+        }),
         Value::Map(_) => Some(AgentSandbox {
             provider: required(node, "provider"),
             manifest: text(node, "manifest"),
             capabilities: node.get("capabilities").map_or(all, capabilities),
+            checkpoint: word(node, "checkpoint").unwrap_or_default(),
         }),
         _ => None,
     }
@@ -96,5 +102,6 @@ fn limits(node: &Node) -> Limits {
         tokens: number(node, "tokens", default.tokens),
         running_seconds: number(node, "running_seconds", default.running_seconds),
         cost_micro_usd: node.get("cost_micro_usd").map(|_| number(node, "cost_micro_usd", 0)),
+        reached: word(node, "reached").unwrap_or_default(),
     }
 }

@@ -1,9 +1,9 @@
 //! What a project declares, read and linked. How it is read, `load` knows.
 
 use crate::problem::nearest;
-use crate::{Closure, Problems};
-use domain::Digest;
+use crate::{Closure, Problems, Settings};
 use domain::usage::Price;
+use domain::{Digest, ModelDecl};
 use indexmap::IndexMap;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,6 +19,8 @@ pub struct Catalog {
     pub default_agent: Option<String>,
     /// The agents that can run, by name.
     pub(crate) agents: IndexMap<String, Arc<Closure>>,
+    /// The models that can be asked, by alias; for one that is switched off, what stands in for it.
+    pub(crate) models: BTreeMap<String, ModelDecl>,
     /// The policies in force: the project's, or the built-in pack `dev`.
     pub pack: Arc<policy::Pack>,
     /// What models cost, by the name the vendor knows them by.
@@ -33,34 +35,6 @@ pub struct Catalog {
     pub digest: Digest,
 }
 
-/// What `topside.yaml` sets.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Settings {
-    /// How contents are stored.
-    pub contents: Contents,
-    /// What holds for every sandbox.
-    pub sandbox: SandboxSettings,
-}
-
-/// How contents are stored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Contents {
-    /// Encrypted under a data key for each session.
-    #[default]
-    Sealed,
-    /// As they are, for those who want to read them with SQL.
-    Plain,
-}
-
-/// What holds for every sandbox.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SandboxSettings {
-    /// Its limits.
-    pub limits: sandbox::Limits,
-    /// Walls it may do without where the kernel refuses them, by the names in [`sandbox::Walls`].
-    pub walls_optional: Vec<String>,
-}
-
 /// A kind of declaration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Part {
@@ -72,6 +46,8 @@ pub enum Part {
     Tool,
     /// A manifest.
     Manifest,
+    /// A part of `topside.yaml`.
+    Setting,
 }
 
 impl fmt::Display for Part {
@@ -81,6 +57,7 @@ impl fmt::Display for Part {
             Self::Model => "model",
             Self::Tool => "tool",
             Self::Manifest => "manifest",
+            Self::Setting => "setting",
         })
     }
 }
@@ -165,6 +142,12 @@ impl Catalog {
     /// except in files that hold for the whole project.
     pub fn load(root: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Self, Problems> {
         crate::load::load(root, environment).result
+    }
+
+    /// The model of that alias, or what stands in for it while a variable that it needs is not set; see
+    /// [`Closure::with_model`].
+    pub fn model(&self, alias: &str) -> Option<&ModelDecl> {
+        self.models.get(alias)
     }
 
     /// The agent of that name, or the default.

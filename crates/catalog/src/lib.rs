@@ -4,6 +4,7 @@
 mod agents;
 mod catalog;
 mod closure;
+mod contracts;
 mod folder;
 mod front;
 mod kinds;
@@ -12,21 +13,27 @@ mod live;
 mod load;
 mod manifests;
 mod models;
+mod named;
 mod problem;
 mod project;
 mod query;
 mod reference;
 mod report;
 mod schema;
+mod settings;
 mod shape;
 mod tools;
 mod urls;
 mod yaml;
 
-pub use catalog::{Catalog, Contents, NoAgent, Part, SandboxSettings, Settings, SwitchedOff};
-pub use closure::{BadClosure, CLOSURE_BYTES_MAX, Closure};
+pub use catalog::{Catalog, NoAgent, Part, SwitchedOff};
+pub use closure::{BadClosure, CLOSURE_BYTES_MAX, Closure, NESTED_DEPTH_MAX};
 pub use kinds::Kind;
 pub use live::{Live, Look, Variables};
 pub use problem::{PROBLEMS_MAX, Problem, Problems, Rule};
 pub use reference::reference;
 pub use schema::schema;
+pub use settings::{
+    Breaker, Concurrency, Contents, Database, LEASE_SECONDS_DEFAULT, RETRY_DEPENDENCY, RETRY_MODEL, RETRY_SANDBOX,
+    Retention, Retries, SandboxSettings, Settings, WEBHOOK_EVENTS_DEFAULT, Webhook, Worker,
+};

@@ -5,35 +5,45 @@ use crate::folder::Folder;
 use crate::load::Draft;
 use crate::problem::{Problem, Problems, Rule, did_you_mean, listed, shown};
 use crate::project::Declared;
+use crate::shape::Missing;
 use crate::yaml::Place;
 use crate::{Catalog, Closure, Part, SwitchedOff, agents};
+use domain::ModelDecl;
 use domain::agent::ModelProvider;
-use domain::{ModelDecl, Tool};
-use indexmap::IndexMap;
 use sandbox::Manifest;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Models that stand in for one another in a row, at most.
 const FALLBACKS_MAX: usize = 8;
 
 pub(crate) fn link(draft: Draft, folder: &Folder, problems: Vec<Problem>) -> Result<Catalog, Problems> {
-    let mut linker =
-        Linker { draft: &draft, problems, off: Vec::new(), agents: IndexMap::new(), agents_off: Vec::new() };
+    let mut linker = Linker { draft: &draft, problems, off: Vec::new(), built: BTreeMap::new(), path: Vec::new() };
     linker.declared_off();
     linker.fallbacks();
-    for (name, declared) in &draft.agents {
-        linker.agent(name, declared);
+    linker.limited_models();
+    for (name, declared) in &draft.tools {
+        linker.tool(name, declared);
+    }
+    for name in draft.agents.keys() {
+        linker.closure(name);
     }
     let default_agent = linker.default_agent();
     let pack = linker.pack();
-    let Linker { problems, mut off, agents, agents_off, .. } = linker;
+    let models =
+        draft.models.keys().filter_map(|alias| Some((alias.clone(), linker.in_force(alias)?.clone()))).collect();
+    let Linker { problems, mut off, built, .. } = linker;
+    off.extend(draft.project.switched_off.iter().cloned());
     off.sort();
     off.dedup();
+    let agents_off = built.iter().filter(|(_, closure)| closure.is_none()).map(|(name, _)| name.clone()).collect();
+    let agents = built.into_iter().filter_map(|(name, closure)| Some((name, closure?))).collect();
     match (Problems::of(problems), pack) {
         (None, Some(pack)) => Ok(Catalog {
             root: folder.root().to_owned(),
             default_agent,
             agents,
+            models,
             pack: Arc::new(pack),
             prices: draft.prices.clone(),
             settings: draft.project.settings.clone(),
@@ -46,12 +56,15 @@ pub(crate) fn link(draft: Draft, folder: &Folder, problems: Vec<Problem>) -> Res
     }
 }
 
-struct Linker<'a> {
-    draft: &'a Draft,
+/// Links declarations, and collects what is wrong and what is switched off.
+pub(crate) struct Linker<'a> {
+    pub(crate) draft: &'a Draft,
     problems: Vec<Problem>,
-    off: Vec<SwitchedOff>,
-    agents: IndexMap<String, Arc<Closure>>,
-    agents_off: Vec<String>,
+    pub(crate) off: Vec<SwitchedOff>,
+    /// The agents that were looked at; `None`: switched off, or wrong.
+    pub(crate) built: BTreeMap<String, Option<Arc<Closure>>>,
+    /// The agents that are being looked at, each a tool of the one before.
+    pub(crate) path: Vec<&'a str>,
 }
 
 /// Something an agent names.
@@ -62,7 +75,7 @@ struct Named<'a> {
 }
 
 impl<'a> Linker<'a> {
-    fn wrong(&mut self, rule: Rule, file: &str, at: Place, message: String, hint: Option<String>) {
+    pub(crate) fn wrong(&mut self, rule: Rule, file: &str, at: Place, message: String, hint: Option<String>) {
         self.problems.push(Problem { rule, file: file.to_owned(), line: at.line, column: at.column, message, hint });
     }
 
@@ -94,6 +107,16 @@ impl<'a> Linker<'a> {
         }));
     }
 
+    /// A limit on a model's runs names a model.
+    fn limited_models(&mut self) {
+        let draft = self.draft;
+        for (alias, at) in &draft.project.models_limited {
+            if !draft.models.contains_key(alias) {
+                self.dangling("topside.yaml", *at, "model", alias, draft.models.keys());
+            }
+        }
+    }
+
     fn fallbacks(&mut self) {
         let models = &self.draft.models;
         for (alias, declared) in models {
@@ -119,7 +142,7 @@ impl<'a> Linker<'a> {
         }
     }
 
-    fn dangling<'b>(
+    pub(crate) fn dangling<'b>(
         &mut self,
         file: &str,
         at: Place,
@@ -137,12 +160,10 @@ impl<'a> Linker<'a> {
         self.wrong(Rule::Dangling, file, at, message, did_you_mean(name, names));
     }
 
-    fn agent(&mut self, name: &str, declared: &Declared<agents::Drafted>) {
+    /// Puts together what an agent pins; `None` when it is switched off, or wrong.
+    pub(crate) fn agent(&mut self, name: &str, declared: &'a Declared<agents::Drafted>) -> Option<Closure> {
         let draft = self.draft;
-        let (Some(drafted), file) = (&declared.value, &declared.file) else {
-            self.agents_off.push(name.to_owned());
-            return;
-        };
+        let (drafted, file) = (declared.value.as_ref()?, &declared.file);
         let agent = &drafted.agent;
         let mut named = vec![Named { part: Part::Model, name: &agent.model, at: drafted.model_at }];
         named.extend(agent.tools.iter().zip(&drafted.tools_at).map(|(name, at)| Named {
@@ -159,21 +180,25 @@ impl<'a> Linker<'a> {
         }
         let model = self.in_force(&agent.model);
         self.cost(file, drafted);
-        let tools: Option<Vec<Tool>> = agent.tools.iter().map(|name| draft.tools.get(name)?.value.clone()).collect();
+        let tools = self.tools_of(agent);
+        let nested = self.nested_of(agent);
         let manifest = agent.sandbox.as_ref().and_then(|sandbox| sandbox.manifest.as_ref());
         let manifest: Option<Option<Manifest>> = match manifest {
             None => Some(None),
             Some(name) => draft.manifests.get(name).and_then(|declared| declared.value.clone()).map(Some),
         };
-        let (true, Some(model), Some(tools), Some(manifest)) = (whole, model, tools, manifest) else {
-            self.agents_off.push(name.to_owned());
-            return;
+        let (true, Some(model), Some(tools), Some(manifest), Some(nested)) = (whole, model, tools, manifest, nested)
+        else {
+            return None;
         };
-        match Closure::new(agent.clone(), model.clone(), tools, manifest) {
-            Ok(closure) => {
-                self.agents.insert(name.to_owned(), Arc::new(closure));
+        match Closure::new(agent.clone(), model.clone(), tools, manifest, nested) {
+            Ok(closure) => Some(closure),
+            // Told with the path where it is found.
+            Err(crate::BadClosure::TooDeep) => None,
+            Err(error) => {
+                self.wrong(Rule::BadValue, file, Place::START, error.to_string(), None);
+                None
             }
-            Err(error) => self.wrong(Rule::BadValue, file, Place::START, error.to_string(), None),
         }
     }
 
@@ -183,7 +208,7 @@ impl<'a> Linker<'a> {
         let (known, missing): (Vec<&String>, _) = match one.part {
             Part::Model => (draft.models.keys().collect(), draft.models.get(one.name).map(source)),
             Part::Tool => (draft.tools.keys().collect(), draft.tools.get(one.name).map(source)),
-            Part::Manifest | Part::Agent => {
+            Part::Manifest | Part::Agent | Part::Setting => {
                 (draft.manifests.keys().collect(), draft.manifests.get(one.name).map(source))
             }
         };
@@ -200,15 +225,20 @@ impl<'a> Linker<'a> {
         if missing.is_empty() || one.part == Part::Model && self.in_force(one.name).is_some() {
             return true;
         }
+        self.off_through(agent, one.part, one.name, needed, missing);
+        false
+    }
+
+    /// An agent is off through something that it uses.
+    pub(crate) fn off_through(&mut self, agent: &str, part: Part, name: &str, file: &str, missing: &[Missing]) {
         self.off.extend(missing.iter().map(|missing| SwitchedOff {
             part: Part::Agent,
             name: agent.to_owned(),
-            through: Some((one.part, one.name.to_owned())),
+            through: Some((part, name.to_owned())),
             variable: missing.variable.clone(),
-            file: needed.to_owned(),
+            file: file.to_owned(),
             line: missing.at.line,
         }));
-        false
     }
 
     /// The model itself, or the first of its fallbacks whose variables are set.
@@ -280,6 +310,6 @@ impl<'a> Linker<'a> {
 }
 
 /// Where a declaration stands and what it misses.
-fn source<T>(declared: &Declared<T>) -> (&str, &[crate::shape::Missing]) {
+fn source<T>(declared: &Declared<T>) -> (&str, &[Missing]) {
     (&declared.file, &declared.missing)
 }

@@ -8,7 +8,6 @@ use crate::project::{Declared, Project, as_map};
 use crate::shape::{Check, Environment, Missing, Shape};
 use crate::yaml::{self, Node, Place, Value};
 use crate::{Catalog, Kind, agents, front, manifests, models, project, tools};
-use domain::Tool;
 use domain::usage::Price;
 use sandbox::Manifest;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +19,7 @@ pub(crate) struct Draft {
     pub(crate) project: Project,
     pub(crate) agents: BTreeMap<String, Declared<agents::Drafted>>,
     pub(crate) models: BTreeMap<String, Declared<models::Drafted>>,
-    pub(crate) tools: BTreeMap<String, Declared<Tool>>,
+    pub(crate) tools: BTreeMap<String, Declared<tools::Drafted>>,
     pub(crate) manifests: BTreeMap<String, Declared<Manifest>>,
     pub(crate) prices: BTreeMap<String, Price>,
     pub(crate) policies: Vec<policy::Source>,
@@ -106,22 +105,16 @@ impl Reader<'_> {
         }
     }
 
-    /// Checks a whole file. The flag says whether nothing was wrong.
-    fn checked(&mut self, file: &str, node: &mut Node, kind: Kind) -> (Vec<Missing>, bool) {
-        let mut check = Check::new(file, self.environment);
-        check.check(node, kind.shape(), "");
-        let good = check.problems.is_empty();
-        self.problems.append(&mut check.problems);
-        (check.missing, good)
-    }
-
-    /// The whole project needs what these files need, so a variable that is not set is a problem here.
-    fn single(&mut self, kind: Kind) -> Option<Node> {
+    /// Checks a whole file and decodes it when nothing is wrong. The whole project needs what these files need, so a variable that is
+    /// not set is a problem here, unless the decoder sees to it.
+    fn single<T>(&mut self, kind: Kind, decode: impl Fn(&Node, &mut Check<'_>) -> T) -> Option<T> {
         let file = kind.place();
         let text = self.read(file)?;
         let mut node = self.parse(file, &text)?;
-        let (missing, good) = self.checked(file, &mut node, kind);
-        for Missing { variable, at } in missing {
+        let mut check = Check::new(file, self.environment);
+        check.check(&mut node, kind.shape(), "");
+        let value = check.problems.is_empty().then(|| decode(&node, &mut check));
+        for Missing { variable, at } in check.missing {
             self.problems.push(Problem {
                 rule: Rule::Dangling,
                 file: file.to_owned(),
@@ -131,13 +124,14 @@ impl Reader<'_> {
                 hint: Some(format!("set it, or write a default: ${{env.{variable}:-default}}")),
             });
         }
-        good.then_some(node)
+        self.problems.append(&mut check.problems);
+        value
     }
 
     fn project(&mut self, draft: &mut Draft) {
         if self.folder.exists(Kind::Project.place()) {
-            if let Some(node) = self.single(Kind::Project) {
-                draft.project = project::project(&node);
+            if let Some(project) = self.single(Kind::Project, project::project) {
+                draft.project = project;
             }
         } else {
             let hint = self.folder.similar("topside.yaml").unwrap_or_else(|| {
@@ -147,9 +141,9 @@ impl Reader<'_> {
             self.problems.push(crate::folder::problem("topside.yaml", message, Some(hint)));
         }
         if self.folder.exists(Kind::Prices.place())
-            && let Some(node) = self.single(Kind::Prices)
+            && let Some(prices) = self.single(Kind::Prices, |node, _| project::prices(node))
         {
-            draft.prices = project::prices(&node);
+            draft.prices = prices;
         }
     }
 
@@ -206,7 +200,9 @@ impl Reader<'_> {
             let Some(text) = self.read(&file) else { continue };
             let Some(mut node) = self.parse(&file, &text) else { continue };
             let Value::Map(entries) = &mut node.value else {
-                self.checked(&file, &mut node, Kind::Model);
+                let mut check = Check::new(&file, self.environment);
+                check.check(&mut node, Kind::Model.shape(), "");
+                self.problems.append(&mut check.problems);
                 continue;
             };
             for yaml::Entry { at, key, node } in entries {

@@ -42,8 +42,9 @@ impl Writer<'_> {
         self.page.push_str("\n| key | value | default |\n|---|---|---|\n");
         for field in fields {
             let default = match field.need {
-                Need::Required => "**required**",
-                Need::Optional(default) => default,
+                Need::Required => "**required**".to_owned(),
+                Need::Unless { key, choice } => format!("**required** unless `{key}` is `{choice}`"),
+                Need::Optional(default) => default.to_owned(),
             };
             let value = self.value(field.key, &field.shape);
             let told = format!("{} {value}", field.about);
@@ -64,9 +65,18 @@ impl Writer<'_> {
             }
             Shape::List { of: Shape::Name | Shape::Path, .. } => String::new(),
             Shape::Object(object) | Shape::Map { of: Shape::Object(object), .. } => self.later(key, object),
+            Shape::List { of: Shape::Object(object), .. } => {
+                self.later(key, object);
+                "A list of maps, below.".to_owned()
+            }
             Shape::Either { short, long } => {
                 let told = self.later(key, long);
-                format!("{} Or {}.", told, expected(short))
+                match short {
+                    Shape::OneOf([_, _, ..]) => {
+                        format!("{told} Or one of {}", self.value(key, short).replacen("One of: ", "", 1))
+                    }
+                    _ => format!("{told} Or {}.", expected(short)),
+                }
             }
             Shape::Map { of: Shape::Tagged(objects), .. } => {
                 for object in *objects {
@@ -85,7 +95,9 @@ impl Writer<'_> {
                 }
                 format!("One of: {}.", told.join("; "))
             }
-            Shape::Text { .. } | Shape::Name | Shape::Path | Shape::Mode | Shape::JsonSchema => String::new(),
+            Shape::Text { .. } | Shape::Name | Shape::Path | Shape::Mode | Shape::JsonSchema | Shape::Values => {
+                String::new()
+            }
             _ => {
                 let mut told = expected(shape);
                 if let Some(first) = told.get_mut(..1) {
@@ -99,6 +111,10 @@ impl Writer<'_> {
     fn later(&mut self, key: &str, object: &'static Object) -> String {
         if self.told.insert(object.name) {
             self.open.push((key.to_owned(), object));
+        } else if let Some((keys, _)) =
+            self.open.iter_mut().find(|(keys, open)| open.name == object.name && keys != key)
+        {
+            *keys = format!("{keys}`, `{key}");
         }
         "A map, below.".to_owned()
     }

@@ -66,6 +66,7 @@ impl Builder {
                 let all: Vec<Value> = objects.iter().map(|object| self.tagged(object)).collect();
                 json!({"oneOf": all})
             }
+            Shape::Values => json!({"type": "object"}),
             Shape::JsonSchema => {
                 json!({"allOf": [{"$ref": "https://json-schema.org/draft/2020-12/schema"}, {"type": "object"}]})
             }
@@ -104,6 +105,10 @@ impl Builder {
             if !required.is_empty() {
                 value["required"] = json!(required);
             }
+            let unless: Vec<Value> = object.fields.iter().filter_map(required_unless).collect();
+            if !unless.is_empty() {
+                value["allOf"] = json!(unless);
+            }
             self.definitions.insert(name.into(), value);
         }
         json!({"$ref": format!("#/$defs/{name}")})
@@ -132,9 +137,17 @@ impl Field {
     fn told(&self) -> String {
         match self.need {
             Need::Required => self.about.to_owned(),
+            Need::Unless { key, choice } => format!("{} Required unless `{key}` is `{choice}`.", self.about),
             Need::Optional(default) => format!("{} Default: {default}.", self.about),
         }
     }
+}
+
+/// The rule of a key that is required unless another holds a choice.
+fn required_unless(field: &Field) -> Option<Value> {
+    let Need::Unless { key, choice } = field.need else { return None };
+    let chosen = json!({"required": [key], "properties": {key: {"required": [choice]}}});
+    Some(json!({"anyOf": [{"required": [field.key]}, chosen]}))
 }
 
 fn name_pattern() -> String {

@@ -28,6 +28,11 @@ pub(crate) struct Field {
 #[derive(Debug)]
 pub(crate) enum Need {
     Required,
+    /// Required unless another key, a [`Shape::Choice`], holds this choice.
+    Unless {
+        key: &'static str,
+        choice: &'static str,
+    },
     /// With what holds when it is not there, in words.
     Optional(&'static str),
 }
@@ -69,6 +74,8 @@ pub(crate) enum Shape {
     Tagged(&'static [Object]),
     /// A JSON Schema.
     JsonSchema,
+    /// A map of any values, which stay as they are written.
+    Values,
 }
 
 /// Whether `${secret.NAME}` may stand in a text.
@@ -147,7 +154,7 @@ impl<'a> Check<'a> {
             },
             Shape::Choice(fields) => self.choice(node, fields, path, shape),
             Shape::Tagged(objects) => self.tagged(node, objects, path, shape),
-            Shape::JsonSchema => {
+            Shape::JsonSchema | Shape::Values => {
                 if !matches!(node.value, Value::Map(_)) {
                     self.mistyped(node, path, shape);
                 }
@@ -274,7 +281,8 @@ impl<'a> Check<'a> {
     /// Puts variables into a scalar that does not keep its references.
     fn put_variables_in(&mut self, node: &mut Node, shape: &Shape) {
         let Value::Text(text) = &node.value else { return };
-        if !text.contains("${") || matches!(shape, Shape::Template { .. } | Shape::Verbatim { .. } | Shape::JsonSchema)
+        if !text.contains("${")
+            || matches!(shape, Shape::Template { .. } | Shape::Verbatim { .. } | Shape::JsonSchema | Shape::Values)
         {
             return;
         }
@@ -363,7 +371,7 @@ impl<'a> Check<'a> {
     fn object(&mut self, node: &mut Node, fields: &[Field], path: &str, shape: &Shape) {
         let at = node.at;
         let Value::Map(entries) = &mut node.value else { return self.mistyped(node, path, shape) };
-        for field in fields.iter().filter(|field| matches!(field.need, Need::Required)) {
+        for field in fields.iter().filter(|field| field.need.holds(entries)) {
             if !entries.iter().any(|entry| entry.key == field.key) {
                 let key = below(path, field.key);
                 let message = format!("`{key}` is missing; expected {}", expected(&field.shape));
@@ -423,6 +431,19 @@ impl<'a> Check<'a> {
         }
         if let Value::Map(entries) = &mut node.value {
             entries.insert(index, tag);
+        }
+    }
+}
+
+impl Need {
+    /// Whether the key must be there, beside these.
+    fn holds(&self, entries: &[Entry]) -> bool {
+        match self {
+            Self::Required => true,
+            Self::Optional(_) => false,
+            Self::Unless { key, choice } => {
+                !entries.iter().any(|entry| entry.key == *key && entry.node.get(choice).is_some())
+            }
         }
     }
 }
@@ -489,6 +510,7 @@ pub(crate) fn expected(shape: &Shape) -> String {
             format!("a map whose `type` is one of {}", listed(objects.iter().map(|object| object.name)))
         }
         Shape::JsonSchema => "a JSON Schema".into(),
+        Shape::Values => "a map".into(),
     }
 }
 

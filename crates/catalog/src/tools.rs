@@ -1,12 +1,14 @@
-//! `tools/*.yaml`: from checked values to tools, and whether schema, contract and deed fit each other.
+//! `tools/*.yaml`: from checked values to tools, and whether schema, contract and deed fit each other. What a contract says is
+//! `contracts`' to read; whether the tools and agents that it names are there, `link` sees.
 
+use crate::contracts;
 use crate::folder::{Folder, Found, why};
 use crate::problem::{Rule, did_you_mean, listed, shown};
 use crate::project::{number, required, text_map, texts, word};
 use crate::query;
 use crate::shape::Check;
 use crate::urls;
-use crate::yaml::{Node, Value};
+use crate::yaml::{Node, Place, Value};
 use domain::contract::{Effect, Idempotency};
 use domain::{Contract, Tool, ToolRun};
 use serde_json::Value as Json;
@@ -14,24 +16,38 @@ use serde_json::Value as Json;
 /// Names that tools of the harness have.
 pub(crate) const BUILT_IN: [&str; 5] = ["apply_patch", "exec_command", "read_output", "view_image", "write_stdin"];
 
-pub(crate) fn tool(name: &str, node: &Node, check: &mut Check<'_>, folder: &mut Folder) -> Option<Tool> {
+/// A tool with the places of what it names.
+#[derive(Debug)]
+pub(crate) struct Drafted {
+    pub(crate) tool: Tool,
+    /// The arguments that its schema knows.
+    pub(crate) arguments: Vec<String>,
+    /// Those that a call must have.
+    pub(crate) required: Vec<String>,
+    /// Where the agent stands that it is.
+    pub(crate) agent_at: Place,
+    /// The tools that its preconditions look with.
+    pub(crate) looks: Vec<contracts::Look>,
+    /// Where the tool stands that undoes its calls.
+    pub(crate) undo_at: Place,
+}
+
+/// Keys that a tool has by itself when it is an agent.
+const FIXED_FOR_AGENTS: [&str; 8] =
+    ["input_schema", "effect", "idempotency", "repeat", "rollback", "retry", "timeout_seconds", "output_bytes_max"];
+
+/// The arguments of a tool that is an agent.
+const MESSAGE_SCHEMA: &str = r#"{"type":"object","properties":{"message":{"type":"string","minLength":1,"description":"What the agent is asked. It sees nothing else of this conversation."}},"required":["message"],"additionalProperties":false}"#;
+
+pub(crate) fn tool(name: &str, node: &Node, check: &mut Check<'_>, folder: &mut Folder) -> Option<Drafted> {
+    let [run] = node.get("run")?.entries() else { return None };
+    if run.key == "agent" {
+        return nested(name, node, &run.node, check);
+    }
     let effect: Effect = word(node, "effect")?;
     let schema = node.get("input_schema")?;
     let arguments = arguments(schema, check);
-    let default = Contract::of(effect);
-    let contract = Contract {
-        idempotency: node
-            .get("idempotency")
-            .and_then(|key| word(key, "key").or_else(|| word(node, "idempotency")))
-            .unwrap_or(default.idempotency),
-        repeat: word(node, "repeat").unwrap_or(default.repeat),
-        approval: word(node, "approval").unwrap_or(default.approval),
-        timeout_ms: number(node, "timeout_seconds", default.timeout_ms / 1_000) * 1_000,
-        output_bytes_max: number(node, "output_bytes_max", default.output_bytes_max),
-        effect,
-        rollback: default.rollback,
-    };
-    let [run] = node.get("run")?.entries() else { return None };
+    let (contract, looks) = contracts::contract(node, effect, &arguments, check);
     let mut deed = Deed { tool: node, run: &run.node, contract: &contract, arguments: &arguments, check, folder };
     let run = match run.key.as_str() {
         "sql" => deed.sql(),
@@ -40,7 +56,45 @@ pub(crate) fn tool(name: &str, node: &Node, check: &mut Check<'_>, folder: &mut 
         _ => ToolRun::Function,
     };
     let input_schema = schema.json().to_string();
-    Some(Tool { name: name.to_owned(), description: required(node, "description"), input_schema, contract, run })
+    let description = required(node, "description");
+    let tool =
+        Tool { name: name.to_owned(), description, input_schema, contract, run, caller: domain::agent::Caller::Model };
+    let undo = node.get("rollback").and_then(|node| node.get("compensate"));
+    Some(Drafted {
+        tool,
+        required: texts(schema, "required"),
+        arguments,
+        agent_at: Place::START,
+        looks,
+        undo_at: undo.map_or(Place::START, |node| node.at),
+    })
+}
+
+/// A tool that is another agent: it takes one message and is asked once, within limits of its own.
+fn nested(name: &str, node: &Node, run: &Node, check: &mut Check<'_>) -> Option<Drafted> {
+    for entry in node.entries().iter().filter(|entry| FIXED_FOR_AGENTS.contains(&entry.key.as_str())) {
+        let message = format!("`{}` has no meaning for an agent; expected it to be left out", entry.key);
+        check.wrong(Rule::BadValue, entry.at, message, None);
+    }
+    let message = vec!["message".to_owned()];
+    let (contract, looks) = contracts::contract(node, Effect::Write, &message, check);
+    let contract = Contract { timeout_ms: 0, ..contract };
+    let tool = Tool {
+        name: name.to_owned(),
+        description: required(node, "description"),
+        input_schema: MESSAGE_SCHEMA.to_owned(),
+        contract,
+        run: ToolRun::Agent { agent: run.text()?.to_owned() },
+        caller: domain::agent::Caller::Model,
+    };
+    Some(Drafted {
+        tool,
+        required: message.clone(),
+        arguments: message,
+        agent_at: run.at,
+        looks,
+        undo_at: Place::START,
+    })
 }
 
 /// Checks a schema and gives the names of the arguments it knows.
@@ -54,6 +108,13 @@ fn arguments(node: &Node, check: &mut Check<'_>) -> Vec<String> {
         check.wrong(Rule::BadSchema, at, "`input_schema.type` must be there; expected `object`", None);
         return known();
     }
+    is_schema(node, "input_schema", check);
+    known()
+}
+
+/// Checks that a value is a JSON Schema that leads nowhere else; `label` names it in messages.
+pub(crate) fn is_schema(node: &Node, label: &str, check: &mut Check<'_>) {
+    let schema = node.json();
     if let Some(place) = foreign_reference(&schema, "") {
         let at = node.at_pointer(&place).at;
         check.wrong(
@@ -62,7 +123,7 @@ fn arguments(node: &Node, check: &mut Check<'_>) -> Vec<String> {
             "a `$ref` that leads out of the schema; expected one that begins with `#`",
             None,
         );
-        return known();
+        return;
     }
     let refused = jsonschema::draft202012::meta::validate(&schema)
         .map_err(|error| (error.instance_path().to_string(), error.to_string()))
@@ -78,10 +139,9 @@ fn arguments(node: &Node, check: &mut Check<'_>) -> Vec<String> {
         });
     if let Err((place, detail)) = refused {
         let at = node.at_pointer(&place).at;
-        let place = format!("input_schema{}", place.replace('/', "."));
+        let place = format!("{label}{}", place.replace('/', "."));
         check.wrong(Rule::BadSchema, at, format!("`{}` is no JSON Schema: {}", shown(&place), shown(&detail)), None);
     }
-    known()
 }
 
 /// The pointer to a `$ref` that is no fragment of the schema itself.

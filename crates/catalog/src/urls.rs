@@ -21,6 +21,16 @@ pub(crate) fn check_base(node: &Node, check: &mut Check<'_>) {
     }
 }
 
+/// Checks a URL that is called as it stands.
+pub(crate) fn check_whole(node: &Node, check: &mut Check<'_>) {
+    if let Some((text, true)) = filled(node, check)
+        && let Some(url) = parsed(&text, node, check)
+        && url.fragment().is_some()
+    {
+        check.wrong(Rule::BadValue, node.at, "the URL has a fragment, which is never sent", None);
+    }
+}
+
 /// Checks a URL with `{name}` placeholders and gives their names.
 pub(crate) fn check_placed(node: &Node, check: &mut Check<'_>) -> Vec<String> {
     let Some((text, whole)) = filled(node, check) else { return Vec::new() };

@@ -355,12 +355,12 @@ fn tools() {
     tool(
         "two deeds",
         "effect: read\nrun: {sql: {database: a.db, query: \"select :id\"}, function: {}}\n",
-        &["tools/lookup.yaml:4:6: `run` has 2 keys; expected one of `sql`, `command`, `http`, `function`"],
+        &["tools/lookup.yaml:4:6: `run` has 2 keys; expected one of `sql`, `command`, `http`, `function`, `agent`"],
     );
     tool(
         "unknown deed",
         "effect: read\nrun: {sqlite: {database: a.db}}\n",
-        &["tools/lookup.yaml:4:7: unknown key `sqlite`; expected one of `sql`, `command`, `http`, `function`"],
+        &["tools/lookup.yaml:4:7: unknown key `sqlite`; expected one of `sql`, `command`, `http`, `function`, `agent`"],
     );
     tool(
         "request that uses what is not there, and a GET with a body",
@@ -371,10 +371,10 @@ fn tools() {
         ],
     );
     tool(
-        "contract keys that are not enforced",
-        "effect: read\nrollback: checkpoint\ntimeout_seconds: 0\nrun: {function: {}}\n",
+        "contract keys that are not there",
+        "effect: read\nundo: checkpoint\ntimeout_seconds: 0\nrun: {function: {}}\n",
         &[
-            "tools/lookup.yaml:4:1: unknown key `rollback`; expected one of `description`, `input_schema`, `effect`, `idempotency`, `repeat`, `approval`, `timeout_seconds`, `output_bytes_max`, `run`",
+            "tools/lookup.yaml:4:1: unknown key `undo`; expected one of `description`, `input_schema`, `effect`, `idempotency`, `repeat`, `preconditions`, `rollback`, `approval`, `retry`, `timeout_seconds`, `output_bytes_max`, `run`",
             "tools/lookup.yaml:5:18: `timeout_seconds` is the number 0; expected a whole number from 1 to 3600",
         ],
     );
@@ -499,7 +499,9 @@ fn yaml_hazards() {
     yaml(
         "no map",
         "- a\n",
-        &["topside.yaml:1:1: the file is a list; expected a map with `default_agent`, `contents`, `sandbox`"],
+        &[
+            "topside.yaml:1:1: the file is a list; expected a map with `default_agent`, `contents`, `sandbox`, `concurrency`, `retries`, `breaker`, `webhooks`, `retention`, `database`, `worker`",
+        ],
     );
 }
 

@@ -1,0 +1,141 @@
+//! What `topside.yaml` sets, as data. What is done with it is the engine's and the wiring's.
+
+use domain::contract::Retry;
+use std::collections::BTreeMap;
+
+/// What `topside.yaml` sets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// How contents are stored.
+    pub contents: Contents,
+    /// What holds for every sandbox.
+    pub sandbox: SandboxSettings,
+    /// How many runs are driven at once.
+    pub concurrency: Concurrency,
+    /// How often what failed for a passing reason is tried again.
+    pub retries: Retries,
+    /// When a part that keeps failing is left alone.
+    pub breaker: Breaker,
+    /// Who is called when something happens to a run; without those that are switched off.
+    pub webhooks: Vec<Webhook>,
+    /// How long sessions are kept.
+    pub retention: Retention,
+    /// The PostgreSQL database, if one is named and switched on.
+    pub database: Option<Database>,
+    /// What holds for processes that drive runs together.
+    pub worker: Worker,
+}
+
+/// How contents are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Contents {
+    /// Encrypted under a data key for each session.
+    #[default]
+    Sealed,
+    /// As they are, for those who want to read them with SQL.
+    Plain,
+}
+
+/// What holds for every sandbox.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SandboxSettings {
+    /// Its limits.
+    pub limits: sandbox::Limits,
+    /// Walls it may do without where the kernel refuses them, by the names in [`sandbox::Walls`].
+    pub walls_optional: Vec<String>,
+}
+
+/// How many runs are driven at once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Concurrency {
+    /// Runs of one tenant; `None`: no limit.
+    pub per_tenant: Option<u32>,
+    /// Runs of agents that use a model, by its alias; no limit for one that is not here.
+    pub per_model: BTreeMap<String, u32>,
+}
+
+/// How often asking a model is tried again, after what is tried at once.
+pub const RETRY_MODEL: Retry = Retry { attempts: 4, backoff_ms: 5_000, backoff_ms_max: 60_000, total_ms: 600_000 };
+/// How often a service that can't be reached is tried again.
+pub const RETRY_DEPENDENCY: Retry =
+    Retry { attempts: 20, backoff_ms: 5_000, backoff_ms_max: 120_000, total_ms: 3_600_000 };
+/// How often making a sandbox is tried again.
+pub const RETRY_SANDBOX: Retry = Retry { attempts: 3, backoff_ms: 1_000, backoff_ms_max: 60_000, total_ms: 600_000 };
+
+/// How often what failed for a passing reason is tried again, by the part that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retries {
+    /// Asking a model.
+    pub model: Retry,
+    /// A service that is configured.
+    pub dependency: Retry,
+    /// Making a sandbox.
+    pub sandbox: Retry,
+}
+
+impl Default for Retries {
+    fn default() -> Self {
+        Self { model: RETRY_MODEL, dependency: RETRY_DEPENDENCY, sandbox: RETRY_SANDBOX }
+    }
+}
+
+/// When a part that keeps failing is left alone for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Breaker {
+    /// Failures in a row after which it is.
+    pub failures: u32,
+    /// How long it is, in seconds, before one attempt is let through.
+    pub open_seconds: u32,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self { failures: 5, open_seconds: 30 }
+    }
+}
+
+/// Who is called when something happens to a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Webhook {
+    /// Where the event is sent, unexpanded.
+    pub url: String,
+    /// What it is signed with, unexpanded.
+    pub secret: String,
+    /// The kinds of records that are sent, as [`domain::Event::kind`] names them.
+    pub events: Vec<String>,
+}
+
+/// The events that a webhook is sent when it names none.
+pub const WEBHOOK_EVENTS_DEFAULT: [&str; 2] = ["parked", "finished"];
+
+/// How long sessions are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Days after its last record that a session is removed; `None`: never.
+    pub sessions_days: Option<u32>,
+}
+
+/// The PostgreSQL database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Database {
+    /// Its URL, unexpanded; may lead to a pool of connections.
+    pub url: String,
+    /// The URL of the database itself, unexpanded, when `url` leads to a pool.
+    pub direct_url: Option<String>,
+}
+
+/// Seconds after which the sessions of a process that is not heard of are taken over, unless the project says otherwise.
+pub const LEASE_SECONDS_DEFAULT: u32 = 15;
+
+/// What holds for processes that drive runs together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Worker {
+    /// Seconds after which the sessions of a process that is not heard of are taken over.
+    pub lease_seconds: u32,
+}
+
+impl Default for Worker {
+    fn default() -> Self {
+        Self { lease_seconds: LEASE_SECONDS_DEFAULT }
+    }
+}
