@@ -3,12 +3,13 @@
 
 mod judge;
 mod life;
+mod operator;
 mod points;
 mod project;
 mod random;
 mod witness;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
@@ -17,7 +18,8 @@ use crate::clock::Stopwatch;
 use crate::context::{Context, Scope};
 use crate::process;
 use crate::report::{Finding, Outcome};
-use life::Place;
+use life::{Life, Place};
+use operator::{Keys, Operator};
 use witness::Witness;
 
 /// Kills when nobody says how many.
@@ -77,10 +79,11 @@ pub(crate) fn kills(context: &Context, kills: u64, seed: u64) -> Result<Outcome>
 fn kill(context: &Context, arguments: &Arguments) -> Result<Outcome> {
     let watch = Stopwatch::start();
     let binary = build(context)?;
-    let mut told = points::kill_at_each(&binary, arguments.kills, arguments.point.as_deref())?;
+    let kit = Kit { keys: Keys::make(&binary)?, binary };
+    let mut told = points::kill_at_each(&kit, arguments.kills, arguments.point.as_deref())?;
     if arguments.point.is_none() {
         let left = arguments.kills.saturating_sub(told.kills);
-        told.add(random::kill_under_load(&binary, left, arguments.seed)?);
+        told.add(random::kill_under_load(&kit, left, arguments.seed)?);
     }
     let findings = told.wrong.into_iter().map(|problem| Finding::new("crash", problem)).collect();
     let mut outcome = Outcome::of(findings);
@@ -108,26 +111,40 @@ fn build(context: &Context) -> Result<PathBuf> {
     Ok(binary)
 }
 
-/// A project and an empty data directory of their own.
+/// What every stage is set with.
+#[derive(Debug)]
+struct Kit {
+    binary: PathBuf,
+    keys: Keys,
+}
+
+/// A project and a data directory of their own.
 #[derive(Debug)]
 struct Stage {
     folder: tempfile::TempDir,
+    keys: Keys,
     witness: Witness,
     place: Place,
 }
 
 impl Stage {
-    fn set(binary: &Path) -> Result<Self> {
+    fn set(kit: &Kit) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let witness = Witness::open()?;
         let project = project::write(folder.path(), witness.port)?;
         let place = Place {
-            binary: binary.to_owned(),
+            binary: kit.binary.clone(),
             project,
             data: folder.path().join("data"),
             log: folder.path().join("serve.log"),
         };
-        Ok(Self { folder, witness, place })
+        kit.keys.declare(&place.data)?;
+        Ok(Self { folder, keys: kit.keys.clone(), witness, place })
+    }
+
+    /// Somebody who asks this life.
+    fn operator(&self, life: &Life) -> Operator<'_> {
+        Operator { keys: &self.keys, witness: &self.witness, port: life.port }
     }
 
     /// What is wrong with these runs. What is red stays, to be looked at.

@@ -39,12 +39,15 @@ pub(super) fn judge(place: &Place, witness: &Witness, cases: &[Case]) -> Result<
         log(&records, status, &mut add);
         match status {
             "completed" => reply(case, &mut add),
-            "needs_resolution" => {}
             other => add(format!("rests as {other}: {}", case.told)),
         }
         let done = status == "completed";
         let count = |tool: &str| witness.deeds(run).iter().filter(|deed| deed.tool == tool).count();
+        let unsent = records.iter().any(|line| line["record"]["kind"] == "resolved");
         let (look, send, note) = (count("look"), count("send"), notes.get(run).copied().unwrap_or(0));
+        if case.agent.has_approval() && done && count("publish") == 0 {
+            add("is done, and what was approved of never happened".to_owned());
+        }
         let keys: BTreeSet<_> =
             witness.deeds(run).into_iter().filter(|deed| deed.tool == "charge").map(|deed| deed.key).collect();
         if send > 1 || note > 1 {
@@ -53,7 +56,7 @@ pub(super) fn judge(place: &Place, witness: &Witness, cases: &[Case]) -> Result<
         if keys.len() > 1 || keys.contains(&None) {
             add(format!("one call came with other keys than one: {keys:?}"));
         }
-        if done && (look == 0 || keys.is_empty() || send != 1) {
+        if done && (look == 0 || keys.is_empty() || (send == 0 && !unsent)) {
             add(format!("is done, but look happened {look} times, charge with {} keys, send {send} times", keys.len()));
         }
     }

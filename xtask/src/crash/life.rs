@@ -11,10 +11,9 @@ use serde_json::Value;
 
 use crate::clock::Stopwatch;
 use crate::process;
-use crate::server::{self, Answer};
 
 const POLL: Duration = Duration::from_millis(2);
-/// A process, and a run, may take so long to end.
+/// A process may take so long to end.
 const END_SECONDS_MAX: f64 = 60.0;
 
 /// Where lives are lived: the binary, a project and its data.
@@ -111,11 +110,6 @@ impl Place {
 }
 
 impl Life {
-    /// Asks for a run under a key of its own; nothing when the process died before it answered.
-    pub(super) fn submit(&self, agent: &str, run: &str) -> Option<Answer> {
-        submit(self.port, agent, run)
-    }
-
     /// Ends it with SIGKILL.
     pub(super) fn kill(mut self) -> Result<()> {
         self.child.kill()?;
@@ -130,15 +124,14 @@ impl Life {
         Ok(())
     }
 
-    /// Whether it has ended, and how; waits for it when `answer` says that it must have.
-    pub(super) fn died(&mut self, answer: Option<&Answer>) -> Result<Option<Death>> {
-        if answer.is_none() {
-            return death(&mut self.child).map(Some);
-        }
-        match self.child.try_wait()? {
-            None => Ok(None),
-            Some(_) => death(&mut self.child).map(Some),
-        }
+    /// How it ended; waits for that.
+    pub(super) fn death(mut self) -> Result<Death> {
+        death(&mut self.child)
+    }
+
+    /// Whether it has not ended.
+    pub(super) fn lives(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_none())
     }
 }
 
@@ -148,31 +141,6 @@ impl Drop for Life {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Asks whoever serves on this port for a run under a key of its own.
-pub(super) fn submit(port: u16, agent: &str, run: &str) -> Option<Answer> {
-    let body = format!(r#"{{"session":"{run}","agent":"{agent}","message":"Go {run}"}}"#);
-    server::send(port, "POST", "/runs", &[("Idempotency-Key", run), ("Prefer", "respond-async")], &body)
-}
-
-/// A run as the service tells it; nothing when the process died.
-pub(super) fn look(port: u16, run_id: &str) -> Option<Value> {
-    let answer = server::get(port, &format!("/runs/{run_id}"))?;
-    serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
-}
-
-/// Looks at a run until it rests; nothing when the process died or the run never came to rest.
-pub(super) fn rest(port: u16, run_id: &str) -> Option<Value> {
-    let watch = Stopwatch::start();
-    while watch.seconds() < END_SECONDS_MAX {
-        let run = look(port, run_id)?;
-        if !["queued", "running"].contains(&run["status"].as_str()?) {
-            return Some(run);
-        }
-        pause(POLL);
-    }
-    None
 }
 
 /// Lets the others go on.

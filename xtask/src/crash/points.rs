@@ -1,14 +1,14 @@
 //! A kill at every listed point, each time that a run passes it, and one in the recovery from a kill.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 
 use super::judge::Case;
-use super::life::{Death, Life, Start, rest};
+use super::life::{Death, Start};
+use super::operator::Operator;
 use super::project::{Agent, LIGHT, WHOLE};
-use super::{Stage, Told, has_sandbox};
+use super::{Kit, Stage, Told, has_sandbox};
 
 /// Times that one point is killed at, at most: a run passes some of them at each of its turns.
 const TIMES_MAX: u64 = 8;
@@ -18,9 +18,9 @@ const RUN: &str = "r1";
 
 /// Kills at each point, or at one: each time that a run passes it, as far as three quarters of `kills_max` go, and once at
 /// least.
-pub(super) fn kill_at_each(binary: &Path, kills_max: u64, only: Option<&str>) -> Result<Told> {
+pub(super) fn kill_at_each(kit: &Kit, kills_max: u64, only: Option<&str>) -> Result<Told> {
     let mut told = Told::default();
-    let stage = Stage::set(binary)?;
+    let stage = Stage::set(kit)?;
     let agent = if has_sandbox(&stage.place)? { WHOLE } else { LIGHT };
     if agent == LIGHT {
         told.notes.push("SKIPPED sandbox points: this machine makes no sandboxes, see `topside doctor`".to_owned());
@@ -34,7 +34,7 @@ pub(super) fn kill_at_each(binary: &Path, kills_max: u64, only: Option<&str>) ->
         for time in 1..=times.clamp(1, if only.is_some() { TIMES_MAX } else { times_max }) {
             let armed = format!("{point}:{time}");
             let deaths: &[&str] = if times == 0 { &[FIRST_DEATH, &armed] } else { &[&armed] };
-            told.add(die(Stage::set(binary)?, agent, deaths).with_context(|| armed.clone())?);
+            told.add(die(Stage::set(kit)?, agent, deaths).with_context(|| armed.clone())?);
         }
         if told.kills == kills_before && (agent == WHOLE || !is_of_sandbox(point)) {
             told.wrong.push(format!("{point}: was not reached, so nobody knows what a death there does"));
@@ -52,7 +52,7 @@ fn undisturbed(stage: Stage, agent: Agent) -> Result<BTreeMap<String, u64>> {
     let log = stage.place.points_log()?;
     let start = stage.place.start(&[("TOPSIDE_POINTS_LOG", &log.to_string_lossy())])?;
     let Start::Serving(life) = start else { anyhow::bail!("the service did not start:\n{}", stage.place.said()) };
-    let case = finish(&life, agent)?;
+    let case = finish(&stage.operator(&life), agent)?;
     life.stop()?;
     let mut reached = BTreeMap::new();
     for point in std::fs::read_to_string(log)?.lines() {
@@ -70,14 +70,15 @@ fn die(stage: Stage, agent: Agent, deaths: &[&str]) -> Result<Told> {
         let died = match stage.place.start(&[("TOPSIDE_POINT", death)])? {
             Start::Died(death) => Some(death),
             Start::Serving(mut life) => {
-                let answer = life.submit(agent.name, RUN);
-                let run_id = answer.as_ref().and_then(|answer| id(&answer.body));
-                let rested = run_id.and_then(|run_id| rest(life.port, &run_id));
-                let died = if rested.is_some() { life.died(answer.as_ref())? } else { life.died(None)? };
-                if died.is_none() {
+                let operator = stage.operator(&life);
+                let run_id = operator.submit(agent, RUN).and_then(|answer| id(&answer.body));
+                let rested = run_id.and_then(|run_id| operator.look_after(RUN, &run_id));
+                if rested.is_some() && life.lives()? {
                     life.stop()?;
+                    None
+                } else {
+                    Some(life.death()?)
                 }
-                died
             }
         };
         match died {
@@ -89,7 +90,7 @@ fn die(stage: Stage, agent: Agent, deaths: &[&str]) -> Result<Told> {
         }
     }
     let life = stage.place.serve()?;
-    let case = finish(&life, agent)?;
+    let case = finish(&stage.operator(&life), agent)?;
     life.stop()?;
     let wrong = stage.strike(&[case])?;
     told.wrong.extend(wrong.into_iter().map(|problem| format!("{}: {problem}", deaths.join(", "))));
@@ -97,10 +98,10 @@ fn die(stage: Stage, agent: Agent, deaths: &[&str]) -> Result<Told> {
 }
 
 /// Asks for the run, again when it was asked for before, and waits until it rests.
-fn finish(life: &Life, agent: Agent) -> Result<Case> {
-    let answer = life.submit(agent.name, RUN).context("the service died by itself")?;
+fn finish(operator: &Operator<'_>, agent: Agent) -> Result<Case> {
+    let answer = operator.submit(agent, RUN).context("the service died by itself")?;
     let run_id = id(&answer.body).with_context(|| format!("the run was refused: {}", answer.body))?;
-    let told = rest(life.port, &run_id).context("the run did not come to rest")?;
+    let told = operator.look_after(RUN, &run_id).context("the run did not come to rest")?;
     Ok(Case { agent, run: RUN.to_owned(), told })
 }
 

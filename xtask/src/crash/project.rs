@@ -34,6 +34,7 @@ pub(super) const WHOLE: Agent = Agent {
         ("mark", "exec_command", MARK),
         ("charge", "charge", RUN),
         ("send", "send", RUN),
+        ("publish", "publish", RUN),
         ("count", "exec_command", COUNT),
     ],
 };
@@ -47,6 +48,11 @@ pub(super) const LIGHT: Agent = Agent {
 impl Agent {
     pub(super) fn has_sandbox(self) -> bool {
         self.turns.iter().any(|(_, tool, _)| *tool == "exec_command")
+    }
+
+    /// Whether somebody must approve of one of its calls.
+    pub(super) fn has_approval(self) -> bool {
+        self.turns.iter().any(|(_, tool, _)| *tool == "publish")
     }
 
     /// What a run says at its end, but for the number that stands behind it.
@@ -92,6 +98,10 @@ pub(super) fn write(folder: &Path, port: u16) -> Result<PathBuf> {
         (
             "tools/charge.yaml".to_owned(),
             body(http("POST", "charge", "effect: external\nidempotency: call\nrepeat: once\n")),
+        ),
+        (
+            "tools/publish.yaml".to_owned(),
+            body(http("POST", "publish", "effect: external\nidempotency: call\napproval: always\n")),
         ),
         ("tools/send.yaml".to_owned(), body(http("POST", "send", "effect: external\nrepeat: once\n"))),
         (

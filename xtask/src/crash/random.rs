@@ -1,7 +1,6 @@
 //! Kills at random instants while clients ask for runs. Each client asks again, under the same key, until it knows how its
 //! run ended.
 
-use std::path::Path;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,10 +8,10 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use super::judge::Case;
-use super::life::{rest, submit};
+use super::operator::Operator;
 use super::points::id;
 use super::project::{Agent, LIGHT, WHOLE};
-use super::{Stage, Told, has_sandbox};
+use super::{Kit, Stage, Told, has_sandbox};
 
 const CLIENTS: u64 = 6;
 /// Every so manieth run uses a sandbox.
@@ -56,17 +55,17 @@ impl Shared {
 }
 
 /// Kills so often.
-pub(super) fn kill_under_load(binary: &Path, kills: u64, seed: u64) -> Result<Told> {
+pub(super) fn kill_under_load(kit: &Kit, kills: u64, seed: u64) -> Result<Told> {
     if kills == 0 {
         return Ok(Told::default());
     }
-    let stage = Stage::set(binary)?;
+    let stage = Stage::set(kit)?;
     let has_sandbox = has_sandbox(&stage.place)?;
     let shared = Shared::default();
     let (done, cases) = std::thread::scope(|scope| {
         let ask = |client| {
-            let shared = &shared;
-            scope.spawn(move || ask(client, has_sandbox, shared))
+            let (stage, shared) = (&stage, &shared);
+            scope.spawn(move || ask(stage, client, has_sandbox, shared))
         };
         let clients: Vec<_> = (0..CLIENTS).map(ask).collect();
         let done = lives(&stage, kills, seed, &shared);
@@ -89,8 +88,7 @@ pub(super) fn kill_under_load(binary: &Path, kills: u64, seed: u64) -> Result<To
         told.wrong.extend(wrong);
     }
     told.runs = all.len();
-    let parked = all.iter().filter(|case| case.told["status"] == "needs_resolution").count();
-    told.notes.push(format!("at random: {kills} kills, {} runs, {parked} of them wait for a resolution", all.len()));
+    told.notes.push(format!("at random: {kills} kills, {} runs", all.len()));
     told.wrong.extend(stage.strike(&all)?);
     Ok(told)
 }
@@ -112,12 +110,12 @@ fn lives(stage: &Stage, kills: u64, seed: u64, shared: &Shared) -> Result<()> {
 }
 
 /// One client: one run after the other, each asked for until its end is known.
-fn ask(client: u64, has_sandbox: bool, shared: &Shared) -> (Vec<Case>, Vec<String>) {
+fn ask(stage: &Stage, client: u64, has_sandbox: bool, shared: &Shared) -> (Vec<Case>, Vec<String>) {
     let (mut cases, mut wrong) = (Vec::new(), Vec::new());
     for number in 1.. {
         let agent: Agent = if has_sandbox && number % SANDBOX_EVERY == 0 { WHOLE } else { LIGHT };
         let run = format!("c{client}r{number}");
-        match until_known(agent, &run, shared) {
+        match until_known(stage, agent, &run, shared) {
             Ok(told) => cases.push(Case { agent, run, told }),
             Err(problem) => wrong.push(format!("{run} ({}): {problem}", agent.name)),
         }
@@ -129,14 +127,15 @@ fn ask(client: u64, has_sandbox: bool, shared: &Shared) -> (Vec<Case>, Vec<Strin
 }
 
 /// Asks until the run's end is known; a life that answers no more is followed by the next.
-fn until_known(agent: Agent, run: &str, shared: &Shared) -> Result<Value, String> {
+fn until_known(stage: &Stage, agent: Agent, run: &str, shared: &Shared) -> Result<Value, String> {
     let mut acknowledged: Option<String> = None;
     let mut gone = 0;
     loop {
         let (port, life, is_last) = shared.next(gone);
         gone = life;
+        let operator = Operator { keys: &stage.keys, witness: &stage.witness, port };
         let died = || if is_last { Err("the last service died by itself".to_owned()) } else { Ok(()) };
-        let Some(answer) = submit(port, agent.name, run) else {
+        let Some(answer) = operator.submit(agent, run) else {
             died()?;
             continue;
         };
@@ -145,7 +144,7 @@ fn until_known(agent: Agent, run: &str, shared: &Shared) -> Result<Value, String
             return Err(format!("was acknowledged as {acknowledged:?} and then as {id}"));
         }
         acknowledged = Some(id.clone());
-        match rest(port, &id) {
+        match operator.look_after(run, &id) {
             Some(told) => return Ok(told),
             None => died()?,
         }
