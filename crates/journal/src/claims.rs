@@ -144,9 +144,11 @@ pub struct Ready {
 pub struct Release {
     /// The epoch of its claim.
     pub epoch: u64,
-    /// The next position, as the driver has folded the log: an input that stands there or later keeps the session ready.
+    /// The next position, as the driver has folded the log: an input that stands there or later keeps the session ready. A
+    /// driver that failed and must not be followed at once says `u64::MAX` and when.
     pub folded: u64,
-    /// When there is something to do again, in milliseconds since the Unix epoch, besides the session's timers.
+    /// When there is something to do again, in milliseconds since the Unix epoch by the clock of this process, besides the
+    /// session's timers.
     pub next_ms: Option<u64>,
 }
 

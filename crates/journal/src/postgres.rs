@@ -32,6 +32,7 @@ use parking_lot::Mutex;
 use pool::{Dial, Pool};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use stdx::Clock;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use wake::{Keeper, Waker};
@@ -52,6 +53,7 @@ pub(crate) struct Postgres {
     tasks: Mutex<JoinSet<()>>,
     closed: AtomicBool,
     commit_id: AtomicU64,
+    clock: Clock,
     boot: u64,
 }
 
@@ -87,6 +89,7 @@ impl Postgres {
         let mut tasks = JoinSet::new();
         tasks.spawn(wake::notify(waker, pool.clone(), origin.clone(), closed.clone()));
         let (appends, connect_ms) = (appender.clone(), settings.connect_ms);
+        let own = clock.clone();
         let keeper = Keeper { pool: pool.clone(), direct, appender: appends, hints, origin, clock, random, connect_ms };
         tasks.spawn(keeper.run(closed));
         let entries_max = u32::try_from(config.limits.queue_entries_max.max(1)).unwrap_or(u32::MAX);
@@ -100,6 +103,7 @@ impl Postgres {
             tasks: Mutex::new(tasks),
             closed: AtomicBool::new(false),
             commit_id: AtomicU64::new(0),
+            clock: own,
             boot,
         })
     }

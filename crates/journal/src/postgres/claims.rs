@@ -19,6 +19,8 @@ use tokio_postgres::types::Type;
 
 /// How often a claim is tried when others claim the same session.
 const ATTEMPTS_MAX: u32 = 8;
+/// A session that is to wait longer waits for this long: some ten thousand years.
+const WAIT_MS_MAX: u64 = 1 << 48;
 
 const JOIN: Sql = Sql {
     text: concat!(
@@ -73,14 +75,17 @@ const HOLDER: Sql = Sql {
     types: &[Type::TEXT, Type::TEXT, Type::INT8],
 };
 
-/// $5: as far as the driver has folded, $6: when there is something to do again. Whoever appended meanwhile has moved
+/// $5: as far as the driver has folded, $6: in how long there is something to do again. Whoever appended meanwhile has moved
 /// `position` on, and the row is left as it is.
 const RELEASE: Sql = Sql {
-    text: "WITH head AS (
+    text: concat!(
+        "WITH head AS (
                UPDATE public.heads SET holder = NULL
                WHERE tenant = $1 AND session = $2 AND holder = $3 AND epoch = $4 RETURNING 1),
            next AS (
-               SELECT least($6, (SELECT min(at_ms) FROM public.due WHERE tenant = $1 AND session = $2)) AS at_ms
+               SELECT least(",
+        now_ms!(),
+        " + $6, (SELECT min(at_ms) FROM public.due WHERE tenant = $1 AND session = $2)) AS at_ms
                FROM head),
            moved AS (
                INSERT INTO public.ready AS r (tenant, session, at_ms, position)
@@ -90,7 +95,8 @@ const RELEASE: Sql = Sql {
            gone AS (
                DELETE FROM public.ready AS r USING next
                WHERE r.tenant = $1 AND r.session = $2 AND next.at_ms IS NULL AND r.position <= $5)
-           SELECT count(*) FROM head",
+           SELECT count(*) FROM head"
+    ),
     types: &[Type::TEXT, Type::TEXT, Type::INT8, Type::INT8, Type::INT8, Type::INT8],
 };
 
@@ -169,8 +175,11 @@ impl Claims for Postgres {
 
     async fn release(&self, worker: u64, key: &SessionKey, release: Release) -> Result<(), Error> {
         let (session, worker, epoch) = (key.session.to_string(), milliseconds(worker), milliseconds(release.epoch));
-        let (folded, next) = (milliseconds(release.folded), release.next_ms.map(milliseconds));
-        self.pool.ask(RELEASE, &[&&*key.tenant, &session, &worker, &epoch, &folded, &next]).await?;
+        // The time was told by this process's clock; the database's goes on from now.
+        let now_ms = self.clock.wall_ms();
+        let wait = release.next_ms.map(|next_ms| milliseconds(next_ms.saturating_sub(now_ms).min(WAIT_MS_MAX)));
+        let folded = milliseconds(release.folded);
+        self.pool.ask(RELEASE, &[&&*key.tenant, &session, &worker, &epoch, &folded, &wait]).await?;
         Ok(())
     }
 

@@ -42,7 +42,7 @@ async fn a_dead_workers_session_is_taken_and_its_late_append_refused() {
     expire(&url, &dying).await;
     ahead.advance(Duration::from_millis(60_000));
     let ready = second.claimable(9, &[]).await.unwrap();
-    assert_eq!(ready.into_iter().map(|ready| ready.key).collect::<Vec<_>>(), [key.clone()]);
+    assert_eq!(ready.iter().map(|ready| &ready.key).collect::<Vec<_>>(), [&key]);
     let taken = second.claim(&key).await.unwrap().epoch;
     assert!(taken > epoch);
     assert!(!dying.lease().is_good(), "it sees that its time is over before it acts");
@@ -243,4 +243,25 @@ async fn what_is_claimed_is_found_again_when_its_driver_dies() {
     journal.leave(&worker).await.unwrap();
     assert_eq!(journal.claimable(9, &[]).await.unwrap()[0].key, key);
     assert_eq!(journal.claim(&key).await.unwrap_err().code(), "journal_invalid", "nobody has joined");
+}
+
+#[tokio::test]
+async fn a_failed_driver_is_followed_when_it_said_by_whatever_clock() {
+    let Some(url) = database().await else { return };
+    // This process's clock is years behind the database's.
+    let journal = open(&url, &Clock::manual(NOW_MS)).await;
+    join(&journal, "behind").await;
+    let key = session(1);
+    write(&journal, input(&key, &cancel(run(1)))).await;
+    for (next_ms, ready) in [(NOW_MS, true), (NOW_MS + 3_600_000, false)] {
+        let epoch = journal.claim(&key).await.unwrap().epoch;
+        journal.release(&key, Release { epoch, folded: u64::MAX, next_ms: Some(next_ms) }).await.unwrap();
+        assert_eq!(!journal.claimable(1, &[]).await.unwrap().is_empty(), ready, "{next_ms}");
+    }
+    // What comes then is not made to wait.
+    write(&journal, input(&key, &cancel(run(2)))).await;
+    assert_eq!(journal.claimable(1, &[]).await.unwrap().len(), 1);
+    let epoch = journal.claim(&key).await.unwrap().epoch;
+    journal.release(&key, Release { epoch, folded: 2, next_ms: None }).await.unwrap();
+    assert!(journal.claimable(1, &[]).await.unwrap().is_empty());
 }

@@ -95,6 +95,7 @@ pub(crate) fn submitted(run: Id<id::Run>, at_ms: u64, agent: &str, message: Cont
         idempotency: None,
         limits: Limits::default(),
         save: domain::record::Save::default(),
+        callback: None,
     };
     draft(at_ms, Event::Submitted(event))
 }
