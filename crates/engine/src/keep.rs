@@ -3,6 +3,7 @@
 use crate::driver::{Done, Driver};
 use crate::engine::Inner;
 use crate::facts::Fact;
+use domain::agent::Checkpoint;
 use domain::record::{Checkpointed, Snapshot};
 use domain::{Event, Failure, FailureClass, Id, id};
 use futures::future::BoxFuture;
@@ -26,6 +27,8 @@ pub(crate) struct Kept {
 }
 
 enum Unkept {
+    /// The agent's declaration says that it is not to be.
+    Undeclared,
     /// It is beyond what is kept: the run goes on without.
     TooLarge,
     Sandbox(Error),
@@ -36,6 +39,13 @@ impl Driver {
     /// A future that keeps the workspace.
     pub(crate) fn keep(&self, turn: u32) -> BoxFuture<'static, Done> {
         let (inner, key, slot) = (self.inner.clone(), self.key.clone(), self.slot.clone());
+        let declared = self
+            .ready_of(None)
+            .and_then(|ready| ready.closure.agent.sandbox.as_ref().map(|sandbox| sandbox.checkpoint));
+        if declared == Some(Checkpoint::Never) {
+            let kept = Kept { turn, outcome: Err(Unkept::Undeclared) };
+            return Box::pin(std::future::ready(Done::Kept(kept)));
+        }
         Box::pin(async move {
             let outcome = match slot.get().await {
                 Ok(sandbox) => store(&inner, &key, sandbox.as_ref()).await,
@@ -51,6 +61,7 @@ impl Driver {
         let Some(run) = self.base.run.as_ref().map(|run| run.id) else { return };
         let (snapshot, reason) = match kept.outcome {
             Ok(snapshot) => (Some(snapshot), None),
+            Err(Unkept::Undeclared) => (None, Some("undeclared".to_owned())),
             Err(Unkept::TooLarge) => {
                 tracing::warn!(run_id = %run, "the workspace is too large to be kept");
                 (None, Some("too_large".to_owned()))

@@ -56,10 +56,10 @@ pub struct Checkpointed {
     pub run: Id<id::Run>,
     /// The turn that it follows.
     pub turn: u32,
-    /// The workspace; `None`: it could not be kept.
+    /// The workspace; `None`: it was not kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<Snapshot>,
-    /// Why it could not be kept: `too_large`.
+    /// Why it was not kept: `too_large`, `undeclared`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
