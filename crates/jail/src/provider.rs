@@ -97,6 +97,9 @@ impl sandbox::Provider for Provider {
             }
         };
         slot.grace_ms = grace_ms;
+        if let Some(marking) = claimed.marking {
+            marking.done().await?;
+        }
         let wire = Wire::new(stream, spec.limits.commands_max)
             .map_err(|error| Error::Start { stage: "ready", detail: error.to_string() })?;
         let watch = Watch { harbour: self.harbour.clone(), slot: slot.number, seen: AtomicU64::new(0) };

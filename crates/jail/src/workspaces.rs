@@ -29,6 +29,8 @@ pub(crate) struct Claimed {
     pub(crate) descriptor: Option<OwnedFd>,
     /// What makes it whole, when it is not yet.
     pub(crate) unfinished: Option<Unfinished>,
+    /// What must end before the workspace is used.
+    pub(crate) marking: Option<Marking>,
 }
 
 /// A layer that counts as lost until its files are there. Holds the layer's lock, so that nobody else has it meanwhile.
@@ -81,47 +83,68 @@ fn broken(path: &Path) -> impl Fn(io::Error) -> Error {
 /// Makes or opens a workspace, locks it, and marks it as `epoch`'s.
 pub(crate) async fn claim(data: &Path, workspace: &Workspace, epoch: u64, making: Making) -> Result<Claimed, Error> {
     let (Some(directory), Workspace::Session { start, .. }) = (directory(data, workspace)?, workspace) else {
-        return Ok(Claimed { keep: Keep::Nowhere, descriptor: None, unfinished: None });
+        return Ok(Claimed { keep: Keep::Nowhere, descriptor: None, unfinished: None, marking: None });
     };
     let start = *start;
-    let _claim = enter(&directory, start).await?;
-    // A driver that was replaced is told so at once, not after the wait for its successor's sandbox.
-    next_mark(&directory, start, epoch).await?;
+    let claim = enter(&directory, Some((start, epoch))).await?;
     let kept = await_release(&directory).await?;
-    let (keep, file, mark) = blocking(move || {
-        let mark = Mark::next(Mark::read(&directory).map_err(broken(&directory))?, start, epoch)?;
+    let path = directory.clone();
+    let (keep, file, mark, is_marked) = blocking(move || {
+        let found = Mark::read(&path).map_err(broken(&path))?;
+        let mark = Mark::next(found, start, epoch)?;
         if matches!(start, Start::Kept { .. }) {
             let (keep, file) = kept.ok_or(Error::WorkspaceLost)?;
-            mark.write(&directory).map_err(broken(&directory))?;
-            return Ok((keep, file, mark));
+            return Ok((keep, file, mark, false));
         }
-        // The mark goes first: whatever a crash leaves of the older layer is then of no generation that is on record.
-        mark.write(&directory).map_err(broken(&directory))?;
+        // Over an older layer the mark goes first: whatever a crash leaves of it is then of no generation that is on record.
+        let replaces = found.is_some() || kept.is_some();
+        if replaces {
+            mark.write(&path).map_err(broken(&path))?;
+        }
         drop(kept);
-        make(&directory, making)?;
-        let (keep, file) = open(&directory)?;
-        Ok((keep, file, mark))
+        make(&path, making)?;
+        let (keep, file) = open(&path)?;
+        Ok((keep, file, mark, replaces))
     })
     .await?;
     lock(&file).await?;
-    let unfinished = match (mark.whole, crate::workspaces::directory(data, workspace)?) {
-        (false, Some(directory)) => {
-            let lock = file.try_clone().map_err(broken(&directory))?.into();
-            Some(Unfinished { directory, mark, _lock: lock })
-        }
-        _ => None,
+    let copy = |file: &File| file.try_clone().map_err(broken(&directory));
+    let unfinished = match mark.whole {
+        false => Some(Unfinished { directory: directory.clone(), mark, _lock: copy(&file)?.into() }),
+        true => None,
     };
-    Ok(Claimed { keep, descriptor: Some(file.into()), unfinished })
+    let marking = match is_marked {
+        false => Some(Marking::begin(directory.clone(), mark, [claim, copy(&file)?])),
+        true => None,
+    };
+    Ok(Claimed { keep, descriptor: Some(file.into()), unfinished, marking })
 }
 
-async fn next_mark(directory: &Path, start: Start, epoch: u64) -> Result<Mark, Error> {
-    let directory = directory.to_owned();
-    blocking(move || Mark::next(Mark::read(&directory).map_err(broken(&directory))?, start, epoch)).await
+/// A mark on its way to the disk, beside the making of the sandbox: nothing runs in it before the mark is there.
+#[derive(Debug)]
+pub(crate) struct Marking(tokio::task::JoinHandle<Result<(), Error>>);
+
+impl Marking {
+    /// Whoever gives up meanwhile leaves the `locks` to the writing, so that no mark of another is overwritten.
+    fn begin(directory: PathBuf, mark: Mark, locks: [File; 2]) -> Self {
+        Self(tokio::task::spawn_blocking(move || {
+            let written = mark.write(&directory).map_err(broken(&directory));
+            drop(locks);
+            written
+        }))
+    }
+
+    /// Waits until it is durable.
+    pub(crate) async fn done(self) -> Result<(), Error> {
+        self.0.await.unwrap_or_else(|error| Err(failed(error.to_string())))
+    }
 }
 
 /// Enters a workspace's directory, alone until what is returned is dropped; makes it for a start that needs none.
-async fn enter(directory: &Path, start: Start) -> Result<File, Error> {
-    let makes = !matches!(start, Start::Kept { .. });
+/// `opens` says how and under which epoch it is to be opened: a driver that was replaced is told so at once, not after the
+/// wait for its successor.
+async fn enter(directory: &Path, opens: Option<(Start, u64)>) -> Result<File, Error> {
+    let makes = matches!(opens, Some((Start::Fresh | Start::Restored, _)));
     for _ in 0..ENTER_ATTEMPTS_MAX {
         let path = directory.to_owned();
         let entered = blocking(move || {
@@ -132,7 +155,11 @@ async fn enter(directory: &Path, start: Start) -> Result<File, Error> {
             if makes {
                 fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(lost)?;
             }
-            File::open(&path).map_err(lost)
+            let entered = File::open(&path).map_err(lost)?;
+            if let Some((start, epoch)) = opens {
+                Mark::next(Mark::read(&path).map_err(broken(&path))?, start, epoch)?;
+            }
+            Ok(entered)
         });
         let entered = match entered.await {
             // It was removed between making and opening.
@@ -229,7 +256,7 @@ pub(crate) async fn await_release(directory: &Path) -> Result<Option<(Keep, File
 
 /// Removes a workspace.
 pub(crate) async fn remove(directory: PathBuf) -> Result<(), Error> {
-    let _claim = match enter(&directory, Start::Kept { generation: 0 }).await {
+    let _claim = match enter(&directory, None).await {
         Err(Error::WorkspaceLost) => return Ok(()),
         entered => entered?,
     };
