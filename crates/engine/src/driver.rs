@@ -146,8 +146,9 @@ impl Driver {
             Ok(driver) => Ok(driver),
             Err(error) => {
                 let next_ms = Some(inner.parts.clock.wall_ms() + FAILED_RETRY_MS);
-                // Whatever comes of it, the first error is the one to tell.
-                let _ = inner.parts.journal.release(&key, Release { epoch, folded: 0, next_ms }).await;
+                // Whatever input may have come: what can't be folded now is looked at again after a while. Whatever comes of it, the first error
+                // is the one to tell.
+                let _ = inner.parts.journal.release(&key, Release { epoch, folded: u64::MAX, next_ms }).await;
                 Err(error)
             }
         }
