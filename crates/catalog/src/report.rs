@@ -1,6 +1,7 @@
 //! What `topside check` says of a project that is right.
 
 use crate::{Catalog, Contents};
+use domain::ToolRun;
 use domain::agent::ModelProvider;
 use std::fmt::Write as _;
 
@@ -26,7 +27,12 @@ impl Catalog {
                 let _ = writeln!(report, "           stands in for {}, which is switched off", agent.model);
             }
             for tool in &closure.tools {
-                let _ = writeln!(report, "  tool     {} ({})", tool.name, tool.contract.effect.name());
+                let by = if tool.caller.is_model() { "" } else { ", for the harness alone" };
+                let is = match &tool.run {
+                    ToolRun::Agent { agent } => format!(", the agent {agent}"),
+                    _ => String::new(),
+                };
+                let _ = writeln!(report, "  tool     {} ({}{is}{by})", tool.name, tool.contract.effect.name());
             }
             if let Some(sandbox) = &agent.sandbox {
                 let manifest = sandbox.manifest.as_deref().unwrap_or("empty workspace");

@@ -110,6 +110,10 @@ fn promises_arrive_in_contracts_with_the_tools_they_name() {
     let undo = &maya.tools[3].contract;
     assert_eq!(undo.retry, Retry { attempts: 5, backoff_ms: 250, ..Retry::REPEATABLE });
     assert_eq!(maya.tools[2].contract.retry, Retry::REPEATABLE, "what only reads may be repeated");
+    let report = catalog.check_report();
+    for line in ["tool     research (write, the agent nora)", "tool     lookup (read, for the harness alone)"] {
+        assert!(report.contains(line), "{report}");
+    }
     // A tool that the agent names itself stays the model's.
     let both = load(&[("agents/maya.md", "--- {model: played, tools: [refund, lookup]} --- You are Maya.")]);
     let maya = both.agent(Some("maya")).unwrap();

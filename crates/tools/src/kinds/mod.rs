@@ -123,8 +123,8 @@ pub(crate) fn timed_out(kind: &Kind, job: &Job<'_>, seconds: f64) -> Outcome {
         _ => format!("`{}` timed out after {seconds:.3} seconds and was stopped.", job.call.tool),
     };
     let outcome = Outcome::text(text).failed(CallStatus::TimedOut, Reason::ToolTimeout.code());
-    // A service may be quicker next time; what runs here takes as long as it takes.
-    if matches!(kind, Kind::Http(_)) { outcome.passing() } else { outcome }
+    // A service may be quicker next time, and a database free; what runs here takes as long as it takes.
+    if matches!(kind, Kind::Http(_) | Kind::Sql(_)) { outcome.passing() } else { outcome }
 }
 
 /// What a declared tool runs.
