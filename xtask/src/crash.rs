@@ -8,6 +8,7 @@ mod points;
 mod project;
 mod random;
 mod witness;
+mod workers;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -82,6 +83,7 @@ fn kill(context: &Context, arguments: &Arguments) -> Result<Outcome> {
     let kit = Kit { keys: Keys::make(&binary)?, binary };
     let mut told = points::kill_at_each(&kit, arguments.kills, arguments.point.as_deref())?;
     if arguments.point.is_none() {
+        told.add(workers::kill_and_stop(&kit)?);
         let left = arguments.kills.saturating_sub(told.kills);
         told.add(random::kill_under_load(&kit, left, arguments.seed)?);
     }
@@ -137,6 +139,7 @@ impl Stage {
             project,
             data: folder.path().join("data"),
             log: folder.path().join("serve.log"),
+            variables: Vec::new(),
         };
         kit.keys.declare(&place.data)?;
         Ok(Self { folder, keys: kit.keys.clone(), witness, place })

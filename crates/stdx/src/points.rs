@@ -2,8 +2,8 @@
 //! [`reach`] is nothing. What a place means, its neighbours know; who kills there, `cargo xtask crash` does.
 //!
 //! With the feature, the environment arms it: `TOPSIDE_POINT=NAME` or `NAME:N` ends the process with SIGKILL (nothing is
-//! flushed, nothing is dropped) when the point is reached for the Nth time; `TOPSIDE_POINTS_LOG=FILE` gets one line for
-//! each point that is reached.
+//! flushed, nothing is dropped) when the point is reached for the Nth time, or, with `TOPSIDE_POINT_SIGNAL=STOP`, lets it
+//! stand still until somebody sends SIGCONT; `TOPSIDE_POINTS_LOG=FILE` gets one line for each point that is reached.
 
 /// Every point, in the order in which a run passes them. One that no crash reaches is red.
 pub const ALL: &[&str] = &[
@@ -42,6 +42,7 @@ pub fn reach(point: &'static str) {
 mod armed {
     use super::ALL;
     use parking_lot::Mutex;
+    use rustix::process::{Signal, getpid, kill_process};
     use std::fs::{File, OpenOptions};
     use std::io::Write as _;
     use std::sync::LazyLock;
@@ -51,6 +52,7 @@ mod armed {
     struct Armed {
         /// The point and how often it must still be reached.
         deadly: Option<(String, u64)>,
+        signal: Signal,
         log: Option<File>,
     }
 
@@ -63,9 +65,11 @@ mod armed {
             assert!(ALL.contains(&name), "`{name}` is no point; the points are {}", ALL.join(", "));
             (name.to_owned(), times.parse().unwrap_or(1))
         });
+        let stops = std::env::var("TOPSIDE_POINT_SIGNAL").is_ok_and(|signal| signal == "STOP");
+        let signal = if stops { Signal::STOP } else { Signal::KILL };
         let log = std::env::var("TOPSIDE_POINTS_LOG").ok();
         let log = log.and_then(|path| OpenOptions::new().create(true).append(true).open(path).ok());
-        Armed { deadly, log }
+        Armed { deadly, signal, log }
     }
 
     pub(super) fn reach(point: &'static str) {
@@ -81,8 +85,10 @@ mod armed {
         }
         *times = times.saturating_sub(1);
         if *times == 0 {
-            // The signal is delivered before the call returns; the loop is for a kernel that would not.
-            while rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).is_ok() {}
+            armed.deadly = None;
+            let signal = armed.signal;
+            // A signal to oneself is there before the call returns; that it can't be sent is no case of its own.
+            let _ = kill_process(getpid(), signal);
         }
     }
 }

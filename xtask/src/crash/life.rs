@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::clock::Stopwatch;
@@ -24,6 +24,8 @@ pub(super) struct Place {
     pub(super) data: PathBuf,
     /// What the processes say on standard error, one after the other.
     pub(super) log: PathBuf,
+    /// What every process finds in its environment.
+    pub(super) variables: Vec<(String, String)>,
 }
 
 /// A process that serves. Killed when it is dropped.
@@ -57,14 +59,20 @@ impl Place {
         let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
         let mut command = Command::new(&self.binary);
         command.args(arguments).current_dir(&self.project).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stderr(log);
         Ok(command)
     }
 
     /// Starts the service with these variables.
     pub(super) fn start(&self, variables: &[(&str, &str)]) -> Result<Start> {
-        let data = self.data.to_string_lossy();
-        let mut command = self.command(&["serve", "--listen", "127.0.0.1:0", "--data", &data])?;
+        self.start_as(&["serve", "--listen", "127.0.0.1:0"], variables)
+    }
+
+    /// Starts one of the processes that go on until they are told to end.
+    pub(super) fn start_as(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Result<Start> {
+        let mut command = self.command(arguments)?;
+        command.arg("--data").arg(&self.data);
         let mut child = command.envs(variables.iter().copied()).stdout(Stdio::piped()).spawn()?;
         let mut stdout = BufReader::new(child.stdout.take().context("no stdout")?);
         let mut url = String::new();
@@ -127,6 +135,19 @@ impl Life {
     /// How it ended; waits for that.
     pub(super) fn death(mut self) -> Result<Death> {
         death(&mut self.child)
+    }
+
+    /// Whether it was stopped and has not gone on.
+    pub(super) fn stands_still(&mut self) -> Result<bool> {
+        ensure!(self.lives()?, "the process ended instead of standing still");
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        Ok(stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')))
+    }
+
+    /// Lets it go on.
+    pub(super) fn go_on(&self) -> Result<()> {
+        Command::new("kill").args(["-CONT", &self.child.id().to_string()]).status()?;
+        Ok(())
     }
 
     /// Whether it has not ended.

@@ -92,7 +92,7 @@ pub(super) fn write(folder: &Path, port: u16) -> Result<PathBuf> {
     };
     let body = |text: String| text.replace("\"}}\n", "\", body: [run]}}\n");
     let mut files = vec![
-        ("topside.yaml".to_owned(), "default_agent: light\n".to_owned()),
+        ("topside.yaml".to_owned(), "default_agent: light\nworker: {lease_seconds: 3}\n".to_owned()),
         ("policies/all.cedar".to_owned(), POLICY.to_owned()),
         ("tools/look.yaml".to_owned(), http("GET", "look/{run}", "effect: read\n")),
         (
@@ -103,7 +103,10 @@ pub(super) fn write(folder: &Path, port: u16) -> Result<PathBuf> {
             "tools/publish.yaml".to_owned(),
             body(http("POST", "publish", "effect: external\nidempotency: call\napproval: always\n")),
         ),
-        ("tools/send.yaml".to_owned(), body(http("POST", "send", "effect: external\nrepeat: once\n"))),
+        (
+            "tools/send.yaml".to_owned(),
+            body(http("POST", "send", "effect: external\nrepeat: once\ntimeout_seconds: 2\n")),
+        ),
         (
             "tools/note.yaml".to_owned(),
             format!(
