@@ -277,7 +277,8 @@ impl Blobs {
                 break;
             }
             deleted += page.len();
-            let deletes = page.iter().map(|object| self.delete(&object.key));
+            // Each owns what it deletes, so that the whole can move between threads.
+            let deletes = page.into_iter().map(|object| async move { self.delete(&object.key).await });
             futures::stream::iter(deletes).buffer_unordered(DELETES_AT_ONCE).try_collect::<()>().await?;
         }
         Ok(deleted)

@@ -283,6 +283,9 @@ pub struct Submitted {
     /// What to keep when the run ends.
     #[serde(default)]
     pub save: Save,
+    /// Where the client wants to be told of the run: JSON with its URL and the kinds of records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub callback: Option<ContentRef>,
 }
 
 /// What to keep of a run besides its record.

@@ -209,7 +209,8 @@ impl Seen {
 
     /// Folds the log on, up to a position.
     async fn catch_up(&mut self, inner: &Inner, until: u64) -> Result<(), Error> {
-        let mut steps = Steps::new(&inner.parts.journal, &self.row.key, self.state.position);
+        let key = self.row.key.clone();
+        let mut steps = Steps::new(&inner.parts.journal, &key, self.state.position);
         while self.state.position < until {
             let Some(step) = steps.next().await? else { return Ok(()) };
             self.see(&step.record)?;
@@ -219,7 +220,8 @@ impl Seen {
 
     /// Folds the record at a position; gives when it was written.
     async fn step(&mut self, inner: &Inner, position: u64) -> Result<Option<u64>, Error> {
-        let mut steps = Steps::new(&inner.parts.journal, &self.row.key, position);
+        let key = self.row.key.clone();
+        let mut steps = Steps::new(&inner.parts.journal, &key, position);
         let Some(step) = steps.next().await?.filter(|_| self.state.position == position) else { return Ok(None) };
         self.before = self.held.clone();
         self.see(&step.record)?;

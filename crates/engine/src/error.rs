@@ -39,6 +39,120 @@ pub enum Error {
     /// The message is empty.
     #[error("the message is empty")]
     MessageEmpty,
+    /// The run has ended.
+    #[error("the run {run} has ended; hint: start another one in its session")]
+    RunEnded {
+        /// The run.
+        run: Id<id::Run>,
+    },
+    /// Somebody has asked for the end of the run.
+    #[error("the run {run} is about to end, because somebody cancelled it")]
+    RunEnding {
+        /// The run.
+        run: Id<id::Run>,
+    },
+    /// The run is not paused.
+    #[error("the run {run} is not paused")]
+    RunNotPaused {
+        /// The run.
+        run: Id<id::Run>,
+    },
+    /// Too many messages wait to be told to the run.
+    #[error("{waiting} messages wait to be told to the run; hint: wait until its turn has ended")]
+    SteersMax {
+        /// How many.
+        waiting: usize,
+    },
+    /// A limit can't be raised to that.
+    #[error("{detail}; hint: limits are raised, never lowered, and above what is used")]
+    RaiseTooLow {
+        /// Why not.
+        detail: String,
+    },
+    /// A run may have lower limits than its agent, not higher ones.
+    #[error(
+        "the limit {what} of {asked} is above the agent's, which is {most}; hint: raise it in the agent's declaration"
+    )]
+    LimitsHigher {
+        /// Which limit.
+        what: &'static str,
+        /// What was asked for.
+        asked: u64,
+        /// The agent's.
+        most: u64,
+    },
+    /// No such call is under way.
+    #[error("the run has no call {call} under way")]
+    NoSuchCall {
+        /// The id asked for.
+        call: Id<id::Call>,
+    },
+    /// The call is not in doubt.
+    #[error("the call {call} is not in doubt")]
+    NotInDoubt {
+        /// The call.
+        call: Id<id::Call>,
+    },
+    /// Whoever performed the call may still be at it.
+    #[error("the call {call} may still be under way; hint: try again in {retry_after_ms} ms")]
+    ResolveTooEarly {
+        /// The call.
+        call: Id<id::Call>,
+        /// When it can be settled.
+        retry_after_ms: u64,
+    },
+    /// Nothing can undo the call.
+    #[error("the contract of `{tool}` names no tool that could undo the call; hint: say whether it happened instead")]
+    NoCompensation {
+        /// The call's tool.
+        tool: String,
+    },
+    /// No such call waits for approval, or ever did.
+    #[error("there is no call {call} that somebody has to approve")]
+    NoSuchApproval {
+        /// The id asked for.
+        call: Id<id::Call>,
+    },
+    /// A vote does not count.
+    #[error(transparent)]
+    Unheard(#[from] machine::Unheard),
+    /// A session can't be gone on from there.
+    #[error("no other session can go on from position {at}{}", nearest(*.before, *.after))]
+    NotForkable {
+        /// The position.
+        at: u64,
+        /// The nearest one before it that can be gone on from.
+        before: Option<u64>,
+        /// The nearest one after it.
+        after: Option<u64>,
+    },
+    /// The session that is to be made is there already.
+    #[error("there is a session {session} of that name already; hint: choose another name")]
+    SessionExists {
+        /// Its id.
+        session: Id<id::Session>,
+    },
+    /// A model or a provider was chosen for a session in which no run goes on.
+    #[error("a model or a provider is chosen for a run, and none goes on here; hint: give a message")]
+    ForkWithoutRun,
+    /// There is no such model.
+    #[error("there is no model `{asked}` that could be asked; hint: name one that models/ declares")]
+    ModelUnknown {
+        /// The alias asked for.
+        asked: String,
+    },
+    /// The checkpoint that is to be gone on from is not what was kept.
+    #[error("the checkpoint's bytes are not those that were kept")]
+    CheckpointDamaged,
+    /// A client can't be called back there.
+    #[error("the callback: {detail}")]
+    Callback {
+        /// Why not.
+        detail: String,
+    },
+    /// A workspace can't be removed.
+    #[error(transparent)]
+    Workspace(#[from] sandbox::Error),
     /// The same idempotency key came with another body.
     #[error("this idempotency key was used for another request; hint: use a new key for a new request")]
     IdempotencyConflict,
@@ -85,6 +199,25 @@ impl Error {
             Self::Closure { .. } => "closure_unusable",
             Self::MessageTooLarge { .. } => "message_too_large",
             Self::MessageEmpty => "message_empty",
+            Self::RunEnded { .. } => "run_ended",
+            Self::RunEnding { .. } => "run_ending",
+            Self::RunNotPaused { .. } => "run_not_paused",
+            Self::SteersMax { .. } => "steers_waiting",
+            Self::RaiseTooLow { .. } => "raise_too_low",
+            Self::LimitsHigher { .. } => "limits_higher",
+            Self::NoSuchCall { .. } => "call_not_found",
+            Self::NotInDoubt { .. } => "call_not_in_doubt",
+            Self::ResolveTooEarly { .. } => "resolve_too_early",
+            Self::NoCompensation { .. } => "no_compensation",
+            Self::NoSuchApproval { .. } => "approval_not_found",
+            Self::Unheard(unheard) => unheard.code(),
+            Self::NotForkable { .. } => "not_forkable",
+            Self::SessionExists { .. } => "session_exists",
+            Self::ForkWithoutRun => "fork_without_run",
+            Self::ModelUnknown { .. } => "model_unknown",
+            Self::CheckpointDamaged => "checkpoint_damaged",
+            Self::Callback { .. } => "callback_invalid",
+            Self::Workspace(error) => error.code(),
             Self::IdempotencyConflict => "idempotency_conflict",
             Self::Busy { .. } => "busy",
             Self::Draining => "draining",
@@ -94,5 +227,14 @@ impl Error {
             Self::History(error) => error.code(),
             Self::Record(error) => error.code(),
         }
+    }
+}
+
+/// Where a fork is possible instead.
+fn nearest(before: Option<u64>, after: Option<u64>) -> String {
+    match (before, after) {
+        (None, None) => "; hint: wait for the end of a turn".to_owned(),
+        (Some(at), None) | (None, Some(at)) => format!("; hint: the nearest position is {at}"),
+        (Some(before), Some(after)) => format!("; hint: the nearest positions are {before} and {after}"),
     }
 }

@@ -187,6 +187,8 @@ impl Driver {
             status: body.status,
             waits_for: None,
             waits_until_ms: None,
+            approvals: Vec::new(),
+            in_doubt: Vec::new(),
             reply,
             failure: body.failure.clone(),
             used_sandbox: body.used_sandbox,

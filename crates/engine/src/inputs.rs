@@ -12,7 +12,7 @@ use domain::record::{
     CancelRequested, Draft, PauseRequested, Raised, Resolution, Resolved, ResumeRequested, Steered, When,
 };
 use domain::{ContentRef, Event, Id, Limits, Part, Wait, id};
-use journal::{Append, Appended, Backend, Fence, Idempotency, RunRow, SealedItem, SessionKey, Written};
+use journal::{Append, Appended, Fence, Idempotency, RunRow, SealedItem, SessionKey, Written};
 use machine::{CallState, Run, Session, Stamp};
 use std::sync::Arc;
 
@@ -280,6 +280,7 @@ impl Inner {
             match inner.parts.journal.append(append).await {
                 Ok(Appended::Existing(_)) => Ok(None),
                 Ok(Appended::Written(written)) => {
+                    stdx::points::reach("wish.after_append");
                     inner.clone().start(inner.dispatch.grown(&key, false, None));
                     Ok(Some(written))
                 }
@@ -315,7 +316,7 @@ impl Inner {
         let tool = call.tool.as_deref().unwrap_or_default();
         let ready = self.pinned(closure).await?;
         let contract = ready.toolbox.contract(tool);
-        if self.parts.journal.backend() == Backend::Postgres {
+        if self.parts.journal.is_shared() {
             let lease_ms = self.parts.journal.worker().map_or(LEASE_MS_ASSUMED, |worker| worker.lease_ms());
             let timeout_ms = contract.map_or(0, |contract| contract.timeout_ms);
             let opens_ms = began_ms.saturating_add(timeout_ms).saturating_add(lease_ms);

@@ -3,9 +3,11 @@
 //! call may happen (`policy`), how a tool is done (`tools`), HTTP (`server`).
 
 mod answer;
+mod approvals;
 mod ask;
 mod bench;
 mod counts;
+mod diff;
 mod dispatch;
 mod driver;
 mod engine;
@@ -13,6 +15,8 @@ mod error;
 mod facts;
 mod finish;
 mod fold;
+mod fork;
+mod inputs;
 mod keep;
 mod live;
 mod perform;
@@ -20,17 +24,27 @@ mod places;
 mod points;
 mod prompt;
 mod ready;
+mod replay;
+mod retention;
 mod retry;
 mod settle;
 mod submit;
 mod tend;
 mod view;
+mod webhooks;
 
+pub use approvals::{ApprovalCursor, ApprovalStatus, ApprovalView, Ballot, REASON_BYTES_MAX};
 pub use counts::Counts;
+pub use diff::{DIFFERENCES_MAX, Difference, Differing, SIDE_BYTES_MAX};
 pub use engine::{Engine, Environment, Health, Limits, Parts};
 pub use error::Error;
+pub use fork::{CHECKPOINTS_MAX, CheckpointView, Fork, ForkView, OUTSIDE_EFFECTS_MAX, OutsideEffect};
+pub use inputs::{LimitChange, STEERS_MAX, Settlement};
 pub use live::{Live, LiveKind, Watch};
+pub use replay::Replay;
+pub use retention::{Purged, SWEEP_SESSIONS_MAX};
 pub use retry::{Breaker, Retries, Retry};
 pub use submit::{IdempotencyKey, MESSAGE_BYTES_MAX, SessionName, Submission, Ticket};
 pub use tend::Tending;
 pub use view::{ArtifactView, RunView, SessionView};
+pub use webhooks::{Callback, DeliveryStatus, DeliveryView};

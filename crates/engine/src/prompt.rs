@@ -4,7 +4,7 @@ use crate::Error;
 use domain::content::media;
 use domain::{ContentRef, Id, Item, Part, id};
 use journal::{Content, Journal, SessionKey};
-use machine::{Entry, Session};
+use machine::Entry;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -69,16 +69,6 @@ impl Memory {
         };
         self.parts.insert(content.id, parts.clone());
         Ok(parts)
-    }
-
-    /// The session's whole conversation.
-    pub(crate) async fn items(
-        &mut self,
-        journal: &Journal,
-        key: &SessionKey,
-        state: &Session,
-    ) -> Result<Vec<Arc<Item>>, Error> {
-        self.conversation(journal, key, &state.history, &[]).await
     }
 
     /// A conversation, outputs of one reply in the order of its calls, with messages that come last.

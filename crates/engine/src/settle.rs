@@ -351,7 +351,7 @@ fn denial(judgement: &domain::Judgement) -> String {
 }
 
 /// The key under which the other side knows a repetition of this call.
-fn key_of(run: &Run, call: &Call, contract: &Contract) -> Option<String> {
+pub(crate) fn key_of(run: &Run, call: &Call, contract: &Contract) -> Option<String> {
     match (contract.idempotency, run.idempotency) {
         (Idempotency::None, _) => None,
         (Idempotency::Arguments, _) => Some(call.digest().to_string()),
@@ -362,7 +362,7 @@ fn key_of(run: &Run, call: &Call, contract: &Contract) -> Option<String> {
 }
 
 /// What a crash in the middle of a call allows.
-fn after_crash(contract: &Contract) -> AfterCrash {
+pub(crate) fn after_crash(contract: &Contract) -> AfterCrash {
     if contract.repeat == Repeat::Safe || contract.idempotency != Idempotency::None {
         AfterCrash::Repeat
     } else if contract.in_doubt_after_crash() {

@@ -2,11 +2,11 @@
 
 use crate::dispatch::Seed;
 use crate::engine::{Engine, Inner};
-use crate::{Error, RunView};
+use crate::{Callback, Error, LimitChange};
 use domain::content::media;
-use domain::record::{CancelRequested, Draft, Save, Submitted};
+use domain::record::{Draft, Save, Submitted};
 use domain::{Digest, Event, Id, id};
-use journal::{Append, Appended, Fence, Idempotency, SessionKey};
+use journal::{Append, Appended, Fence, Idempotency, PreparedDraft, SessionKey};
 use machine::Stamp;
 use std::sync::Arc;
 
@@ -28,6 +28,10 @@ pub struct Submission {
     pub message: String,
     /// What to keep besides the record.
     pub save: Save,
+    /// Lower limits than the agent's.
+    pub limits: LimitChange,
+    /// Where the client wants to be told of the run.
+    pub callback: Option<Callback>,
     /// Key and body digest of an idempotent request.
     pub idempotency: Option<IdempotencyKey>,
 }
@@ -79,14 +83,15 @@ pub struct Ticket {
 }
 
 /// How long an idempotency key is remembered.
-const KEY_MS: u64 = 25 * 60 * 60 * 1_000;
+pub(crate) const KEY_MS: u64 = 25 * 60 * 60 * 1_000;
 
 impl Engine {
     /// Takes a run. When this returns, the run is durable and will be driven, whatever happens to this process.
     pub async fn submit(&self, submission: Submission) -> Result<Ticket, Error> {
         let inner = &self.0;
         check(inner, &submission)?;
-        let Submission { tenant, principal, session, agent, message, save, idempotency } = submission;
+        let Submission { tenant, principal, session, agent, message, save, limits, callback, idempotency } = submission;
+        let callback = callback.map(|callback| inner.vetted(callback)).transpose()?;
         let (session, name, may_be_known) = match session {
             SessionName::New => (inner.id(), None, false),
             SessionName::Id(id) => (id, None, agent.is_none()),
@@ -96,6 +101,7 @@ impl Engine {
         let known = if may_be_known { inner.parts.journal.session(&key).await? } else { None };
         let agent = agent.as_deref().or(known.as_ref().map(|session| session.agent.as_str()));
         let closure = (inner.parts.catalog)().agent(agent)?;
+        let limits = limits.lowered(closure.agent.limits)?;
         inner.ready(&closure).await?;
         let sealer = inner.parts.journal.sealer(&key).await?;
         let (message_ref, item) = sealer.seal(media::TEXT, message.as_bytes())?;
@@ -104,6 +110,13 @@ impl Engine {
         if let (Some(name), None) = (&name, &known) {
             let (name, item) = sealer.seal(media::TEXT, name.as_bytes())?;
             session_name = Some(name);
+            append = append.content(item);
+        }
+        let has_callback = callback.is_some();
+        let mut callback_ref = None;
+        if let Some(callback) = callback {
+            let (content, item) = sealer.seal(media::JSON, &callback)?;
+            callback_ref = Some(content);
             append = append.content(item);
         }
         let run = inner.id();
@@ -118,35 +131,17 @@ impl Engine {
             message: Some(message_ref.clone()),
             session_name,
             idempotency: idempotency.map(|idempotency| idempotency.key),
-            limits: closure.agent.limits,
+            limits,
             save,
+            callback: callback_ref,
         });
         let draft = Draft { at_ms, principal, event };
-        let append = append.draft(&draft);
+        let prepared = PreparedDraft::new(&draft);
+        // One with a callback is announced by its record.
+        append.drafts.push(if has_callback { prepared } else { inner.announced(prepared, run, at_ms) });
         let stamp = Stamp { at_ms, principal };
         let seed = Box::new(Seed { stamp, event: draft.event, message: (message_ref, message) });
         finish(inner.clone().take(append, seed)).await
-    }
-
-    /// Asks for the end of a run. When this returns, the wish is durable; the run ends as soon as its calls are dead.
-    pub async fn cancel(&self, tenant: &str, run: Id<id::Run>, principal: Id<id::Principal>) -> Result<RunView, Error> {
-        let inner = &self.0;
-        let view = self.run(tenant, run).await?;
-        if view.status.is_end() {
-            return Ok(view);
-        }
-        let key = SessionKey::new(tenant, view.session);
-        let event = Event::CancelRequested(CancelRequested { run, when: domain::record::When::Now });
-        let draft = Draft { at_ms: inner.parts.clock.wall_ms(), principal, event };
-        let append = Append::new(key.clone(), Fence::Input(None)).draft(&draft);
-        let inner = inner.clone();
-        finish(async move {
-            inner.parts.journal.append(append).await?;
-            inner.clone().start(inner.dispatch.grown(&key, false, None));
-            Ok(())
-        })
-        .await?;
-        self.run(tenant, run).await
     }
 }
 
@@ -155,11 +150,13 @@ impl Inner {
     async fn take(self: Arc<Self>, append: Append, seed: Box<Seed>) -> Result<Ticket, Error> {
         let key = append.key.clone();
         let (run, session) = (seed.event.run(), key.session);
+        stdx::points::reach("submit.before_append");
         match self.parts.journal.append(append).await {
             Ok(Appended::Existing(existing)) => {
                 Ok(Ticket { run: existing.run, session: existing.session, existing: true })
             }
             Ok(Appended::Written(written)) => {
+                stdx::points::reach("submit.after_append");
                 self.tally.submitted();
                 let seed = (written.first_position == 0).then_some(seed);
                 self.clone().start(self.dispatch.grown(&key, false, seed));
@@ -173,7 +170,9 @@ impl Inner {
 
 /// Runs what must not stop half-way when its caller goes away: an input that is durable but that nobody was told of would lie
 /// until the next start.
-async fn finish<T: Send + 'static>(work: impl Future<Output = Result<T, Error>> + Send + 'static) -> Result<T, Error> {
+pub(crate) async fn finish<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
     match tokio::spawn(work).await {
         Ok(done) => done,
         Err(ended) => match ended.try_into_panic() {
@@ -192,8 +191,13 @@ fn check(inner: &Inner, submission: &Submission) -> Result<(), Error> {
     if waiting >= inner.parts.limits.waiting_max {
         return Err(Error::Busy { waiting, retry_after_ms: 1_000 });
     }
-    let bytes = submission.message.len();
-    if submission.message.trim().is_empty() {
+    check_message(&submission.message)
+}
+
+/// Refuses a message that says nothing, or more than is taken.
+pub(crate) fn check_message(message: &str) -> Result<(), Error> {
+    let bytes = message.len();
+    if message.trim().is_empty() {
         return Err(Error::MessageEmpty);
     }
     if bytes > MESSAGE_BYTES_MAX {

@@ -3,7 +3,7 @@
 use crate::Error;
 use crate::engine::{Engine, Inner};
 use journal::hints::Told;
-use journal::{Backend, SessionKey, WorkerSpec};
+use journal::{SessionKey, WorkerSpec};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -27,7 +27,7 @@ impl Engine {
     /// processes share, what nobody drives. A process that drives nothing joins nobody and only hears.
     pub async fn tend(&self, worker: WorkerSpec) -> Result<Tending, Error> {
         let inner = &self.0;
-        let is_shared = inner.parts.journal.backend() == Backend::Postgres;
+        let is_shared = inner.parts.journal.is_shared();
         let drives = inner.parts.limits.drivers_max > 0;
         let (stop, stopped) = watch::channel(false);
         let mut tasks = Vec::new();
@@ -41,6 +41,8 @@ impl Engine {
                 tasks.push(tokio::spawn(beat(inner.clone(), lease_ms / BEATS, stopped.clone())));
             }
             tasks.push(tokio::spawn(claim(inner.clone(), stopped.clone())));
+            tasks.push(tokio::spawn(crate::webhooks::tell(inner.clone(), stopped.clone())));
+            tasks.push(tokio::spawn(crate::retention::keep(self.clone(), stopped.clone())));
         }
         if is_shared {
             tasks.push(tokio::spawn(hear(inner.clone(), stopped)));

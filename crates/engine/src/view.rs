@@ -1,8 +1,8 @@
 //! Runs and sessions as they are shown outside.
 
 use crate::engine::{Engine, Inner};
-use crate::{Error, prompt};
-use domain::record::Submitted;
+use crate::{Error, fold, prompt};
+use domain::record::{Forked, Submitted};
 use domain::{ContentRef, Cost, Event, Failure, Id, Item, RunStatus, Usage, Wait, id};
 use journal::query::SessionCursor;
 use journal::{Page, RunFilter, RunRow, SessionKey, SessionRow};
@@ -28,6 +28,10 @@ pub struct RunView {
     pub waits_for: Option<Wait>,
     /// When it goes on by itself, in milliseconds since the Unix epoch.
     pub waits_until_ms: Option<u64>,
+    /// The calls that wait for approval, also those of nested agents; lists leave them out.
+    pub approvals: Vec<Id<id::Call>>,
+    /// The calls of which somebody must say what became; lists leave them out.
+    pub in_doubt: Vec<Id<id::Call>>,
     /// The reply, once there is one; `None` too when it was erased.
     pub reply: Option<String>,
     /// Why it did not complete.
@@ -144,7 +148,7 @@ impl Engine {
 }
 
 impl Inner {
-    async fn row(&self, tenant: &str, run: Id<id::Run>) -> Result<RunRow, Error> {
+    pub(crate) async fn row(&self, tenant: &str, run: Id<id::Run>) -> Result<RunRow, Error> {
         self.parts.journal.run(&Arc::from(tenant), run).await?.ok_or(Error::NoSuchRun { run })
     }
 
@@ -157,6 +161,13 @@ impl Inner {
         let key = SessionKey::new(row.tenant.clone(), row.session);
         let mut view = RunView::of(&row);
         view.session_name = self.session_name(&key).await?;
+        if !row.status.is_end() {
+            let held = self.parts.journal.held_of(&row.tenant, row.run).await?;
+            view.approvals = held.into_iter().map(|held| held.call).collect();
+        }
+        if row.status == RunStatus::NeedsResolution {
+            view.in_doubt = self.in_doubt(&key, row.run).await?;
+        }
         if let Some(position) = row.finished_position {
             let records = self.parts.journal.records(&key, position, 1).await?;
             let record = records.first().map(journal::StoredRecord::decode).transpose()?;
@@ -172,6 +183,15 @@ impl Inner {
             }
         }
         Ok(view)
+    }
+
+    /// The calls of a run of which somebody must say what became.
+    async fn in_doubt(&self, key: &SessionKey, run: Id<id::Run>) -> Result<Vec<Id<id::Call>>, Error> {
+        let mut state = machine::Session::default();
+        fold::catch_up(&self.parts.journal, key, &mut state).await?;
+        let calls = state.run_of(run).into_iter().flat_map(|run| &run.calls);
+        let in_doubt = |call: &machine::Call| matches!(call.state, machine::CallState::InDoubt { .. });
+        Ok(calls.filter(|(_, call)| in_doubt(call)).map(|(id, _)| *id).collect())
     }
 
     /// The text of a reply; `None` when it was erased.
@@ -190,7 +210,10 @@ impl Inner {
         let records = self.parts.journal.records(key, 0, 1).await?;
         let record = records.first().map(journal::StoredRecord::decode).transpose()?;
         match record.map(|record| record.event) {
-            Some(Event::Submitted(Submitted { session_name: Some(name), .. })) => self.text(key, &name).await,
+            Some(
+                Event::Submitted(Submitted { session_name: Some(name), .. })
+                | Event::Forked(Forked { session_name: Some(name), .. }),
+            ) => self.text(key, &name).await,
             _ => Ok(None),
         }
     }
@@ -207,6 +230,8 @@ impl RunView {
             status: row.status,
             waits_for: row.waits_for,
             waits_until_ms: row.waits_until_ms,
+            approvals: Vec::new(),
+            in_doubt: Vec::new(),
             reply: None,
             failure: None,
             used_sandbox: row.used_sandbox,

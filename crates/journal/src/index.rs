@@ -163,7 +163,9 @@ pub fn of(at_ms: u64, principal: Id<id::Principal>, event: &Event) -> Vec<Change
     let told = || Change::Told { run: event.run(), kind: event.kind(), at_ms };
     match event {
         Event::Submitted(body) => {
-            vec![Change::Submitted { run: body.run, agent: body.agent.clone(), principal, at_ms }]
+            let (run, agent) = (body.run, body.agent.clone());
+            let told = body.callback.as_ref().map(|_| Change::Announced { run, at_ms });
+            std::iter::once(Change::Submitted { run, agent, principal, at_ms }).chain(told).collect()
         }
         Event::Resumed(body) => {
             let (status, waits_for, waits_until_ms) = (RunStatus::Running, None, None);

@@ -124,6 +124,7 @@ impl Teller {
                     idempotency: None,
                     limits: Limits { reached, ..LIMITS },
                     save: Save::Declared,
+                    callback: None,
                 })
             }
             "cancel" => Event::CancelRequested(CancelRequested { run, when: when(argument) }),
