@@ -3,11 +3,13 @@
 
 mod boot;
 mod figures;
+mod gate;
 mod journal;
 mod load;
 mod peers;
 mod restate;
 mod sandbox;
+mod waiting;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -35,6 +37,9 @@ pub(crate) struct Arguments {
     /// The program `restate-server`; without it npm brings it
     #[arg(long)]
     restate: Option<PathBuf>,
+    /// Runs that are held when their memory is looked at
+    #[arg(long, default_value_t = 100_000)]
+    held: usize,
     /// Only these parts, and only printed
     #[arg(long, value_name = "PART", value_parser = PART_NAMES)]
     only: Vec<String>,
@@ -64,7 +69,7 @@ const APPEND: &[&str] = &["--package", "topside-journal", "--example", "append"]
 const STEPS: &[&str] = &["--package", "topside", "--example", "steps"];
 const START_BENCH: &[&str] = &["--package", "topside-jail", "--example", "start_bench"];
 
-const PART_NAMES: [&str; 5] = ["boot", "load", "sandbox", "journal", "restate"];
+const PART_NAMES: [&str; 6] = ["boot", "load", "sandbox", "journal", "restate", "waiting"];
 
 const PARTS: [Part; PART_NAMES.len()] = [
     Part {
@@ -84,6 +89,7 @@ const PARTS: [Part; PART_NAMES.len()] = [
         builds: &[STEPS],
         measure: |b, page| restate::measure(b.root, b.built, b.arguments, page),
     },
+    Part { name: PART_NAMES[5], builds: &[TOPSIDE], measure: waiting::measure },
 ];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<bool> {

@@ -17,10 +17,11 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::clock::Stopwatch;
 use crate::context::{Context, Scope};
+use crate::keys::Keys;
 use crate::process;
 use crate::report::{Finding, Outcome};
 use life::{Life, Place};
-use operator::{Keys, Operator};
+use operator::Operator;
 use witness::Witness;
 
 /// Kills when nobody says how many.

@@ -15,6 +15,7 @@ mod crash;
 mod deny;
 mod docs;
 mod examples;
+mod keys;
 mod mutants;
 mod postgres;
 mod process;

@@ -1,60 +1,20 @@
 //! Who asks for the killed runs and looks after them, as people would: asks again under the same key, approves of what is
 //! held, and says of a call in doubt what the witness saw.
 
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use super::life::pause;
 use super::project::Agent;
 use super::witness::Witness;
 use crate::clock::Stopwatch;
+use crate::keys::Keys;
 use crate::server::{self, Answer};
 
 const POLL: Duration = Duration::from_millis(2);
 /// A run may take so long to come to rest.
 const REST_SECONDS_MAX: f64 = 60.0;
-
-/// The keys of whoever asks for runs and of whoever approves of calls; nobody approves of a call of their own.
-#[derive(Clone, Debug)]
-pub(super) struct Keys {
-    asker: String,
-    approver: String,
-    /// What `keys.yaml` says of them.
-    file: String,
-}
-
-impl Keys {
-    /// Has the binary make them.
-    pub(super) fn make(binary: &Path) -> Result<Self> {
-        let mut file = String::new();
-        let mut make = |principal: &str, scopes: &[&str]| -> Result<String> {
-            let mut command = Command::new(binary);
-            command.args(["key", "new", principal]);
-            scopes.iter().for_each(|scope| {
-                command.args(["--scope", scope]);
-            });
-            let output = command.output()?;
-            let talk = String::from_utf8_lossy(&output.stderr).into_owned();
-            ensure!(output.status.success(), "topside key new: {talk}");
-            file.push_str(&String::from_utf8_lossy(&output.stdout));
-            Ok(talk.split_whitespace().last().context("no key")?.to_owned())
-        };
-        let asker = make("asker", &["runs:read", "runs:write"])?;
-        let approver = make("approver", &["runs:read", "approvals:write"])?;
-        Ok(Self { asker, approver, file })
-    }
-
-    /// Declares them in a data directory.
-    pub(super) fn declare(&self, data: &Path) -> Result<()> {
-        use std::os::unix::fs::DirBuilderExt as _;
-        std::fs::DirBuilder::new().mode(0o700).create(data)?;
-        Ok(std::fs::write(data.join("keys.yaml"), &self.file)?)
-    }
-}
 
 /// Somebody who looks after runs of the service on a port.
 #[derive(Clone, Copy, Debug)]
