@@ -3,6 +3,7 @@
 //! the others; only that it has come to a halt can't be seen.
 
 use crate::sys;
+use rustix::event::{PollFd, PollFlags};
 use rustix::thread::NanosleepRelativeResult;
 use rustix::time::Timespec;
 use std::collections::BTreeSet;
@@ -80,10 +81,21 @@ impl Halt {
     }
 }
 
-/// Waits until everything inside that can be seen stands still; `false`: something does not. The caller is a child of PID 1
-/// that was forked after [`Halt::begin`].
+/// Whether nobody reads standard output any more.
+fn is_given_up() -> bool {
+    let out = std::io::stdout();
+    let mut polled = [PollFd::new(&out, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut polled, Some(&now)).is_ok_and(|ready| ready > 0)
+}
+
+/// Waits until everything inside that can be seen stands still; `false`: something does not, or nobody wants it any more. The
+/// caller is a child of PID 1 that was forked after [`Halt::begin`].
 pub(crate) fn await_halt() -> bool {
     for look in 0..LOOKS_MAX {
+        if is_given_up() {
+            return false;
+        }
         let mut all = true;
         for process in processes() {
             let runs = |state: char| !(stands(state) || (state == 'D' && look >= LOOKS_WAITING));

@@ -214,7 +214,7 @@ impl Serve {
             }
             Kind::Kill => {
                 command.end(now_ms());
-                self.go_on_after(head.command);
+                self.go_on_before(head.command);
             }
             Kind::Credit => {
                 let credit = wire::number(payload).ok_or(Ended)? as usize;
@@ -267,7 +267,15 @@ impl Serve {
         started.map(|command| Command { export: Some(Ending::new(deadline_ms)), ..command })
     }
 
-    /// Lets everything go on that this export has halted.
+    /// Lets everything go on that this export has halted, though it may not be gone yet. Until it sees that it was given up
+    /// it may halt something once more, so its end lets go on again.
+    fn go_on_before(&self, id: u32) {
+        if let Some((_, halt)) = self.halted.as_ref().filter(|(export, _)| *export == id) {
+            halt.end();
+        }
+    }
+
+    /// Lets everything go on: the export is gone.
     fn go_on_after(&mut self, id: u32) {
         if let Some((_, halt)) = self.halted.take_if(|(export, _)| *export == id) {
             halt.end();
@@ -354,7 +362,7 @@ impl Serve {
                 late.push(*id);
             }
         }
-        late.into_iter().for_each(|id| self.go_on_after(id));
+        late.into_iter().for_each(|id| self.go_on_before(id));
         let over: Vec<u32> = self.commands.iter().filter(|(_, command)| command.is_over()).map(|(id, _)| *id).collect();
         for id in over {
             if let Some(exit) = self.commands.remove(&id).and_then(|command| command.exit) {

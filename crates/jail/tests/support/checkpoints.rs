@@ -288,6 +288,18 @@ async fn programs_stand_still_and_go_on(world: Arc<World>) {
         drop(export);
         speak(parrot.as_mut()).await;
     }
+    // Given up at any moment, also before everything has come to a halt.
+    for round in 0..200 {
+        let mut export = sandbox.export(WIDE).await.unwrap();
+        for _ in 0..round % 10 {
+            tokio::task::yield_now().await;
+        }
+        if round % 3 == 0 {
+            export.next().await.unwrap();
+        }
+        drop(export);
+        speak(parrot.as_mut()).await;
+    }
     // Whatever is written meanwhile, what is read is of one moment.
     for _ in 0..10 {
         exported(&sandbox).await;
