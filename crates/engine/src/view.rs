@@ -101,7 +101,7 @@ impl Engine {
         let mut end = self.0.ends.subscribe(run);
         let row = self.0.row(tenant, run).await?;
         self.0.ends.found(run, &SessionKey::new(tenant, row.session));
-        if row.status.is_end() {
+        if row.status.is_end() || self.0.rests(&row).await? {
             return self.0.view_of(row).await;
         }
         // What is waited for is let go before the next await, so that this future can move between threads.
@@ -183,6 +183,18 @@ impl Inner {
             }
         }
         Ok(view)
+    }
+
+    /// Whether a run waits for somebody, and what it waits for has not come yet.
+    async fn rests(&self, row: &RunRow) -> Result<bool, Error> {
+        if !RunView::of(row).rests() {
+            return Ok(false);
+        }
+        let mut state = machine::Session::default();
+        let key = SessionKey::new(row.tenant.clone(), row.session);
+        fold::catch_up(&self.parts.journal, &key, &mut state).await?;
+        Ok(state.run.as_ref().is_some_and(|run| run.id == row.run)
+            && state.wanted(self.parts.clock.wall_ms()).is_empty())
     }
 
     /// The calls of a run of which somebody must say what became.

@@ -116,9 +116,40 @@ impl Target {
 enum Told {
     Yes(u16),
     /// It may be taken another time.
-    NotNow(Option<u16>, &'static str),
+    NotNow(Untold),
     /// It never will.
-    Never(Option<u16>, &'static str),
+    Never(Untold),
+}
+
+/// Why something was not told.
+enum Untold {
+    /// The other side answered otherwise.
+    Answered(u16),
+    /// It could not be asked.
+    Unreached(net::Error),
+    /// It is not declared any more.
+    Gone,
+    /// What was to be told was deleted.
+    Deleted,
+}
+
+impl Untold {
+    /// Stable code, with a page under `docs/errors/`.
+    const fn code(&self) -> &'static str {
+        match self {
+            Self::Answered(_) => "http_status",
+            Self::Unreached(error) => error.code(),
+            Self::Gone => "webhook_gone",
+            Self::Deleted => "session_not_found",
+        }
+    }
+
+    const fn answered(&self) -> Option<u16> {
+        match self {
+            Self::Answered(status) => Some(*status),
+            Self::Unreached(_) | Self::Gone | Self::Deleted => None,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -302,15 +333,15 @@ impl Inner {
         let target = self.targets(&row).await?.into_iter().find(|target| target.name == row.target);
         let told = match target {
             Some(target) => self.send(&row, &target).await?,
-            None => Told::Never(None, "webhook_gone"),
+            None => Told::Never(Untold::Gone),
         };
         let mut next_ms = None;
         match told {
             Told::Yes(answered) => {
                 (state.status, state.answered, state.code) = (DeliveryStatus::Delivered, Some(answered), None);
             }
-            Told::NotNow(answered, code) => {
-                (state.answered, state.code) = (answered, Some(code.to_owned()));
+            Told::NotNow(untold) => {
+                (state.answered, state.code) = (untold.answered(), Some(untold.code().to_owned()));
                 let now_ms = self.parts.clock.wall_ms();
                 let wait = RETRY.after(state.attempts, None, &self.parts.random);
                 let wait_ms = wait.and_then(|wait| u64::try_from(wait.as_millis()).ok());
@@ -320,9 +351,9 @@ impl Inner {
                     state.status = DeliveryStatus::Failed;
                 }
             }
-            Told::Never(answered, code) => {
-                let code = Some(code.to_owned());
-                (state.status, state.answered, state.code) = (DeliveryStatus::Failed, answered, code);
+            Told::Never(untold) => {
+                (state.answered, state.code) = (untold.answered(), Some(untold.code().to_owned()));
+                state.status = DeliveryStatus::Failed;
             }
         }
         if state.status == DeliveryStatus::Failed {
@@ -335,7 +366,7 @@ impl Inner {
     async fn send(&self, row: &OutboxRow, target: &Target) -> Result<Told, Error> {
         let records = self.parts.journal.records(&row.key, row.position, 1).await?;
         let Some(record) = records.first().map(StoredRecord::decode).transpose()? else {
-            return Ok(Told::Never(None, "session_not_found"));
+            return Ok(Told::Never(Untold::Deleted));
         };
         let data = record.event.body_json();
         let delivery_id = delivery_id(row);
@@ -372,14 +403,14 @@ impl Inner {
                 match status {
                     200..=299 => Told::Yes(status),
                     // The other side says that it will never want it.
-                    410 => Told::Never(Some(status), "http_status"),
-                    _ => Told::NotNow(Some(status), "http_status"),
+                    410 => Told::Never(Untold::Answered(status)),
+                    _ => Told::NotNow(Untold::Answered(status)),
                 }
             }
-            Err(error) => match error.code() {
-                code @ ("net_address_refused" | "net_bad_url") => Told::Never(None, code),
-                code => Told::NotNow(None, code),
-            },
+            Err(error @ (net::Error::AddressRefused { .. } | net::Error::BadUrl { .. })) => {
+                Told::Never(Untold::Unreached(error))
+            }
+            Err(error) => Told::NotNow(Untold::Unreached(error)),
         })
     }
 }

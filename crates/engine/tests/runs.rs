@@ -161,7 +161,8 @@ async fn cancelling_ends_the_call_that_runs() {
     let engine = project.engine(functions);
     let ticket = engine.submit(ask("Go.")).await.unwrap();
     began.notified().await;
-    engine.cancel(TENANT, ticket.run, domain::Id::from_name(TENANT, "local")).await.unwrap();
+    let local = domain::Id::from_name(TENANT, "local");
+    engine.cancel(TENANT, ticket.run, local, domain::record::When::Now, None).await.unwrap();
     let view = engine.wait(TENANT, ticket.run, LONG).await.unwrap();
     assert_eq!(view.status, RunStatus::Cancelled);
     assert_eq!(dropped.load(Ordering::SeqCst), 1, "the call's future is gone");

@@ -10,7 +10,7 @@ use blob::{Blobs, Links};
 use catalog::Catalog;
 use domain::record::Save;
 use domain::{Id, Record, id};
-use engine::{Engine, Limits, Parts, SessionName, Submission};
+use engine::{Engine, LimitChange, Limits, Parts, SessionName, Submission};
 use journal::{Config, Content, Journal, MemoryObjects, PlainWrap, SessionKey};
 use std::collections::BTreeMap;
 use std::fs;
@@ -113,6 +113,8 @@ pub fn ask(message: &str) -> Submission {
         agent: None,
         message: message.into(),
         save: Save::Declared,
+        limits: LimitChange::default(),
+        callback: None,
         idempotency: None,
     }
 }
@@ -128,6 +130,25 @@ pub async fn records(engine: &Engine, session: Id<id::Session>) -> Vec<Record> {
 pub async fn kinds(engine: &Engine, session: Id<id::Session>) -> String {
     let records = records(engine, session).await;
     records.iter().map(|record| record.event.kind()).collect::<Vec<_>>().join(" ")
+}
+
+/// Waits until the kinds of the session's records are as wanted; gives them.
+pub async fn until(engine: &Engine, session: Id<id::Session>, wanted: impl Fn(&str) -> bool) -> String {
+    let key = SessionKey::new(TENANT, session);
+    let mut hints = engine.journal().subscribe(&key).unwrap();
+    loop {
+        let kinds = kinds(engine, session).await;
+        if wanted(&kinds) {
+            return kinds;
+        }
+        let hint = tokio::time::timeout(std::time::Duration::from_secs(60), hints.next()).await;
+        assert!(hint.is_ok(), "nothing comes after: {kinds}");
+    }
+}
+
+/// Somebody.
+pub fn principal(name: &str) -> Id<id::Principal> {
+    Id::from_name(TENANT, name)
 }
 
 /// Text of a content item.
