@@ -49,6 +49,8 @@ pub struct Approval {
     pub reason: String,
     /// The policies that want it held.
     pub policies: Vec<String>,
+    /// The pack that was asked.
+    pub pack: String,
     /// The calls that opened the nested agents around it, outermost first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::calls")]

@@ -16,7 +16,8 @@ const APPROVE: Access = Access::Scope(Scope::ApprovalsWrite);
 const ADMIN: Access = Access::Scope(Scope::Admin);
 const NO_RUN: (u16, &str) = (404, "run_not_found");
 const NO_SESSION: (u16, &str) = (404, "session_not_found");
-const NO_APPROVAL: (u16, &str) = (404, "call_not_found");
+const NO_APPROVAL: (u16, &str) = (404, "approval_not_found");
+const KEY_CONFLICT: (u16, &str) = (422, "idempotency_conflict");
 /// What can be wrong with a body.
 const BODY_REFUSALS: &[Refusal] =
     &[Refusal::RequestInvalid, Refusal::RequestTimeout, Refusal::BodyTooLarge, Refusal::MediaTypeUnsupported];

@@ -80,6 +80,12 @@ fn at(path: &Path) -> impl Fn(std::io::Error) -> Error {
     move |error| Error::io(format_args!("{}: {error}", path.display()))
 }
 
+/// Makes a backup of a data directory's journal, as [`crate::Journal::backup`] does, whether or not a process has it open.
+/// Blocks. Nothing is written to the directory.
+pub fn of_directory(directory: &Path, to: &Path, made_ms: u64) -> Result<Manifest, Error> {
+    make(&Database { file: directory.join(DATABASE), disk: Disk::System }, to, made_ms)
+}
+
 /// Copies a database that may be in use, verifies the copy and writes its manifest.
 pub(crate) fn make(database: &Database, to: &Path, made_ms: u64) -> Result<Manifest, Error> {
     DirBuilder::new().recursive(true).mode(0o700).create(to).map_err(at(to))?;

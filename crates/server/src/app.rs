@@ -4,6 +4,7 @@ use crate::auth::{Caller, Keys};
 use crate::body::{Answered, Body};
 use crate::config::Config;
 use crate::door::{self, Rates};
+use crate::feed::Feeds;
 use crate::listen::Entry;
 use crate::metrics::Metrics;
 use crate::pages::Pages;
@@ -28,6 +29,8 @@ pub(crate) struct App {
     pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
     pub(crate) pages: Pages,
+    /// What those who follow sessions share.
+    pub(crate) feeds: Feeds,
     pub(crate) draining: watch::Receiver<bool>,
     keys: Keys,
     rates: Rates,
@@ -73,6 +76,7 @@ impl App {
             streams: Arc::new(Semaphore::new(config.limits.streams_at_once_max)),
             metrics: Metrics::default(),
             pages: Pages::default(),
+            feeds: Feeds::default(),
             keys,
             config,
             engine,
@@ -86,7 +90,10 @@ impl App {
         let started = self.clock.monotonic();
         let (parts, body) = request.into_parts();
         let method = parts.method.clone();
-        let found = route::find(&method, parts.uri.path());
+        let found = route::find(&method, parts.uri.path()).and_then(|route| {
+            let has = self.config.surface.has(route.endpoint.operation);
+            has.then_some(route).ok_or_else(|| No::refused(Refusal::PathUnknown, "a worker takes no requests for runs"))
+        });
         let index = found.as_ref().ok().map(|route| route.index);
         let told = match found {
             Ok(route) => Box::pin(self.clone().admitted(entry, route, parts, body)).await,

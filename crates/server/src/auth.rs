@@ -9,6 +9,9 @@ use std::sync::Arc;
 
 /// The principal of a loopback listener without keys, and of the process itself.
 const LOCAL: &str = "local";
+/// The principal whose votes are cast there. Whoever needs no key is everybody on the machine, and one name for asking and for
+/// approving would let nobody approve.
+const OPERATOR: &str = "operator";
 /// Bytes of a key at most.
 const KEY_BYTES_MAX: usize = 512;
 
@@ -17,12 +20,19 @@ const KEY_BYTES_MAX: usize = 512;
 pub(crate) struct Caller {
     pub(crate) tenant: Arc<str>,
     pub(crate) principal: Id<id::Principal>,
+    voter: Id<id::Principal>,
     scopes: Arc<[Scope]>,
 }
 
 impl Caller {
-    fn new(tenant: &str, name: &str, scopes: &[Scope]) -> Self {
-        Self { tenant: tenant.into(), principal: Id::from_name(tenant, name), scopes: scopes.into() }
+    fn new(tenant: &str, name: &str, voter: &str, scopes: &[Scope]) -> Self {
+        let [principal, voter] = [name, voter].map(|name| Id::from_name(tenant, name));
+        Self { tenant: tenant.into(), principal, voter, scopes: scopes.into() }
+    }
+
+    /// Who votes when this one does.
+    pub(crate) const fn voter(&self) -> Id<id::Principal> {
+        self.voter
     }
 
     /// Refuses a caller without the scope.
@@ -44,8 +54,9 @@ pub(crate) struct Keys {
 
 impl Keys {
     pub(crate) fn new(config: &Config) -> Self {
-        let known = |key: &Key| (key.hash.clone(), Caller::new(&key.tenant, &key.principal, &key.scopes));
-        let local = Caller::new(&config.tenant, LOCAL, &[Scope::Admin]);
+        let known =
+            |key: &Key| (key.hash.clone(), Caller::new(&key.tenant, &key.principal, &key.principal, &key.scopes));
+        let local = Caller::new(&config.tenant, LOCAL, OPERATOR, &[Scope::Admin]);
         Self { known: config.keys.iter().map(known).collect(), local }
     }
 

@@ -1,6 +1,6 @@
 //! What the operator decides about the service, as data. Who reads it from files is `topside`.
 
-use api::Scope;
+use api::{Operation, Scope};
 use domain::{Digest, TENANT_DEFAULT};
 use std::fmt;
 use std::net::SocketAddr;
@@ -18,6 +18,8 @@ pub struct Config {
     pub origins_allowed: Vec<String>,
     /// The service's address as clients see it (`https://topside.example`), for links; else taken from each request.
     pub public_url: Option<String>,
+    /// What it answers.
+    pub surface: Surface,
     /// Its limits.
     pub limits: Limits,
 }
@@ -30,7 +32,28 @@ impl Default for Config {
             hosts_allowed: Vec::new(),
             origins_allowed: Vec::new(),
             public_url: None,
+            surface: Surface::default(),
             limits: Limits::default(),
+        }
+    }
+}
+
+/// What a service answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Surface {
+    /// The whole contract.
+    #[default]
+    Whole,
+    /// `/healthz`, `/readyz` and `/metrics`: a worker says how it does, and takes no requests for runs.
+    Upkeep,
+}
+
+impl Surface {
+    /// Whether it has this.
+    pub(crate) const fn has(self, operation: Operation) -> bool {
+        match self {
+            Self::Whole => true,
+            Self::Upkeep => matches!(operation, Operation::Live | Operation::Ready | Operation::Metrics),
         }
     }
 }
@@ -166,7 +189,9 @@ impl Config {
                 return unusable("it names no principal or no tenant");
             }
             if key.scopes.is_empty() {
-                return unusable("it has no scope; expected runs:read, runs:write, metrics:read or admin");
+                return unusable(
+                    "it has no scope; expected runs:read, runs:write, approvals:write, metrics:read or admin",
+                );
             }
             if self.keys[..at].iter().any(|other| other.hash == key.hash) {
                 return unusable("another entry has the same hash");

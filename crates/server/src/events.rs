@@ -18,7 +18,7 @@ const PAGE_TEXT_BYTES: u64 = 4 << 20;
 
 /// `GET /runs/{run_id}/events`.
 pub(crate) async fn of_run(app: Arc<App>, asked: Asked) -> Result<Told, No> {
-    let run = run_id(&asked.route.parameter)?;
+    let run = run_id(asked.route.parameter())?;
     let row = app.engine.journal().run(&asked.caller.tenant, run).await?.ok_or_else(|| No::no_run(&run.to_string()))?;
     let key = SessionKey::new(row.tenant.clone(), row.session);
     answered(app, &asked, key, Some(row)).await.map(|response| Told::about(response, run))
@@ -26,10 +26,10 @@ pub(crate) async fn of_run(app: Arc<App>, asked: Asked) -> Result<Told, No> {
 
 /// `GET /sessions/{session}/events`.
 pub(crate) async fn of_session(app: Arc<App>, asked: Asked) -> Result<Response<Body>, No> {
-    let session = session_id(&asked.caller.tenant, &asked.route.parameter)?;
+    let session = session_id(&asked.caller.tenant, asked.route.parameter())?;
     let key = SessionKey::new(asked.caller.tenant.clone(), session);
     if app.engine.journal().session(&key).await?.is_none() {
-        return Err(No::no_session(&shown(&asked.route.parameter)));
+        return Err(No::no_session(&shown(asked.route.parameter())));
     }
     answered(app, &asked, key, None).await
 }

@@ -3,14 +3,14 @@
 use crate::app::{App, Asked, Told};
 use crate::body::{self, Body};
 use crate::problem::No;
-use crate::query::{Query, shown};
-use crate::{answer, artifacts, events, runs};
-use api::{Backends, Health, Operation, Ready, Refusal, Session, SessionList};
+use crate::query::shown;
+use crate::{answer, approvals, artifacts, compare, events, runs, sessions, wishes};
+use api::{Backends, Health, Operation, Ready, Refusal};
 use domain::{Id, id};
-use engine::{SessionName, SessionView};
+use engine::SessionName;
 use http::{HeaderValue, Response, StatusCode, header};
 use hyper::body::Incoming;
-use journal::query::SessionCursor;
+use journal::Backend;
 use std::sync::Arc;
 
 /// Answers a request that was let in.
@@ -27,10 +27,26 @@ pub(crate) async fn handle(app: Arc<App>, asked: Asked, body: Incoming) -> Resul
         Operation::GetRun => runs::get(&app, &asked).await,
         Operation::RunEvents => Box::pin(events::of_run(app, asked)).await,
         Operation::RunArtifacts => runs::artifacts(&app, &asked).await,
-        Operation::GetArtifact => artifacts::get(&app, &asked.route.parameter).await.map(Told::from),
-        Operation::CancelRun => runs::cancel(&app, &asked).await,
-        Operation::ListSessions => sessions(&app, &asked).await.map(Told::from),
-        Operation::GetSession => session(&app, &asked).await.map(Told::from),
+        Operation::GetArtifact => artifacts::get(&app, asked.route.parameter()).await.map(Told::from),
+        Operation::RunDeliveries => compare::deliveries(&app, &asked).await,
+        Operation::ReplayRun => compare::replay(&app, &asked).await,
+        Operation::DiffRuns => compare::diff(&app, &asked).await,
+        Operation::CancelRun
+        | Operation::PauseRun
+        | Operation::ResumeRun
+        | Operation::SteerRun
+        | Operation::RaiseRun
+        | Operation::ResolveCall => Box::pin(wishes::wish(&app, &asked, body)).await,
+        Operation::ListApprovals => approvals::list(&app, &asked).await.map(Told::from),
+        Operation::GetApproval => approvals::get(&app, &asked).await,
+        Operation::PostApproval => Box::pin(approvals::vote(&app, &asked, body)).await,
+        Operation::ListSessions => sessions::list(&app, &asked).await.map(Told::from),
+        Operation::GetSession => sessions::get(&app, &asked).await.map(Told::from),
+        Operation::ListCheckpoints => sessions::checkpoints(&app, &asked).await.map(Told::from),
+        Operation::ForkSession => Box::pin(sessions::fork(&app, &asked, body)).await,
+        Operation::QuarantineSession => sessions::quarantine(&app, &asked, body).await.map(Told::from),
+        Operation::ReleaseSession => sessions::release(&app, &asked).await.map(Told::from),
+        Operation::PurgeSession => sessions::purge(&app, &asked).await.map(Told::from),
         Operation::SessionEvents => Box::pin(events::of_session(app, asked)).await.map(Told::from),
         Operation::Metrics => {
             let text = app.metrics.text(&app.engine);
@@ -41,17 +57,21 @@ pub(crate) async fn handle(app: Arc<App>, asked: Asked, body: Incoming) -> Resul
             let base = app.base(asked.entry, &asked.parts.headers);
             Ok(answer::html(app.pages.docs(&base, app.wants_keys())).into())
         }
-        Operation::ErrorPage => error_page(&app, &asked.route.parameter).map(Told::from),
+        Operation::ErrorPage => error_page(&app, asked.route.parameter()).map(Told::from),
     }
 }
 
 fn health(app: &App) -> Result<Response<Body>, No> {
     let health = app.engine.health();
     let reason = health.ready.err();
+    let journal = app.engine.journal();
+    // What is wired and out of reach is not there.
+    let is_reached = !matches!(journal.health().error, Some(journal::Error::Unreachable { .. }));
+    let postgres = journal.backend() == Backend::Postgres && is_reached;
     let answer = Health {
         status: if reason.is_none() { "ok" } else { "degraded" }.into(),
         model: health.model,
-        backends: Backends { postgres: false, sandbox: health.sandbox, r2: app.engine.blobs().is_remote() },
+        backends: Backends { postgres, sandbox: health.sandbox, r2: app.engine.blobs().is_remote() },
         reason,
         switched_off: app.engine.catalog().switched_off.iter().map(ToString::to_string).collect(),
         version: domain::VERSION.into(),
@@ -76,44 +96,6 @@ fn error_page(app: &App, code: &str) -> Result<Response<Body>, No> {
             let message = format!("there is no page for the code `{}`; hint: /docs lists the codes", shown(code));
             Err(No::refused(Refusal::PathUnknown, &message))
         }
-    }
-}
-
-async fn sessions(app: &App, asked: &Asked) -> Result<Response<Body>, No> {
-    let query = Query::parse(asked.route.endpoint, asked.parts.uri.query())?;
-    let limit = query.limit()?;
-    let before = query.text("cursor").map(session_cursor).transpose()?;
-    let page = app.engine.sessions(&asked.caller.tenant, before, limit).await?;
-    let next = page.next.map(|cursor| format!("{}-{}", cursor.created_ms, cursor.session));
-    answer::json(200, &SessionList { sessions: page.rows.into_iter().map(shown_session).collect(), next })
-}
-
-fn session_cursor(text: &str) -> Result<SessionCursor, No> {
-    let parsed = text.split_once('-').and_then(|(created_ms, session)| {
-        Some(SessionCursor { created_ms: created_ms.parse().ok()?, session: session.parse().ok()? })
-    });
-    parsed.ok_or_else(|| No::invalid("query parameter `cursor` is malformed; expected the `next` of a page"))
-}
-
-async fn session(app: &App, asked: &Asked) -> Result<Response<Body>, No> {
-    let session = session_id(&asked.caller.tenant, &asked.route.parameter)?;
-    let view = app.engine.session(&asked.caller.tenant, session).await.map_err(|error| match error {
-        engine::Error::NoSuchSession { .. } => No::no_session(&shown(&asked.route.parameter)),
-        error => error.into(),
-    })?;
-    answer::json(200, &shown_session(view))
-}
-
-fn shown_session(view: SessionView) -> Session {
-    Session {
-        session_id: view.session,
-        session: view.name.unwrap_or_else(|| view.session.to_string()),
-        agent: view.agent,
-        runs: view.runs,
-        last_run_id: view.last_run,
-        created_ms: view.created_ms,
-        updated_ms: view.updated_ms,
-        records: view.next_position,
     }
 }
 

@@ -4,12 +4,15 @@
 
 mod answer;
 mod app;
+mod approvals;
 mod artifacts;
 mod auth;
 mod body;
+mod compare;
 mod config;
 mod door;
 mod events;
+mod feed;
 mod handlers;
 mod listen;
 mod markdown;
@@ -18,13 +21,16 @@ mod order;
 mod pages;
 mod problem;
 mod query;
+mod request;
 mod resolve;
 mod route;
 mod runs;
 mod serve;
+mod sessions;
 mod stream;
+mod wishes;
 
-pub use config::{Config, Error, Key, KeyHash, Limits};
+pub use config::{Config, Error, Key, KeyHash, Limits, Surface};
 pub use listen::{Listener, MemoryConnector, memory};
 pub use resolve::record as resolved;
 pub use serve::serve;

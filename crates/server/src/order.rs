@@ -1,21 +1,22 @@
 //! In which order a viewer is told records and what was seen live between them. Both come on ways of their own; what is
 //! said of a turn or a call belongs before the record that closes it.
 
+use crate::feed::Shown;
 use domain::Event;
 use engine::{Live, LiveKind};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// How many of the waiting live events are to be told before this record.
-pub(crate) fn owed(event: &Event, waiting: &VecDeque<Arc<Live>>) -> usize {
+pub(crate) fn owed(event: &Event, waiting: &VecDeque<Arc<Shown>>) -> usize {
     let through_last =
-        |belongs: &dyn Fn(&Live) -> bool| waiting.iter().rposition(|live| belongs(live)).map_or(0, |at| at + 1);
+        |belongs: &dyn Fn(&Live) -> bool| waiting.iter().rposition(|shown| belongs(&shown.live)).map_or(0, |at| at + 1);
     match event {
         Event::Replied(body) => {
             let asked = through_last(
                 &|live| matches!(&live.kind, LiveKind::Asking { turn } if live.run == body.run && *turn <= body.turn),
             );
-            let said = waiting.iter().skip(asked).take_while(|live| {
+            let said = waiting.iter().skip(asked).map(|shown| &shown.live).take_while(|live| {
                 live.run == body.run && matches!(live.kind, LiveKind::Text(_) | LiveKind::Reasoning(_))
             });
             asked + said.count()
@@ -24,15 +25,30 @@ pub(crate) fn owed(event: &Event, waiting: &VecDeque<Arc<Live>>) -> usize {
             LiveKind::Performing { call, .. } | LiveKind::Output { call, .. } => *call == body.call,
             LiveKind::Asking { .. } | LiveKind::Text(_) | LiveKind::Reasoning(_) => false,
         }),
+        // Of a run that waits, nothing comes any more until it goes on.
+        Event::Parked(body) => through_last(&|live| live.run == body.run),
         Event::Finished(body) => through_last(&|live| live.run == body.run),
         Event::Submitted(_)
+        | Event::Forked(_)
         | Event::CancelRequested(_)
+        | Event::PauseRequested(_)
+        | Event::ResumeRequested(_)
+        | Event::Steered(_)
+        | Event::Voted(_)
+        | Event::Resolved(_)
+        | Event::Raised(_)
         | Event::Resumed(_)
         | Event::SandboxOpened(_)
         | Event::SandboxClosed(_)
+        | Event::WorkspaceLost(_)
+        | Event::Deferred(_)
+        | Event::ScopeOpened(_)
+        | Event::Reserved(_)
+        | Event::CallAdded(_)
         | Event::Judged(_)
         | Event::Began(_)
         | Event::InDoubt(_)
+        | Event::Checkpointed(_)
         | Event::WorkspaceChanged(_)
         | Event::ArtifactSaved(_) => 0,
     }
@@ -61,7 +77,8 @@ mod tests {
                 ("o", digit) => LiveKind::Output { call: call(digit), bytes: bytes::Bytes::new() },
                 _ => LiveKind::Text(String::new()),
             };
-            Arc::new(Live { run: if word == "x" { Id::from_bytes([9; 16]) } else { run }, kind })
+            let run = if word == "x" { Id::from_bytes([9; 16]) } else { run };
+            Arc::new(Shown { live: Arc::new(Live { run, kind }), bytes: bytes::Bytes::new() })
         };
         let (usage, cost) = (Usage::default(), Cost::default());
         let event = match record.split_at(1) {
@@ -74,6 +91,8 @@ mod tests {
                 usage,
                 cost,
                 duration_ms: 0,
+                scope: None,
+                steers: 0,
             }),
             ("O", digit) => Event::Returned(Returned {
                 run,
@@ -83,6 +102,8 @@ mod tests {
                 whole: None,
                 code: None,
                 duration_ms: 0,
+                changed_workspace: false,
+                held: false,
             }),
             _ => Event::Finished(Finished {
                 run,

@@ -57,6 +57,12 @@ impl No {
         Self::new(Problem::new("run_not_found", 404, "No such run", &format!("there is no run {run}")))
     }
 
+    /// There is no such call to approve, so far as the caller may know.
+    pub(crate) fn no_approval(call: &str) -> Self {
+        let message = format!("no call {call} waits for approval, or did");
+        Self::new(Problem::new("approval_not_found", 404, "No such call", &message))
+    }
+
     /// There is no such session, so far as the caller may know.
     pub(crate) fn no_session(session: &str) -> Self {
         let message = format!("there is no session {session}");
@@ -81,10 +87,31 @@ impl From<engine::Error> for No {
             E::Busy { retry_after_ms, .. } => {
                 told(503, "Too many runs are waiting").retry_after(retry_after_ms.div_ceil(1_000))
             }
+            E::RunEnded { .. } => told(409, "The run has ended"),
+            E::RunEnding { .. } => told(409, "The run is about to end"),
+            E::RunNotPaused { .. } => told(409, "The run is not paused"),
+            E::SteersMax { .. } => told(409, "Too many messages wait to be told"),
+            E::RaiseTooLow { .. } => told(409, "The limit is too low"),
+            E::LimitsHigher { .. } => told(422, "The limit is higher than the agent's"),
+            E::NoSuchCall { .. } => told(404, "No such call"),
+            E::NotInDoubt { .. } => told(409, "The call is not in doubt"),
+            E::ResolveTooEarly { retry_after_ms, .. } => {
+                told(409, "The call may still be under way").retry_after(retry_after_ms.div_ceil(1_000))
+            }
+            E::NoCompensation { .. } => told(409, "Nothing can undo the call"),
+            E::NoSuchApproval { call } => Self::no_approval(&call.to_string()),
+            E::Unheard(_) => told(409, "The vote does not count"),
+            E::NotForkable { .. } => told(409, "No session can go on from there"),
+            E::SessionExists { .. } => told(409, "The session is there already"),
+            E::ForkWithoutRun => told(422, "No run goes on"),
+            E::ModelUnknown { .. } => told(422, "No such model"),
+            E::CheckpointDamaged => told(409, "The checkpoint is damaged"),
+            E::Callback { .. } => told(422, "A client can't be called back there"),
+            E::LeaseLost => told(503, "The session goes to another worker").retry_after(1),
             E::Draining => told(503, "The service is shutting down").retry_after(1),
             E::Journal(journal) => journal_error(journal),
             E::Objects { .. } => told(503, "The objects can't be reached").retry_after(1),
-            E::Closure { .. } | E::History(_) | E::Record(_) => Self::internal(error.code(), &error),
+            E::Workspace(_) | E::Closure { .. } | E::History(_) | E::Record(_) => Self::internal(error.code(), &error),
         }
     }
 }
@@ -96,6 +123,10 @@ fn journal_error(error: &journal::Error) -> No {
         E::IdempotencyConflict { .. } => told(422, "The key was used for another request"),
         E::TooLarge { .. } => told(413, "More than the journal takes at once"),
         E::Full => told(503, "The disk is full"),
+        E::Quarantined { .. } => told(409, "The session is in quarantine"),
+        E::Unended => told(409, "A run of the session has not ended"),
+        E::Unreachable { .. } => told(503, "The database can't be reached").retry_after(1),
+        E::Held { .. } | E::WorkerLost => told(503, "Another worker has the session").retry_after(1),
         E::Closed => told(503, "The service is shutting down").retry_after(1),
         E::Io { .. } | E::Objects { .. } | E::Key { .. } => {
             tracing::error!(code = error.code(), %error, "the journal failed");
@@ -108,6 +139,10 @@ fn journal_error(error: &journal::Error) -> No {
         | E::Invalid { .. }
         | E::Corrupt { .. }
         | E::Locked { .. }
+        | E::Unrepaired { .. }
+        | E::Backup { .. }
+        | E::Url { .. }
+        | E::Unsafe { .. }
         | E::Newer { .. }
         | E::Record { .. } => No::internal(error.code(), error),
     }

@@ -1,8 +1,8 @@
 //! Records as viewers see them: contents opened where they are needed, cut where they are long, named where they were erased.
 
-use api::{CallView, EVENT_TEXT_BYTES_MAX, FileChange, Happened, Text};
+use api::{CallView, EVENT_TEXT_BYTES_MAX, FileChange, Happened, Outcome, Text};
 use domain::content::media;
-use domain::record::{Replied, Submitted, WorkspaceChanged};
+use domain::record::{Forked, Replied, Resolution, Resolved, WorkspaceChanged};
 use domain::{ContentRef, Event, Item, Part, Record};
 use journal::{Content, Error, Journal, SessionKey};
 
@@ -35,23 +35,69 @@ enum Opened {
 impl Reader<'_> {
     async fn happened(&self, event: Event) -> Result<Happened, Error> {
         Ok(match event {
-            Event::Submitted(body) => self.submitted(body).await?,
-            Event::CancelRequested(_) => Happened::CancelRequested {},
+            Event::Submitted(body) => Happened::Submitted {
+                agent: body.agent,
+                message: self.optional(body.message.as_ref()).await?,
+                session_name: self.optional(body.session_name.as_ref()).await?,
+            },
+            Event::Forked(body) => self.forked(body).await?,
+            Event::CancelRequested(body) => Happened::CancelRequested { when: body.when },
+            Event::PauseRequested(_) => Happened::PauseRequested {},
+            Event::ResumeRequested(_) => Happened::ResumeRequested {},
+            Event::Steered(body) => Happened::Steered { message: self.text(&body.message).await?, when: body.when },
+            Event::Voted(body) => Happened::Voted {
+                call: body.call,
+                vote: body.vote,
+                reason: self.optional(body.reason.as_ref()).await?,
+                binding: body.binding,
+            },
+            Event::Resolved(body) => self.resolved(body).await?,
+            Event::Raised(body) => Happened::Raised { limits: body.limits.into() },
+            Event::Parked(body) => Happened::Parked { waits_for: body.waits_for, until_ms: body.until_ms },
             Event::Resumed(body) => Happened::Resumed { epoch: body.epoch },
             Event::SandboxOpened(body) => Happened::SandboxOpened {
                 sandbox: body.sandbox,
                 provider: body.provider,
                 walls: body.walls,
                 missing: body.missing,
+                restored: body.restored,
             },
             Event::SandboxClosed(body) => Happened::SandboxClosed { sandbox: body.sandbox, reason: body.reason },
+            Event::WorkspaceLost(body) => Happened::WorkspaceLost { reason: body.reason },
             Event::Replied(body) => self.replied(body).await?,
+            Event::Deferred(body) => Happened::Deferred {
+                call: body.call,
+                scope: body.scope,
+                error: body.failure.into(),
+                attempt: body.attempt,
+                until_ms: body.until_ms,
+            },
+            Event::ScopeOpened(body) => Happened::ScopeOpened {
+                call: body.call,
+                agent: body.agent,
+                message: self.text(&body.message).await?,
+                limits: body.limits.into(),
+            },
+            Event::Reserved(body) => Happened::Reserved {
+                scope: body.scope,
+                turn: body.turn,
+                tokens: body.tokens,
+                cost_micro_usd: body.cost_micro_usd,
+            },
+            Event::CallAdded(body) => Happened::CallAdded {
+                call: body.call,
+                serves: body.serves,
+                purpose: body.purpose,
+                tool: body.tool,
+                arguments: self.text(&body.arguments).await?,
+            },
             Event::Judged(body) => Happened::Judged {
                 call: body.call,
                 verdict: body.judgement.verdict,
                 reason: body.judgement.reason,
                 policies: body.judgement.policies,
                 pack: body.judgement.pack,
+                obligation: body.obligation.map(Into::into),
             },
             Event::Began(body) => Happened::Began { call: body.call, attempt: body.attempt },
             Event::Returned(body) => Happened::Returned {
@@ -62,6 +108,13 @@ impl Reader<'_> {
                 duration_ms: body.duration_ms,
             },
             Event::InDoubt(body) => Happened::InDoubt { call: body.call },
+            Event::Checkpointed(body) => Happened::Checkpointed {
+                turn: body.turn,
+                checkpoint: body.snapshot.as_ref().map(|snapshot| snapshot.checkpoint),
+                bytes: body.snapshot.as_ref().map(|snapshot| snapshot.bytes),
+                entries: body.snapshot.as_ref().map(|snapshot| snapshot.entries),
+                reason: body.reason,
+            },
             Event::WorkspaceChanged(body) => self.changed(body).await?,
             Event::ArtifactSaved(body) => Happened::ArtifactSaved {
                 artifact: body.artifact,
@@ -82,12 +135,24 @@ impl Reader<'_> {
         })
     }
 
-    async fn submitted(&self, body: Submitted) -> Result<Happened, Error> {
-        Ok(Happened::Submitted {
+    async fn forked(&self, body: Forked) -> Result<Happened, Error> {
+        Ok(Happened::Forked {
+            session: body.session,
+            at: body.position,
+            head: body.head,
             agent: body.agent,
-            message: self.text(&body.message).await?,
+            checkpoint: body.checkpoint.map(|snapshot| snapshot.checkpoint),
             session_name: self.optional(body.session_name.as_ref()).await?,
         })
+    }
+
+    async fn resolved(&self, body: Resolved) -> Result<Happened, Error> {
+        let (outcome, output) = match &body.resolution {
+            Resolution::Happened { output } => (Outcome::Happened, Some(output)),
+            Resolution::DidNotHappen => (Outcome::DidNotHappen, None),
+            Resolution::Compensate => (Outcome::Compensate, None),
+        };
+        Ok(Happened::Resolved { call: body.call, outcome, output: self.optional(output).await? })
     }
 
     async fn changed(&self, body: WorkspaceChanged) -> Result<Happened, Error> {
@@ -140,6 +205,7 @@ impl Reader<'_> {
             usage: body.usage.into(),
             cost: body.cost.into(),
             duration_ms: body.duration_ms,
+            scope: body.scope,
         })
     }
 

@@ -5,19 +5,21 @@ use crate::body::Body;
 use crate::handlers::{accepted, run_id, session_id};
 use crate::problem::No;
 use crate::query::{Prefer, Query, shown};
+use crate::request::{idempotency, required};
+use crate::wishes::limits;
 use crate::{answer, artifacts};
-use api::{ArtifactList, IDEMPOTENCY_KEY_BYTES_MAX, PostRun, Refusal, Run, RunList};
+use api::{ArtifactList, Callback, PostRun, Run, RunList};
 use domain::record::Save;
-use domain::{Digest, Id, RunStatus, id};
-use engine::{IdempotencyKey, RunView, SessionName, Submission};
-use http::{HeaderMap, Response, header};
+use domain::{Id, RunStatus, id};
+use engine::{RunView, SessionName, Submission};
+use http::Response;
 use journal::{RunFilter, SessionKey};
 use std::time::Duration;
 
 /// `POST /runs`.
 pub(crate) async fn post(app: &App, asked: &Asked, body: &[u8]) -> Result<Told, No> {
     let headers = &asked.parts.headers;
-    let request = parsed(headers, body)?;
+    let request: PostRun = required(headers, body)?;
     let prefer = Prefer::parse(headers);
     let submission = submission(app, asked, request).await?;
     let ticket = app.engine.submit(submission).await?;
@@ -49,19 +51,6 @@ async fn waited(app: &App, tenant: &str, run: Id<id::Run>, at_most: Duration) ->
     Ok(app.engine.run(tenant, run).await?)
 }
 
-fn parsed(headers: &HeaderMap, body: &[u8]) -> Result<PostRun, No> {
-    let media = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let media = media.split(';').next().unwrap_or_default().trim();
-    if !media.eq_ignore_ascii_case("application/json") {
-        let message = format!(
-            "the body's type is `{}`; expected application/json; hint: send `Content-Type: application/json`",
-            shown(media)
-        );
-        return Err(No::refused(Refusal::MediaTypeUnsupported, &message));
-    }
-    serde_json::from_slice(body).map_err(|error| No::invalid(&format!("the body: {error}")))
-}
-
 async fn submission(app: &App, asked: &Asked, request: PostRun) -> Result<Submission, No> {
     let tenant = &asked.caller.tenant;
     let idempotency = idempotency(asked, &request)?;
@@ -86,53 +75,28 @@ async fn submission(app: &App, asked: &Asked, request: PostRun) -> Result<Submis
         session,
         agent: request.agent,
         message: request.message,
+        limits: request.limits.as_ref().map(limits).unwrap_or_default(),
+        callback: request
+            .callback
+            .map(|Callback { url, events }| engine::Callback { url, events: events.unwrap_or_default() }),
         save: if request.save_artifact { Save::Reply } else { Save::Declared },
         idempotency,
     })
 }
 
-/// The digests of an idempotent request: of the key with tenant, principal and route, and of what was asked, however it was
-/// written.
-fn idempotency(asked: &Asked, request: &PostRun) -> Result<Option<IdempotencyKey>, No> {
-    let Some(key) = asked.parts.headers.get("idempotency-key") else { return Ok(None) };
-    if key.is_empty() || key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
-        let message = format!("Idempotency-Key has {} bytes; expected 1 to {IDEMPOTENCY_KEY_BYTES_MAX}", key.len());
-        return Err(No::invalid(&message));
-    }
-    let (tenant, principal) = (&asked.caller.tenant, asked.caller.principal);
-    let key = Digest::of_parts(&[
-        tenant.as_bytes(),
-        &[0],
-        principal.as_bytes(),
-        asked.route.endpoint.path.as_bytes(),
-        &[0],
-        key.as_bytes(),
-    ]);
-    let body = serde_json::to_vec(request).map_err(|error| No::internal("internal", &error))?;
-    Ok(Some(IdempotencyKey { key, body: Digest::of(&body) }))
-}
-
 /// `GET /runs/{run_id}`.
 pub(crate) async fn get(app: &App, asked: &Asked) -> Result<Told, No> {
-    let run = run_id(&asked.route.parameter)?;
+    let run = run_id(asked.route.parameter())?;
     let view = app.engine.run(&asked.caller.tenant, run).await?;
     Ok(Told::about(answer::json(200, &shown_run(app, asked, view).await?)?, run))
 }
 
 /// `GET /runs/{run_id}/artifacts`.
 pub(crate) async fn artifacts(app: &App, asked: &Asked) -> Result<Told, No> {
-    let run = run_id(&asked.route.parameter)?;
+    let run = run_id(asked.route.parameter())?;
     let view = app.engine.run(&asked.caller.tenant, run).await?;
     let artifacts = shown_run(app, asked, view).await?.artifacts;
     Ok(Told::about(answer::json(200, &ArtifactList { artifacts })?, run))
-}
-
-/// `POST /runs/{run_id}/cancel`.
-pub(crate) async fn cancel(app: &App, asked: &Asked) -> Result<Told, No> {
-    let run = run_id(&asked.route.parameter)?;
-    let view = app.engine.cancel(&asked.caller.tenant, run, asked.caller.principal).await?;
-    let response = answer::json(202, &shown_run(app, asked, view).await?)?;
-    Ok(Told::about(accepted(response, run, false)?, run))
 }
 
 /// `GET /runs`.
@@ -154,24 +118,14 @@ pub(crate) async fn list(app: &App, asked: &Asked) -> Result<Response<Body>, No>
 }
 
 fn status(text: &str) -> Result<RunStatus, No> {
-    const ALL: [RunStatus; 8] = [
-        RunStatus::Queued,
-        RunStatus::Running,
-        RunStatus::NeedsResolution,
-        RunStatus::Completed,
-        RunStatus::Failed,
-        RunStatus::Cancelled,
-        RunStatus::TimedOut,
-        RunStatus::BudgetExhausted,
-    ];
-    ALL.into_iter().find(|status| status.name() == text).ok_or_else(|| {
-        let known = ALL.map(RunStatus::name).join(", ");
+    RunStatus::ALL.iter().copied().find(|status| status.name() == text).ok_or_else(|| {
+        let known = RunStatus::ALL.iter().map(|status| status.name()).collect::<Vec<_>>().join(", ");
         No::invalid(&format!("query parameter `status` is `{}`; expected one of {known}", shown(text)))
     })
 }
 
 /// A run as the wire shows it, with links to its files.
-async fn shown_run(app: &App, asked: &Asked, view: RunView) -> Result<Run, No> {
+pub(crate) async fn shown_run(app: &App, asked: &Asked, view: RunView) -> Result<Run, No> {
     let base = app.base(asked.entry, &asked.parts.headers);
     let artifacts = artifacts::linked(app, &base, view.artifacts).await?;
     Ok(Run {
@@ -179,6 +133,10 @@ async fn shown_run(app: &App, asked: &Asked, view: RunView) -> Result<Run, No> {
         session: view.session_name.unwrap_or_else(|| view.session.to_string()),
         agent: view.agent,
         status: view.status,
+        waits_for: view.waits_for,
+        waits_until_ms: view.waits_until_ms,
+        approvals: view.approvals,
+        in_doubt: view.in_doubt,
         reply: view.reply,
         error: view.failure.map(Into::into),
         used_sandbox: view.used_sandbox,

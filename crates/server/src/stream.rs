@@ -1,18 +1,20 @@
 //! A live event stream: records without a gap, deltas between them, bounded. It is a state machine that is only driven while
-//! its reader reads, so a slow reader costs no memory: it loses deltas, is told so, and its records come from the journal.
+//! its reader reads, so a slow reader costs no memory: it loses deltas, is told so, and its records come from the journal. What
+//! is told is encoded once for all who follow the session (`feed`). A run that waits keeps its streams: they stay open, say that
+//! they live, and cost the run nothing.
 
 use crate::app::App;
-use crate::{order, resolve};
-use api::{Delta, Resync};
+use crate::feed::{self, Feed, Shown};
+use crate::order;
+use api::Resync;
 use bytes::{BufMut, Bytes, BytesMut};
-use domain::record::{InDoubt, Returned};
+use domain::record::{Deferred, InDoubt, Returned};
 use domain::{Event, Id, id};
-use engine::{Live, LiveKind, Watch};
+use engine::{LiveKind, Watch};
 use futures::FutureExt;
 use journal::hints::Told;
 use journal::{Hint, Hints, SessionKey, StoredRecord};
-use serde::Serialize;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
@@ -35,18 +37,20 @@ pub(crate) struct Follower {
     /// The next position to tell.
     position: u64,
     hints: Hints,
+    /// Wakes; what there is to see comes from the feed.
     watch: Watch,
+    feed: Arc<Feed>,
+    /// The number of the next live event to look at.
+    next_live: u64,
     draining: watch::Receiver<bool>,
     /// Records that are known and not yet told.
     page: VecDeque<StoredRecord>,
     /// Whether the journal had nothing beyond `page` when it was last looked at.
     caught_up: bool,
     /// What was seen live and is not yet told.
-    waiting: VecDeque<Arc<Live>>,
+    waiting: VecDeque<Arc<Shown>>,
     /// Calls that have begun and not returned, so far as was told.
     open: HashSet<Id<id::Call>>,
-    /// The beginnings of characters whose ends are still to come, by call.
-    halves: HashMap<Id<id::Call>, Vec<u8>>,
     out: BytesMut,
     ended: bool,
     _place: OwnedSemaphorePermit,
@@ -56,7 +60,7 @@ pub(crate) struct Follower {
 enum Woken {
     Drained,
     Told(Option<Told>),
-    Seen(Result<Arc<Live>, RecvError>),
+    Seen(Result<(), RecvError>),
     Silent,
 }
 
@@ -74,6 +78,8 @@ impl Follower {
     pub(crate) fn new(app: Arc<App>, from: From, place: OwnedSemaphorePermit) -> Option<Self> {
         let From { key, run, position } = from;
         let watch = app.engine.watch(&key.tenant, key.session);
+        let feed = app.feeds.join(&app.engine, &key);
+        let next_live = feed.next_live();
         let hints = app.engine.journal().subscribe(&key)?;
         let draining = app.draining.clone();
         let mut out = BytesMut::new();
@@ -86,12 +92,13 @@ impl Follower {
             position,
             hints,
             watch,
+            feed,
+            next_live,
             draining,
             page: VecDeque::new(),
             caught_up: false,
             waiting: VecDeque::new(),
             open: HashSet::new(),
-            halves: HashMap::new(),
             out,
             ended: false,
             _place: place,
@@ -144,7 +151,9 @@ impl Follower {
     /// Whether there is something seen live that no record must come before. The results of quick calls are written a
     /// little later, together with what follows them; what the model says next waits for them.
     fn may_tell_live(&self) -> bool {
-        self.waiting.front().is_some_and(|live| self.open.is_empty() || !matches!(live.kind, LiveKind::Asking { .. }))
+        self.waiting
+            .front()
+            .is_some_and(|shown| self.open.is_empty() || !matches!(shown.live.kind, LiveKind::Asking { .. }))
     }
 
     /// Waits until there is something to tell.
@@ -160,7 +169,7 @@ impl Follower {
                 biased;
                 () = drained => Woken::Drained,
                 told = hints.next() => Woken::Told(told),
-                live = watch.recv() => Woken::Seen(live),
+                live = watch.recv() => Woken::Seen(live.map(drop)),
                 () = tokio::time::sleep(heartbeat) => Woken::Silent,
             }
         };
@@ -172,14 +181,7 @@ impl Follower {
                 self.look();
                 self.heed(told);
             }
-            Woken::Seen(Ok(live)) => {
-                self.see(live);
-                self.look();
-            }
-            Woken::Seen(Err(RecvError::Lagged(dropped))) => {
-                self.resync(dropped);
-                self.look();
-            }
+            Woken::Seen(Ok(()) | Err(RecvError::Lagged(_))) => self.look(),
             // The session's channel goes only with the engine.
             Woken::Seen(Err(RecvError::Closed)) => self.ended = true,
         }
@@ -217,46 +219,39 @@ impl Follower {
 
     /// Takes in what was seen live, as far as it has come.
     fn look(&mut self) {
-        loop {
-            match self.watch.try_recv() {
-                Ok(live) => self.see(live),
-                Err(TryRecvError::Lagged(dropped)) => self.resync(dropped),
-                Err(TryRecvError::Empty | TryRecvError::Closed) => return,
+        // What wakes is not what is told: whatever it has told of is in the feed by now.
+        while !matches!(self.watch.try_recv(), Err(TryRecvError::Empty | TryRecvError::Closed)) {}
+        let Self { feed, next_live, waiting, run, .. } = self;
+        let lost = feed.look(next_live, |shown| {
+            if run.is_none_or(|run| run == shown.live.run) {
+                waiting.push_back(shown.clone());
             }
-        }
-    }
-
-    fn see(&mut self, live: Arc<Live>) {
-        if self.run.is_none_or(|run| run == live.run) {
-            if self.waiting.len() >= WAITING_EVENTS_MAX {
-                return self.resync(1);
-            }
-            self.waiting.push_back(live);
+        });
+        if lost > 0 || self.waiting.len() > WAITING_EVENTS_MAX {
+            self.resync(lost);
         }
     }
 
     fn resync(&mut self, dropped: u64) {
         let dropped = dropped + self.waiting.len() as u64;
         self.waiting.clear();
-        self.halves.clear();
         self.caught_up = false;
         self.page.clear();
-        self.put(Resync::NAME, None, &Resync { next_position: self.position, dropped });
+        let resync = Resync { next_position: self.position, dropped };
+        self.out.extend_from_slice(&feed::event(Resync::NAME, None, &resync));
     }
 
     async fn tell_record(&mut self, stored: &StoredRecord) -> Result<(), journal::Error> {
         self.position = stored.position + 1;
-        let record = stored.decode()?;
-        if self.run.is_some_and(|run| run != record.event.run()) {
+        let frame = self.feed.frame(self.app.engine.journal(), &self.key, stored).await?;
+        if self.run.is_some_and(|run| run != frame.event.run()) {
             return Ok(());
         }
-        for live in self.waiting.drain(..order::owed(&record.event, &self.waiting)).collect::<Vec<_>>() {
+        for live in self.waiting.drain(..order::owed(&frame.event, &self.waiting)).collect::<Vec<_>>() {
             self.tell_live(&live);
         }
-        self.follow(&record.event);
-        let kind = record.event.kind();
-        let shown = resolve::record(self.app.engine.journal(), &self.key, record).await?;
-        self.put(kind, Some(stored.position), &shown);
+        self.follow(&frame.event);
+        self.out.extend_from_slice(&frame.bytes);
         Ok(())
     }
 
@@ -266,91 +261,39 @@ impl Follower {
             Event::Began(body) => {
                 self.open.insert(body.call);
             }
-            Event::Returned(Returned { call, .. }) | Event::InDoubt(InDoubt { call, .. }) => {
+            Event::Returned(Returned { call, .. })
+            | Event::InDoubt(InDoubt { call, .. })
+            | Event::Deferred(Deferred { call: Some(call), .. }) => {
                 self.open.remove(call);
-                self.halves.remove(call);
             }
-            // Calls of a process that died are judged and begun again.
-            Event::Resumed(_) | Event::Finished(_) => {
-                self.open.clear();
-                self.halves.clear();
-            }
-            Event::Submitted(_)
+            // Calls of a process that died are judged and begun again; of a run that waits none is under way.
+            Event::Resumed(_) | Event::Parked(_) | Event::Finished(_) => self.open.clear(),
+            Event::Deferred(Deferred { call: None, .. })
+            | Event::Submitted(_)
+            | Event::Forked(_)
             | Event::CancelRequested(_)
+            | Event::PauseRequested(_)
+            | Event::ResumeRequested(_)
+            | Event::Steered(_)
+            | Event::Voted(_)
+            | Event::Resolved(_)
+            | Event::Raised(_)
             | Event::SandboxOpened(_)
             | Event::SandboxClosed(_)
+            | Event::WorkspaceLost(_)
             | Event::Replied(_)
+            | Event::ScopeOpened(_)
+            | Event::Reserved(_)
+            | Event::CallAdded(_)
             | Event::Judged(_)
+            | Event::Checkpointed(_)
             | Event::WorkspaceChanged(_)
             | Event::ArtifactSaved(_) => {}
         }
         self.ended = self.run.is_some() && matches!(event, Event::Finished(_));
     }
 
-    fn tell_live(&mut self, live: &Live) {
-        let run_id = live.run;
-        let delta = match &live.kind {
-            LiveKind::Asking { turn } => Delta::Asking { run_id, turn: *turn },
-            LiveKind::Text(text) => Delta::Text { run_id, text: text.clone() },
-            LiveKind::Reasoning(text) => Delta::Reasoning { run_id, text: text.clone() },
-            LiveKind::Performing { call, tool, arguments } => {
-                Delta::Performing { run_id, call: *call, tool: tool.clone(), arguments: resolve::cut(arguments) }
-            }
-            LiveKind::Output { call, bytes } => {
-                let half = self.halves.entry(*call).or_default();
-                Delta::Output { run_id, call: *call, text: whole_characters(half, bytes) }
-            }
-        };
-        self.put(delta.name(), None, &delta);
-    }
-
-    fn put(&mut self, name: &str, position: Option<u64>, data: &impl Serialize) {
-        self.out.put_slice(b"event: ");
-        self.out.put_slice(name.as_bytes());
-        if let Some(position) = position {
-            self.out.put_slice(b"\nid: ");
-            self.out.put_slice(position.to_string().as_bytes());
-        }
-        self.out.put_slice(b"\ndata: ");
-        // JSON has no line break of its own, so one `data` line holds it. Plain data to memory cannot fail.
-        let written = serde_json::to_writer((&mut self.out).writer(), data);
-        debug_assert!(written.is_ok());
-        self.out.put_slice(b"\n\n");
-    }
-}
-
-/// The text of bytes that come in pieces; the beginning of a character that is still to come stays in `half`.
-fn whole_characters(half: &mut Vec<u8>, bytes: &[u8]) -> String {
-    let mut joined = std::mem::take(half);
-    joined.extend_from_slice(bytes);
-    let tail = joined.utf8_chunks().last().map_or(0, |last| {
-        let invalid = last.invalid();
-        // Only what could still become a character waits; at most three bytes.
-        let open = !invalid.is_empty()
-            && joined.ends_with(invalid)
-            && std::str::from_utf8(invalid).is_err_and(|error| error.error_len().is_none());
-        if open { invalid.len() } else { 0 }
-    });
-    let rest = joined.split_off(joined.len() - tail);
-    *half = rest;
-    String::from_utf8_lossy(&joined).into_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_character_that_comes_in_two_pieces_is_told_whole() {
-        for (pieces, expected) in [
-            (vec![&b"gr\xc3"[..], b"\xbc\xc3\x9f"], vec!["gr", "üß"]),
-            (vec![b"a\xff", b"b"], vec!["a\u{fffd}", "b"]),
-            (vec![b"\xf0\x9f", b"\x98\x80!"], vec!["", "😀!"]),
-            (vec![b"\xe2\x82", b"x"], vec!["", "\u{fffd}x"]),
-        ] {
-            let mut half = Vec::new();
-            let told: Vec<String> = pieces.iter().map(|piece| whole_characters(&mut half, piece)).collect();
-            assert_eq!(told, expected, "{pieces:?}");
-        }
+    fn tell_live(&mut self, shown: &Shown) {
+        self.out.extend_from_slice(&shown.bytes);
     }
 }

@@ -8,11 +8,14 @@ use common::{House, Served, key};
 use server::Config;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+/// Every scope but the one that has all others in it.
+const SCOPES: [Scope; 4] = [Scope::RunsRead, Scope::RunsWrite, Scope::ApprovalsWrite, Scope::MetricsRead];
+
 /// Keys: `all` and `other` may do everything, in tenants of their own; `only-…` has one scope.
 fn keyed() -> Config {
     let mut keys =
         vec![key("all", "default", "all", &[Scope::Admin]), key("other", "elsewhere", "other", &[Scope::Admin])];
-    for scope in [Scope::RunsRead, Scope::RunsWrite, Scope::MetricsRead] {
+    for scope in SCOPES {
         keys.push(key(scope.name(), "default", &format!("only-{scope}"), &[scope]));
     }
     Config { keys, ..Config::default() }
@@ -26,27 +29,45 @@ struct Case<'a> {
 }
 
 impl Case<'_> {
-    async fn status(&self, key: &str) -> u16 {
-        self.ask(key).await.status
-    }
-
     async fn ask(&self, key: &str) -> common::Answer {
         let authorization = format!("authorization: Bearer {key}");
         let mut headers = if key.is_empty() { vec![] } else { vec![authorization.as_str()] };
-        let mut body = "";
-        if self.endpoint.request.is_some() {
+        let body = match self.endpoint.operation {
+            Operation::PostRun | Operation::SteerRun => r#"{"message": "Hello"}"#,
+            Operation::CancelRun => r#"{"when": "after_turn"}"#,
+            Operation::RaiseRun => r#"{"turns": 60}"#,
+            Operation::ResolveCall => {
+                r#"{"call_id": "call_00000000000000000000000000000000", "outcome": "did_not_happen"}"#
+            }
+            Operation::PostApproval => r#"{"vote": "approve"}"#,
+            Operation::ForkSession => r#"{"at": 3}"#,
+            Operation::QuarantineSession => r#"{"reason": "To be looked at."}"#,
+            _ => "",
+        };
+        assert_eq!(
+            self.endpoint.request.body().is_some(),
+            !body.is_empty(),
+            "{}: no case for its body",
+            self.endpoint.id
+        );
+        if !body.is_empty() {
             headers.push("content-type: application/json");
-            body = r#"{"message": "Hello"}"#;
         }
         self.served.send(self.endpoint.method.name(), &self.path, &headers, body).await
     }
 
+    /// Whether an answer is one of those that the table has for somebody who may ask: done, or not possible any more.
+    fn is_fine(&self, answer: &common::Answer) -> bool {
+        let Endpoint { answers, errors, .. } = self.endpoint;
+        answers.iter().any(|known| known.status == answer.status)
+            || errors.iter().any(|known| *known == (answer.status, answer.code().as_str()))
+    }
+
     async fn check(&self) {
-        let Endpoint { id, access, answers, .. } = self.endpoint;
-        let fine = |status: u16| answers.iter().any(|answer| answer.status == status);
+        let Endpoint { id, access, .. } = self.endpoint;
         let Access::Scope(needed) = access else {
-            assert!(fine(self.status("").await), "{id}: open to everybody");
-            assert!(fine(self.status("wrong").await), "{id}: a key changes nothing");
+            assert!(self.is_fine(&self.ask("").await), "{id}: open to everybody");
+            assert!(self.is_fine(&self.ask("wrong").await), "{id}: a key changes nothing");
             return;
         };
         for (name, key) in [("no key", ""), ("an unknown key", "wrong"), ("a hash for a key", &"0".repeat(64))] {
@@ -54,23 +75,30 @@ impl Case<'_> {
             assert_eq!((answer.status, answer.code().as_str()), (401, "not_authenticated"), "{id}: {name}");
             assert!(answer.header("www-authenticate").starts_with("Bearer"), "{id}: {name}");
         }
-        for scope in [Scope::RunsRead, Scope::RunsWrite, Scope::MetricsRead] {
+        for scope in SCOPES {
             let answer = self.ask(&format!("only-{scope}")).await;
             if scope == *needed {
-                assert!(fine(answer.status), "{id}: scope {scope} suffices: {answer:?}");
+                assert!(self.is_fine(&answer), "{id}: scope {scope} suffices: {answer:?}");
             } else {
                 assert_eq!((answer.status, answer.code().as_str()), (403, "scope_missing"), "{id}: scope {scope}");
             }
         }
-        assert!(fine(self.status("all").await), "{id}: admin may");
+        // Another tenant first: what admin does may take it away.
         let other = self.ask("other").await;
-        if self.endpoint.path_parameter().is_some() {
+        if self.endpoint.path_parameters().next().is_some() {
             assert_eq!(other.status, 404, "{id}: another tenant's things are not there");
-            assert_eq!(other.code(), if self.path.contains("runs/") { "run_not_found" } else { "session_not_found" });
+            let code = match &self.path {
+                path if path.contains("runs/") => "run_not_found",
+                path if path.contains("approvals/") => "approval_not_found",
+                _ => "session_not_found",
+            };
+            assert_eq!(other.code(), code, "{id}");
         } else {
-            assert!(fine(other.status), "{id}: another tenant has its own: {other:?}");
+            assert!(self.is_fine(&other), "{id}: another tenant has its own: {other:?}");
             assert!(!other.body.contains("mine"), "{id}: another tenant sees nothing of this one: {}", other.body);
         }
+        let admin = self.ask("all").await;
+        assert!(self.is_fine(&admin), "{id}: admin may: {admin:?}");
     }
 }
 
@@ -81,13 +109,20 @@ async fn every_endpoint_asks_who_it_is() {
     let run =
         served.post_run(&["x-api-key: all"], r#"{"session": "mine", "message": "Hello", "save_artifact": true}"#).await;
     assert_eq!((run.status, run.text("status").as_str()), (200, "completed"), "{run:?}");
+    let held = served.post_run(&["x-api-key: all"], r#"{"session": "till", "message": "Pay"}"#).await;
+    let call = held.json()["approvals"][0].as_str().unwrap().to_owned();
     let url = run.text("artifact_url");
     let token = url.rsplit('/').next().unwrap();
     for endpoint in ENDPOINTS {
         let path = match endpoint.operation {
             Operation::GetArtifact => endpoint.path.replace("{token}", token),
             Operation::ErrorPage => endpoint.path.replace("{code}", "not_authenticated"),
-            _ => endpoint.path.replace("{run_id}", &run.text("run_id")).replace("{session}", "mine"),
+            _ => endpoint
+                .path
+                .replace("{run_id}", &run.text("run_id"))
+                .replace("{other_run_id}", &held.text("run_id"))
+                .replace("{call_id}", &call)
+                .replace("{session}", "mine"),
         };
         assert!(!path.contains('{'), "{}: no case for its parameter", endpoint.id);
         for path in [path.clone(), format!("{}{path}", api::BASE)] {
@@ -118,6 +153,7 @@ async fn strange_requests_are_refused_by_name() {
         ("GET", "/nothing", &[][..], "", 404, "path_unknown"),
         ("GET", "/docs/errors/nothing", &[], "", 404, "path_unknown"),
         ("DELETE", "/runs", &[], "", 405, "method_not_allowed"),
+        ("PUT", "/sessions/a", &[], "", 405, "method_not_allowed"),
         ("POST", "/runs", &[], r#"{"message": "Hello"}"#, 415, "media_type_unsupported"),
         ("POST", "/runs", &["content-type: text/plain"], r#"{"message": "Hello"}"#, 415, "media_type_unsupported"),
         ("POST", "/runs", &[json], "", 400, "request_invalid"),
@@ -178,6 +214,7 @@ async fn what_the_table_says_of_errors_is_what_is_answered() {
     }
     assert!(missing.is_empty(), "no page under docs/errors: {missing:?}");
     assert!(ENDPOINTS.iter().any(|endpoint| endpoint.method == Method::Post));
+    assert!(ENDPOINTS.iter().any(|endpoint| endpoint.method == Method::Delete));
     served.stop().await;
 }
 

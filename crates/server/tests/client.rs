@@ -6,6 +6,7 @@ mod common;
 use api::{PostRun, RunQuery, Scope};
 use client::{Client, Error, Follow, PostOptions, Wait};
 use common::{House, key};
+use domain::record::When;
 use domain::{Id, RunStatus};
 use server::Config;
 
@@ -29,7 +30,7 @@ async fn check(client: &Client, house: &House, session: &str) {
     house.held.notified().await;
     let seconds = PostOptions { wait: Wait::Seconds(0), ..options };
     assert_eq!(client.post_run(&ask(session, "Hold"), &seconds).await.unwrap().status, RunStatus::Running);
-    client.cancel(held.run_id).await.unwrap();
+    client.cancel(held.run_id, When::Now).await.unwrap();
     let mut events = client.events(Follow::Run(held.run_id), None);
     let mut last = None;
     while let Some(event) = events.next().await {

@@ -73,7 +73,7 @@ async fn every_example_runs() {
     if !has_curl() {
         return;
     }
-    let house = House::new();
+    let house = House::in_doubt().await;
     let served = house.serve(Config::default()).await;
     run(&served, &[]).await;
     served.stop().await;
@@ -84,7 +84,7 @@ async fn every_example_runs_with_a_key() {
     if !has_curl() {
         return;
     }
-    let house = House::new();
+    let house = House::in_doubt().await;
     let keys = vec![key("one", "default", "one", &[Scope::Admin])];
     let served = house.serve(Config { keys, ..Config::default() }).await;
     run(&served, &[("TOPSIDE_KEY", "one")]).await;

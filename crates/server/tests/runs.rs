@@ -135,7 +135,7 @@ async fn a_run_is_cancelled() {
     while events.next().await.transpose().unwrap().is_some() {}
     assert_eq!(client.run(run).await.unwrap().status, domain::RunStatus::Cancelled);
     // Cancelling what has ended changes nothing.
-    assert_eq!(client.cancel(run).await.unwrap().status, domain::RunStatus::Cancelled);
+    assert_eq!(client.cancel(run, domain::record::When::Now).await.unwrap().status, domain::RunStatus::Cancelled);
     served.stop().await;
 }
 

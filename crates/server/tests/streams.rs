@@ -125,7 +125,7 @@ async fn contents_are_shown_where_viewers_need_them_and_named_when_they_are_eras
         for record in records(events) {
             match &record.happened {
                 Happened::Submitted { message, session_name, .. } => {
-                    said.push(text(message));
+                    said.push(text(message.as_ref().unwrap()));
                     said.push(text(session_name.as_ref().unwrap()));
                 }
                 Happened::Replied { text: reply, calls, .. } => {

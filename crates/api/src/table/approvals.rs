@@ -1,6 +1,6 @@
 //! Calls that wait for approval.
 
-use super::{APPROVE, BODY_REFUSALS, CURSOR, IDEMPOTENCY_KEY, LIMIT, NO_APPROVAL, body, plain};
+use super::{APPROVE, BODY_REFUSALS, CURSOR, IDEMPOTENCY_KEY, KEY_CONFLICT, LIMIT, NO_APPROVAL, body, plain};
 use crate::endpoint::{Answer, Endpoint, Method, Operation, Request, of};
 use crate::{Approval, ApprovalList, PostApproval, Refusal};
 
@@ -37,6 +37,7 @@ pub(super) const POST_APPROVAL: Endpoint = Endpoint {
     refusals: BODY_REFUSALS,
     errors: &[
         NO_APPROVAL,
+        KEY_CONFLICT,
         (409, "approval_decided"),
         (409, "approval_expired"),
         (409, "approval_not_held"),

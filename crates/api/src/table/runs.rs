@@ -1,8 +1,8 @@
 //! Runs: asked for, looked at, followed.
 
 use super::{
-    ACCEPT, AFTER, BODY_REFUSALS, CURSOR, IDEMPOTENCY_KEY, JSON, LAST_EVENT_ID, LIMIT, NO_RUN, RECORDS, RUN, WRITE,
-    body, plain,
+    ACCEPT, AFTER, BODY_REFUSALS, CURSOR, IDEMPOTENCY_KEY, JSON, KEY_CONFLICT, LAST_EVENT_ID, LIMIT, NO_RUN, RECORDS,
+    RUN, WRITE, body, plain,
 };
 use crate::endpoint::{Access, Answer, Body, Endpoint, Method, Operation, Parameter, Request, of};
 use crate::{ArtifactList, DeliveryList, PostRun, Refusal, Replay, RunList};
@@ -33,7 +33,9 @@ pub(super) const POST_RUN: Endpoint = Endpoint {
         (413, "message_too_large"),
         (422, "agent_no_default"),
         (422, "agent_unknown"),
-        (422, "idempotency_conflict"),
+        KEY_CONFLICT,
+        (422, "limits_higher"),
+        (422, "callback_invalid"),
         (503, "agent_switched_off"),
         (503, "busy"),
         (503, "draining"),

@@ -1,8 +1,8 @@
 //! Sessions: looked at, followed, forked, put aside, deleted.
 
 use super::{
-    ACCEPT, ADMIN, AFTER, BODY_REFUSALS, CURSOR, IDEMPOTENCY_KEY, JSON, LAST_EVENT_ID, LIMIT, NO_RUN, NO_SESSION,
-    RECORDS, WRITE, body, plain,
+    ACCEPT, ADMIN, AFTER, BODY_REFUSALS, CURSOR, IDEMPOTENCY_KEY, JSON, KEY_CONFLICT, LAST_EVENT_ID, LIMIT, NO_RUN,
+    NO_SESSION, RECORDS, WRITE, body, plain,
 };
 use crate::endpoint::{Answer, Body, Endpoint, Method, Operation, Request, of};
 use crate::{
@@ -74,11 +74,13 @@ pub(super) const FORK_SESSION: Endpoint = Endpoint {
     refusals: BODY_REFUSALS,
     errors: &[
         NO_SESSION,
+        KEY_CONFLICT,
         (409, "not_forkable"),
         (409, "session_exists"),
         (422, "agent_unknown"),
         (422, "model_unknown"),
-        (422, "provider_unknown"),
+        (422, "fork_without_run"),
+        (409, "checkpoint_damaged"),
     ],
     example: r#"curl -s {auth}{base}/sessions/demo/fork -H 'content-type: application/json' \
   -d '{"at": '$at', "session": "demo-2"}'"#,

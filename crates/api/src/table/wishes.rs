@@ -1,6 +1,6 @@
 //! What may be said of a run that is under way.
 
-use super::{APPROVE, BODY_REFUSALS, IDEMPOTENCY_KEY, NO_RUN, RUN_TAKEN, WRITE, body, plain};
+use super::{APPROVE, BODY_REFUSALS, IDEMPOTENCY_KEY, KEY_CONFLICT, NO_RUN, RUN_TAKEN, WRITE, body, plain};
 use crate::endpoint::{Endpoint, Method, Operation, Request, of};
 use crate::{CancelRun, LimitChange, ResolveCall, SteerRun};
 
@@ -13,7 +13,7 @@ pub(super) const CANCEL_RUN: Endpoint = Endpoint {
     request: Request::Optional(body(of::<CancelRun>)),
     answers: &[RUN_TAKEN],
     refusals: BODY_REFUSALS,
-    errors: &[NO_RUN],
+    errors: &[NO_RUN, KEY_CONFLICT],
     example: r#"curl -s {auth}-X POST {base}/runs/$run/cancel"#,
     ..plain(Operation::CancelRun, "cancelRun", "/runs/{run_id}/cancel", "Cancel a run")
 };
@@ -24,7 +24,7 @@ pub(super) const PAUSE_RUN: Endpoint = Endpoint {
     description: "Nothing new begins; what has begun ends. The run waits as `paused`, as long as it takes, and keeps nothing in memory.",
     headers: &[IDEMPOTENCY_KEY],
     answers: &[RUN_TAKEN],
-    errors: &[NO_RUN, (409, "run_ended")],
+    errors: &[NO_RUN, KEY_CONFLICT, (409, "run_ended"), (409, "run_ending")],
     example: r#"held=$(curl -s {base}/runs {auth}-H 'content-type: application/json' \
   -d '{"session": "till", "message": "Pay"}' | sed -n 's/.*"run_id":"\([^"]*\)".*/\1/p')
 curl -s {auth}-X POST {base}/runs/$held/pause"#,
@@ -36,7 +36,7 @@ pub(super) const RESUME_RUN: Endpoint = Endpoint {
     access: WRITE,
     headers: &[IDEMPOTENCY_KEY],
     answers: &[RUN_TAKEN],
-    errors: &[NO_RUN, (409, "run_ended"), (409, "run_not_paused")],
+    errors: &[NO_RUN, KEY_CONFLICT, (409, "run_ended"), (409, "run_ending"), (409, "run_not_paused")],
     example: r#"curl -s {auth}-X POST {base}/runs/$held/resume"#,
     ..plain(Operation::ResumeRun, "resumeRun", "/runs/{run_id}/resume", "Go on with a run that was paused")
 };
@@ -50,7 +50,15 @@ pub(super) const STEER_RUN: Endpoint = Endpoint {
     request: Request::Required(body(of::<SteerRun>)),
     answers: &[RUN_TAKEN],
     refusals: BODY_REFUSALS,
-    errors: &[NO_RUN, (400, "message_empty"), (409, "run_ended"), (413, "message_too_large")],
+    errors: &[
+        NO_RUN,
+        KEY_CONFLICT,
+        (400, "message_empty"),
+        (409, "run_ended"),
+        (409, "run_ending"),
+        (409, "steers_waiting"),
+        (413, "message_too_large"),
+    ],
     example: r#"curl -s {auth}{base}/runs/$held/steer -H 'content-type: application/json' \
   -d '{"message": "Keep it short.", "when": "queue"}'"#,
     ..plain(Operation::SteerRun, "steerRun", "/runs/{run_id}/steer", "Tell a run something in its middle")
@@ -65,7 +73,7 @@ pub(super) const RAISE_RUN: Endpoint = Endpoint {
     request: Request::Required(body(of::<LimitChange>)),
     answers: &[RUN_TAKEN],
     refusals: BODY_REFUSALS,
-    errors: &[NO_RUN, (409, "run_ended"), (409, "limit_too_low")],
+    errors: &[NO_RUN, KEY_CONFLICT, (409, "run_ended"), (409, "run_ending"), (409, "raise_too_low")],
     example: r#"curl -s {auth}{base}/runs/$held/raise -H 'content-type: application/json' -d '{"turns": 60}'"#,
     ..plain(Operation::RaiseRun, "raiseRun", "/runs/{run_id}/raise", "Raise a run's limits")
 };
@@ -82,6 +90,8 @@ pub(super) const RESOLVE_CALL: Endpoint = Endpoint {
     errors: &[
         NO_RUN,
         (409, "run_ended"),
+        (409, "run_ending"),
+        (404, "call_not_found"),
         (409, "call_not_in_doubt"),
         (409, "resolve_too_early"),
         (409, "no_compensation"),

@@ -7,15 +7,17 @@ use api::Scope;
 use blob::{Blobs, Links};
 use catalog::Catalog;
 use client::Client;
-use domain::Digest;
-use engine::{Engine, Limits, Parts};
-use journal::{Journal, MemoryObjects, PlainWrap};
+use domain::record::Save;
+use domain::{Digest, Id, RunStatus, TENANT_DEFAULT};
+use engine::{Engine, Limits, Parts, SessionName, Submission};
+use journal::{Journal, MemoryObjects, PlainWrap, RunFilter};
 use net::{HeaderMap, HeaderName, HeaderValue, Method, Origin, Request, Url};
 use server::{Config, Key, KeyHash, Listener, MemoryConnector};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use stdx::{Clock, Random};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -44,12 +46,38 @@ steps:
 - expect: {outputs: {c1: 'released'}}
   reply:
   - text: "Released."
+- expect: {user: 'Pay'}
+  reply:
+  - text: "I will pay."
+  - call: {id: c1, tool: pay, arguments: {n: 3}}
+- expect: {outputs: {c1: '(?s)(?<what>paid 3|Not today)'}}
+  reply:
+  - text: "Told: ${what}."
+- expect: {user: 'Launch'}
+  reply:
+  - call: {id: c1, tool: launch, arguments: {}}
+- expect: {outputs: {c1: 'went through'}}
+  reply:
+  - text: "Launched."
+- expect: {user: 'Briefly'}
+  reply:
+  - text: "Yes."
 - expect: {user: 'Fail'}
   reply:
   - call: {id: c1, tool: look, arguments: {n: 1}}
 - expect: {outputs: {c1: 'never this'}}
   reply:
   - text: "Not reached."
+"#;
+
+/// Paying wants an approval, launching none.
+const POLICY: &str = r#"
+@id("house.inside")
+permit (principal, action in [Action::"read", Action::"write"], resource);
+@id("house.pay") @approval("always")
+permit (principal, action == Action::"external", resource == Tool::"pay");
+@id("house.launch")
+permit (principal, action == Action::"external", resource == Tool::"launch");
 "#;
 
 /// The parts that a test can reach into.
@@ -64,27 +92,50 @@ pub struct House {
 
 impl House {
     pub fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let tool = |name: &str| {
-            format!(
-                "description: Does {name}.\ninput_schema: {{type: object, properties: {{n: {{type: integer}}}}}}\neffect: read\nrun: {{function: {{}}}}\n"
-            )
-        };
-        for (path, text) in [
-            ("topside.yaml", "default_agent: maya\n".to_owned()),
-            ("agents/maya.md", "---\nmodel: main\ntools: [look, hold]\n---\nYou are Maya.\n".to_owned()),
-            ("models/main.yaml", "main: {provider: script, transcript: script.yaml}\n".to_owned()),
-            ("script.yaml", TRANSCRIPT.to_owned()),
-            ("tools/look.yaml", tool("look")),
-            ("tools/hold.yaml", tool("hold")),
-        ] {
-            let path = folder.path().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        }
+        Self::over(project())
+    }
+
+    fn over(folder: TempDir) -> Self {
         let (release, held) = (Arc::new(Semaphore::new(0)), Arc::new(Notify::new()));
         let engine = engine(folder.path(), functions(&release, &held));
         Self { folder, engine, release, held }
+    }
+
+    /// A house after a crash: session `dock` has a call of which nobody knows whether it took effect.
+    pub async fn in_doubt() -> Self {
+        let folder = project();
+        let path = folder.path().to_owned();
+        // A process is played by a runtime: shutting it down drops every task where it stands.
+        let journal = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            let journal = runtime.block_on(async {
+                let (release, held) = (Arc::new(Semaphore::new(0)), Arc::new(Notify::new()));
+                let engine = engine(&path, functions(&release, &held));
+                let submission = Submission {
+                    tenant: TENANT_DEFAULT.to_owned(),
+                    principal: Id::from_name(TENANT_DEFAULT, "local"),
+                    session: SessionName::Named("dock".into()),
+                    agent: None,
+                    message: "Launch".into(),
+                    save: Save::Declared,
+                    limits: engine::LimitChange::default(),
+                    callback: None,
+                    idempotency: None,
+                };
+                engine.submit(submission).await.unwrap();
+                held.notified().await;
+                engine.journal().clone()
+            });
+            runtime.shutdown_timeout(Duration::from_secs(10));
+            journal
+        });
+        journal.join().unwrap().close().await.unwrap();
+        let house = Self::over(folder);
+        house.engine.recover().await.unwrap();
+        let run = house.engine.runs(TENANT_DEFAULT, RunFilter::default(), None, 1).await.unwrap().rows[0].run;
+        let view = house.engine.wait(TENANT_DEFAULT, run, Duration::from_secs(60)).await.unwrap();
+        assert_eq!(view.status, RunStatus::NeedsResolution);
+        house
     }
 
     /// Serves on a loopback socket.
@@ -110,10 +161,48 @@ impl House {
     }
 }
 
+/// A project in a folder of its own.
+fn project() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let tool = |name: &str, effect: &str| {
+        format!(
+            "description: Does {name}.\ninput_schema: {{type: object, properties: {{n: {{type: integer}}}}}}\neffect: {effect}\nrun: {{function: {{}}}}\n"
+        )
+    };
+    for (path, text) in [
+        ("topside.yaml", "default_agent: maya\n".to_owned()),
+        ("agents/maya.md", "---\nmodel: main\ntools: [look, hold, pay, launch]\n---\nYou are Maya.\n".to_owned()),
+        ("models/main.yaml", "main: {provider: script, transcript: script.yaml}\n".to_owned()),
+        ("script.yaml", TRANSCRIPT.to_owned()),
+        ("tools/look.yaml", tool("look", "read")),
+        ("tools/hold.yaml", tool("hold", "read")),
+        ("tools/pay.yaml", tool("pay", "external")),
+        ("tools/launch.yaml", tool("launch", "external")),
+        ("policies/house.cedar", POLICY.to_owned()),
+    ] {
+        let path = folder.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    folder
+}
+
 fn functions(release: &Arc<Semaphore>, held: &Arc<Notify>) -> Functions {
     let mut functions = Functions::new();
     functions.add("look", |arguments: serde_json::Value, _: Context| async move {
         Ok::<_, String>(format!("seen {}", arguments["n"]))
+    });
+    functions.add("pay", |arguments: serde_json::Value, _: Context| async move {
+        Ok::<_, String>(format!("paid {}", arguments["n"]))
+    });
+    let told = held.clone();
+    functions.add("launch", move |_: serde_json::Value, _: Context| {
+        let told = told.clone();
+        async move {
+            told.notify_one();
+            std::future::pending::<()>().await;
+            Ok::<_, String>("launched".to_owned())
+        }
     });
     let (release, held) = (release.clone(), held.clone());
     functions.add("hold", move |_: serde_json::Value, _: Context| {
@@ -204,6 +293,11 @@ impl Served {
 
     pub async fn get(&self, path: &str) -> Answer {
         self.send("GET", path, &[], "").await
+    }
+
+    /// Sends a JSON body.
+    pub async fn post(&self, path: &str, headers: &[&str], body: &str) -> Answer {
+        self.send("POST", path, &[&["content-type: application/json"], headers].concat(), body).await
     }
 
     pub async fn post_run(&self, headers: &[&str], body: &str) -> Answer {
