@@ -30,7 +30,7 @@ impl Keys {
             file.push_str(&String::from_utf8_lossy(&output.stdout));
             Ok(talk.split_whitespace().last().context("no key")?.to_owned())
         };
-        let asker = make("asker", &["runs:read", "runs:write"])?;
+        let asker = make("asker", &["runs:read", "runs:write", "metrics:read"])?;
         let approver = make("approver", &["runs:read", "approvals:write"])?;
         Ok(Self { asker, approver, file })
     }
