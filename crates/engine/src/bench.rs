@@ -331,6 +331,9 @@ async fn lay_down(
     project: std::path::PathBuf,
     sandbox: &dyn Sandbox,
 ) -> Result<(), sandbox::Error> {
+    if manifest.entries.is_empty() {
+        return Ok(());
+    }
     let start = |detail: String| sandbox::Error::Start { stage: "manifest", detail };
     let read = manifest.clone();
     let changes = tokio::task::spawn_blocking(move || read.changes(&project)).await;

@@ -6,7 +6,7 @@ use domain::{Id, id};
 use indexmap::IndexMap;
 use journal::SessionKey;
 use parking_lot::Mutex;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{Notify, watch};
@@ -69,8 +69,8 @@ pub(crate) struct Places {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Sessions that are driven or wait for it.
-    known: HashMap<SessionKey, Wake>,
+    /// Sessions that are driven or wait for it; in order, so that all are told in one order.
+    known: BTreeMap<SessionKey, Wake>,
     /// Those that wait, by tenant, in the order in which tenants have their turn.
     waiting: IndexMap<Arc<str>, VecDeque<Job>>,
     waiting_count: usize,

@@ -344,10 +344,8 @@ async fn read(mut process: Box<dyn Process>, shared: Arc<Shared>, mut inputs: mp
     };
     while shared.state.lock().end.is_none() {
         tokio::select! {
-            chunk = process.next() => match chunk {
-                Ok(chunk) => take(chunk),
-                Err(error) => shared.end(End::Lost(error)),
-            },
+            // What somebody wants of it comes before what it says.
+            biased;
             Some(input) = inputs.recv() => match input {
                 Input::Write(bytes, done) => {
                     // Who no longer waits for the answer does not need it.
@@ -362,6 +360,10 @@ async fn read(mut process: Box<dyn Process>, shared: Arc<Shared>, mut inputs: mp
                     Ok(exit) => End::Exit(exit),
                     Err(error) => End::Lost(error),
                 }),
+            },
+            chunk = process.next() => match chunk {
+                Ok(chunk) => take(chunk),
+                Err(error) => shared.end(End::Lost(error)),
             },
         }
     }
