@@ -3,17 +3,26 @@
 
 use crate::TENANT;
 use crate::ledger::Ledger;
+use crate::project::TOOLS;
 use crate::restart::{after_restart, log_of};
 use crate::told::Told;
 use crate::witness::Witness;
-use domain::{CallStatus, Digest, Event, Id, Record, RunStatus, Usage, id};
+use crate::workspace::Workspaces;
+use domain::record::Vote;
+use domain::{CallStatus, Digest, Event, Id, Record, Usage, id};
 use engine::Engine;
 use journal::{SessionKey, StoredRecord, Verified};
 use machine::{Session, Stamp};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is wrong with a world that has come to rest.
-pub(crate) async fn at_rest(engine: &Engine, told: &Told, ledger: &Ledger, witness: &Witness) -> Result<(), String> {
+pub(crate) async fn at_rest(
+    engine: &Engine,
+    told: &Told,
+    ledger: &Ledger,
+    witness: &Witness,
+    workspaces: &Workspaces,
+) -> Result<(), String> {
     after_restart(engine.journal(), told).await?;
     let mut logs = BTreeMap::new();
     let sessions: BTreeSet<_> = told.logs().into_keys().collect();
@@ -24,11 +33,11 @@ pub(crate) async fn at_rest(engine: &Engine, told: &Told, ledger: &Ledger, witne
         if !matches!(verified, Verified::Intact { records, .. } if records == stored.len() as u64) {
             return Err(format!("the chain of {} does not hold: {verified:?}", key.session));
         }
-        let records = stored.iter().map(StoredRecord::decode).collect::<Result<Vec<_>, _>>();
-        let records = records.map_err(|error| error.to_string())?;
-        let session = folded(&key, &records)?;
+        let (records, session) = folded(&key, &stored)?;
         one_holder(&key, &records)?;
         done_as_told(&records, witness)?;
+        approved(&records, witness)?;
+        workspaces_are_told(&key, &records, workspaces)?;
         shown_as_folded(engine, &records, &session).await?;
         logs.insert(key.session, (stored, records));
     }
@@ -36,16 +45,18 @@ pub(crate) async fn at_rest(engine: &Engine, told: &Told, ledger: &Ledger, witne
     streams_are_logs(&logs, ledger)
 }
 
-/// The log folds.
-fn folded(key: &SessionKey, records: &[Record]) -> Result<Session, String> {
+/// The records of a log, and what they fold to.
+pub(crate) fn folded(key: &SessionKey, stored: &[StoredRecord]) -> Result<(Vec<Record>, Session), String> {
     let mut session = Session::default();
-    for Record { head, event } in records {
-        let stamp = Stamp { at_ms: head.at_ms, principal: head.principal };
-        session
-            .apply(stamp, event)
-            .map_err(|refused| format!("the log of {} does not fold: {refused}", key.session))?;
+    let mut records = Vec::with_capacity(stored.len());
+    for stored in stored {
+        let record = stored.decode().map_err(|error| error.to_string())?;
+        let stamp = Stamp { at_ms: record.head.at_ms, principal: record.head.principal };
+        let refused = session.apply(stamp, &record.event);
+        refused.map_err(|refused| format!("the log of {} does not fold: {refused}", key.session))?;
+        records.push(record);
     }
-    Ok(session)
+    Ok((records, session))
 }
 
 /// Epochs only grow along a log: whoever was followed by another holder writes no more.
@@ -71,15 +82,29 @@ fn done_as_told(records: &[Record], witness: &Witness) -> Result<(), String> {
     let times = witness.times();
     let mut began: BTreeMap<Id<id::Call>, u32> = BTreeMap::new();
     let mut returned = BTreeSet::new();
+    let mut deeds = BTreeSet::new();
     for Record { event, .. } in records {
         match event {
+            Event::Replied(body) => {
+                let is_deed = |tool: &String| TOOLS.iter().any(|deed| deed.name == tool);
+                deeds.extend(
+                    body.calls.iter().filter(|call| call.tool.as_ref().is_some_and(is_deed)).map(|call| call.call),
+                );
+            }
+            Event::CallAdded(body) => {
+                deeds.insert(body.call);
+            }
+            // Somebody says what nobody saw.
+            Event::Resolved(body) => {
+                deeds.remove(&body.call);
+            }
             Event::Began(body) => *began.entry(body.call).or_default() += 1,
             Event::Returned(body) => {
                 if !returned.insert(body.call) {
                     return Err(format!("{} returned twice", body.call));
                 }
                 let done = times.get(&body.call).copied().unwrap_or(0);
-                if body.status == CallStatus::Ok && done == 0 {
+                if body.status == CallStatus::Ok && done == 0 && deeds.contains(&body.call) {
                     return Err(format!("{} is recorded to have gone well and was never done", body.call));
                 }
                 if matches!(body.status, CallStatus::Denied | CallStatus::Invalid) && done > 0 {
@@ -115,12 +140,12 @@ async fn shown_as_folded(engine: &Engine, records: &[Record], session: &Session)
             _ => {}
         }
     }
+    if let Some(run) = &session.run {
+        return Err(format!("{} is not over: it is {}", run.id, run.status()));
+    }
     for run in runs {
         let view = engine.run(TENANT, run).await.map_err(|error| format!("{run} can't be shown: {error}"))?;
-        let Some(end) = ends.get(&run) else {
-            rests(run, view.status, session)?;
-            continue;
-        };
+        let end = ends.get(&run).ok_or_else(|| format!("{run} has not ended: it is shown as {}", view.status))?;
         let sum = used.get(&run).copied().unwrap_or_default();
         let adds_up = end.usage == sum || (end.failure.is_some() && end.usage.total_tokens() >= sum.total_tokens());
         if view.status != end.status || view.usage != end.usage || view.turns != end.turns || !adds_up {
@@ -130,15 +155,63 @@ async fn shown_as_folded(engine: &Engine, records: &[Record], session: &Session)
     Ok(())
 }
 
-/// A run that has not ended waits for a reason.
-fn rests(run: Id<id::Run>, shown: RunStatus, session: &Session) -> Result<(), String> {
-    let current = session.run.as_ref().ok_or_else(|| format!("{run} has not ended, and nobody drives it"))?;
-    let status = current.status();
-    if status != RunStatus::NeedsResolution {
-        return Err(format!("{run} has not ended: {} is {status} although nothing is wrong", current.id));
+/// Nothing that people must approve of was done before enough others had.
+fn approved(records: &[Record], witness: &Witness) -> Result<(), String> {
+    let mut requesters = BTreeMap::new();
+    let mut votes: BTreeMap<Id<id::Call>, BTreeSet<Id<id::Principal>>> = BTreeMap::new();
+    let mut at_begin = BTreeMap::new();
+    for Record { head, event } in records {
+        match event {
+            Event::Submitted(body) => {
+                requesters.insert(body.run, head.principal);
+            }
+            Event::Voted(body) if body.vote == Vote::Approve => {
+                if requesters.get(&body.run) != Some(&head.principal) {
+                    votes.entry(body.call).or_default().insert(head.principal);
+                }
+            }
+            Event::Began(body) => {
+                at_begin.entry(body.call).or_insert_with(|| votes.get(&body.call).map_or(0, BTreeSet::len));
+            }
+            _ => {}
+        }
     }
-    if current.id == run && shown != status {
-        return Err(format!("{run} is shown as {shown} and is {status}"));
+    let session = records.first().map(|record| record.head.session);
+    for deed in witness.deeds().iter().filter(|deed| Some(deed.session) == session) {
+        let had = at_begin.get(&deed.call).copied().unwrap_or(0);
+        if had < deed.approvals {
+            return Err(format!(
+                "`{}` was done for {} with {had} approvals of {}",
+                deed.tool, deed.call, deed.approvals
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The files of a workspace are what the log says was done to them: no call is in them that did not begin, and none is missing that
+/// returned, unless the log says that the workspace was lost, taken back or made from another's.
+fn workspaces_are_told(key: &SessionKey, records: &[Record], workspaces: &Workspaces) -> Result<(), String> {
+    let Some(lines) = workspaces.lines(key.session) else { return Ok(()) };
+    let (mut puts, mut began, mut returned, mut is_other) = (BTreeSet::new(), 0, 0, false);
+    for Record { event, .. } in records {
+        match event {
+            Event::Replied(body) => {
+                let shell = body.calls.iter().filter(|call| call.tool.as_deref() == Some("exec_command"));
+                puts.extend(shell.map(|call| call.call));
+            }
+            Event::Began(body) if puts.contains(&body.call) => began += 1,
+            Event::Returned(body) if puts.contains(&body.call) && body.status == CallStatus::Ok => returned += 1,
+            Event::Forked(_) | Event::WorkspaceLost(_) => is_other = true,
+            Event::SandboxOpened(body) => is_other |= body.restored.is_some(),
+            _ => {}
+        }
+    }
+    // A command that was left to a session, or killed, may have put its line or not.
+    let left_running = returned;
+    if !is_other && (lines > began || lines + left_running < returned) {
+        let session = key.session;
+        return Err(format!("the workspace of {session} has {lines} lines; {began} puts began, {returned} returned"));
     }
     Ok(())
 }
@@ -149,9 +222,9 @@ type Logs = BTreeMap<Id<id::Session>, (Vec<StoredRecord>, Vec<Record>)>;
 fn nothing_lost(logs: &Logs, ledger: &Ledger) -> Result<(), String> {
     let mut keys: BTreeSet<Digest> = BTreeSet::new();
     let mut submitted = BTreeMap::new();
-    let mut over = BTreeSet::new();
+    let (mut over, mut votes, mut settled) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for (session, (_, records)) in logs {
-        for Record { event, .. } in records {
+        for Record { head, event } in records {
             match event {
                 Event::Submitted(body) => {
                     submitted.insert(body.run, *session);
@@ -165,6 +238,12 @@ fn nothing_lost(logs: &Logs, ledger: &Ledger) -> Result<(), String> {
                 Event::Finished(body) => {
                     over.insert(body.run);
                 }
+                Event::Voted(body) => {
+                    votes.insert((body.call, head.principal));
+                }
+                Event::Resolved(body) => {
+                    settled.insert(body.call);
+                }
                 _ => {}
             }
         }
@@ -173,6 +252,15 @@ fn nothing_lost(logs: &Logs, ledger: &Ledger) -> Result<(), String> {
         if submitted.get(&ticket.run) != Some(&ticket.session) {
             return Err(format!("{} was promised in {} and is not there", ticket.run, ticket.session));
         }
+    }
+    if let Some((call, by, _)) = ledger.votes().into_iter().find(|(call, by, _)| !votes.contains(&(*call, *by))) {
+        return Err(format!("the vote of {by} on {call} was told to count and is not recorded"));
+    }
+    if let Some(call) = ledger.settled().into_iter().find(|call| !settled.contains(call)) {
+        return Err(format!("a word on {call} was told to be durable and is not recorded"));
+    }
+    if let Some(session) = ledger.forks().into_iter().find(|session| !logs.contains_key(session)) {
+        return Err(format!("{session} was promised to go on from another and is not there"));
     }
     match ledger.cancels().into_iter().find(|run| !over.contains(run)) {
         Some(run) => Err(format!("the end of {run} was promised and nothing is recorded")),

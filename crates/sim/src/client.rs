@@ -4,10 +4,11 @@
 use crate::TENANT;
 use crate::ledger::{Ledger, Reading, Request};
 use crate::power::Power;
-use crate::project::PLANS;
+use crate::project::{AGENTS, PLANS};
+use crate::wishes::Operator;
 use domain::record::Save;
 use domain::{Digest, Id};
-use engine::{Engine, Error, IdempotencyKey, SessionName, Submission};
+use engine::{Engine, Error, IdempotencyKey, LimitChange, SessionName, Submission};
 use journal::SessionKey;
 use std::future::poll_fn;
 use std::pin::pin;
@@ -37,7 +38,7 @@ impl Client {
     pub(crate) async fn live(self, requests: u64) {
         for _ in 0..requests {
             tokio::time::sleep(Duration::from_millis(self.random.below(400))).await;
-            match self.random.below(12) {
+            match self.random.below(14) {
                 0..=5 => {
                     let request = self.request();
                     self.ledger.ask(request.clone());
@@ -48,8 +49,8 @@ impl Client {
                         self.submit(request).await;
                     }
                 }
-                8 => self.cancel().await,
-                9 => self.look().await,
+                8..=10 => self.operator().wish().await,
+                11 => self.look().await,
                 _ => self.follow().await,
             }
         }
@@ -64,8 +65,10 @@ impl Client {
         };
         let padding = if random.below(20) == 0 { "x".repeat(LONG_BYTES) } else { String::new() };
         let message = format!("plan-{} {}{padding}", random.below(PLANS), random.below(1_000));
+        let agent = usize::try_from(random.below(AGENTS.len() as u64 + 1)).unwrap_or(0);
+        let agent = AGENTS.get(agent).map(|(name, _)| *name);
         let key = (random.below(10) < 7).then(|| Digest(random.bytes()));
-        Request { client: self.number, message, session, save_reply: random.below(5) == 0, key }
+        Request { client: self.number, message, session, agent, save_reply: random.below(5) == 0, key }
     }
 
     async fn submit(&self, request: Request) {
@@ -74,9 +77,11 @@ impl Client {
             tenant: TENANT.into(),
             principal: Id::from_name(TENANT, &format!("client-{}", request.client)),
             session: request.session.clone(),
-            agent: None,
+            agent: request.agent.map(str::to_owned),
             message: request.message.clone(),
             save: if request.save_reply { Save::Reply } else { Save::Declared },
+            limits: LimitChange::default(),
+            callback: None,
             idempotency: request.key.map(|key| IdempotencyKey { key, body }),
         };
         let asked = self.engine.submit(submission);
@@ -95,14 +100,13 @@ impl Client {
         }
     }
 
-    async fn cancel(&self) {
-        let Some(ticket) = self.ledger.some(&self.random) else { return };
-        let principal = Id::from_name(TENANT, "operator");
-        let answer = self.engine.cancel(TENANT, ticket.run, principal).await;
-        match answer {
-            _ if self.power.is_off() => {}
-            Ok(_) => self.ledger.cancelled(ticket.run),
-            Err(error) => self.refused("cancel", &error),
+    fn operator(&self) -> Operator {
+        Operator {
+            engine: self.engine.clone(),
+            random: self.random.clone(),
+            power: self.power.clone(),
+            ledger: self.ledger.clone(),
+            is_troubled: self.is_troubled,
         }
     }
 

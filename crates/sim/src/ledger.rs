@@ -1,6 +1,7 @@
 //! What clients asked and what they were answered, over all lives of the world.
 
 use crate::trace::Trace;
+use domain::record::Vote;
 use domain::{Digest, Id, id};
 use engine::{SessionName, Ticket};
 use parking_lot::Mutex;
@@ -14,6 +15,7 @@ pub(crate) struct Request {
     pub(crate) client: u64,
     pub(crate) message: String,
     pub(crate) session: SessionName,
+    pub(crate) agent: Option<&'static str>,
     pub(crate) save_reply: bool,
     /// Digest of its idempotency key, if it has one.
     pub(crate) key: Option<Digest>,
@@ -34,6 +36,9 @@ struct State {
     fresh: BTreeSet<Id<id::Run>>,
     by_key: BTreeMap<Digest, Ticket>,
     cancelled: Vec<Id<id::Run>>,
+    votes: Vec<(Id<id::Call>, Id<id::Principal>, Vote)>,
+    settled: Vec<Id<id::Call>>,
+    forked: Vec<(Id<id::Session>, Option<Id<id::Run>>)>,
     /// What readers were given of a session, by reader.
     read: Vec<Reading>,
     wrong: Vec<String>,
@@ -93,6 +98,28 @@ impl Ledger {
         self.state.lock().cancelled.push(run);
     }
 
+    /// Somebody was told that a vote counts.
+    pub(crate) fn voted(&self, call: Id<id::Call>, by: Id<id::Principal>, vote: Vote) {
+        self.trace.say(format_args!("voted {call} {by} {vote:?}"));
+        self.state.lock().votes.push((call, by, vote));
+    }
+
+    /// Somebody was told that his word on a call is durable: it did not happen.
+    pub(crate) fn did_not_happen(&self, call: Id<id::Call>) {
+        self.trace.say(format_args!("settled {call}"));
+        self.state.lock().settled.push(call);
+    }
+
+    /// Somebody was told of a session that goes on from another.
+    pub(crate) fn forked(&self, session: Id<id::Session>, run: Option<Id<id::Run>>) {
+        self.trace.say(format_args!("forked {session} {run:?}"));
+        let mut state = self.state.lock();
+        state.forked.push((session, run));
+        if let Some(run) = run {
+            state.tickets.insert(run, Ticket { run, session, existing: false });
+        }
+    }
+
     /// A reader was given this of a session.
     pub(crate) fn read(&self, reading: Reading) {
         self.state.lock().read.push(reading);
@@ -112,6 +139,21 @@ impl Ledger {
     /// Runs whose end a client was promised.
     pub(crate) fn cancels(&self) -> Vec<Id<id::Run>> {
         self.state.lock().cancelled.clone()
+    }
+
+    /// Votes that somebody was told to count.
+    pub(crate) fn votes(&self) -> Vec<(Id<id::Call>, Id<id::Principal>, Vote)> {
+        self.state.lock().votes.clone()
+    }
+
+    /// Calls of which somebody was told to have said that they did not happen.
+    pub(crate) fn settled(&self) -> Vec<Id<id::Call>> {
+        self.state.lock().settled.clone()
+    }
+
+    /// Sessions that go on from another, as somebody was told.
+    pub(crate) fn forks(&self) -> Vec<Id<id::Session>> {
+        self.state.lock().forked.iter().map(|(session, _)| *session).collect()
     }
 
     /// What readers were given.

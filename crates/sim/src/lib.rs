@@ -14,6 +14,7 @@ mod scribes;
 mod time;
 mod told;
 mod trace;
+mod wishes;
 mod witness;
 mod workspace;
 mod world;

@@ -4,13 +4,24 @@ use catalog::Catalog;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::{Arc, LazyLock};
 use stdx::Random;
 
 /// Projects that differ; a seed chooses one.
 const PROJECTS: u64 = 16;
-/// Ways in which a run can go, by project.
+/// Ways in which a run can go, by agent and project.
 pub(crate) const PLANS: u64 = 6;
+
+/// An agent: its name and further lines of its declaration.
+pub(crate) const AGENTS: &[(&str, &str)] = &[
+    ("maya", "limits: {turns: 12, tool_calls: 30}\n"),
+    (
+        "ben",
+        "sandbox: {provider: local, capabilities: [shell]}\nlimits: {turns: 12, tool_calls: 30}\nartifacts: [notes]\n",
+    ),
+    ("carl", "limits: {turns: 2, tool_calls: 4, reached: ask}\n"),
+];
 
 /// How a tool behaves and what its contract promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +34,8 @@ pub(crate) struct Tool {
     pub(crate) is_once: bool,
     /// Whether repetitions carry one key.
     pub(crate) is_keyed: bool,
+    /// How many must approve of a call.
+    pub(crate) approvals: usize,
     /// What a call takes at most, in milliseconds.
     pub(crate) slow_ms_max: u64,
     /// Calls of 100 that fail.
@@ -30,7 +43,7 @@ pub(crate) struct Tool {
 }
 
 const fn tool(name: &'static str, effect: &'static str) -> Tool {
-    Tool { name, effect, lines: "", is_once: true, is_keyed: false, slow_ms_max: 0, fails: 0 }
+    Tool { name, effect, lines: "", is_once: true, is_keyed: false, approvals: 0, slow_ms_max: 0, fails: 0 }
 }
 
 const KEYED: Tool = Tool { is_once: false, is_keyed: true, ..tool("", "external") };
@@ -41,12 +54,25 @@ pub(crate) const TOOLS: &[Tool] = &[
     Tool { is_once: false, slow_ms_max: 4_000, lines: "timeout_seconds: 3\n", ..tool("watch", "read") },
     Tool { is_once: false, fails: 40, ..tool("guess", "read") },
     Tool { slow_ms_max: 200, ..tool("note", "write") },
-    Tool { name: "pay", lines: "idempotency: {key: call}\n", slow_ms_max: 300, ..KEYED },
-    Tool { name: "order", lines: "idempotency: {key: arguments}\n", ..KEYED },
-    Tool { name: "charge", lines: "idempotency: {key: caller}\n", slow_ms_max: 50, ..KEYED },
-    Tool { slow_ms_max: 20, ..tool("send", "external") },
-    Tool { slow_ms_max: 4_000, lines: "timeout_seconds: 2\n", fails: 10, ..tool("publish", "external") },
-    Tool { fails: 5, ..tool("wipe", "destructive") },
+    Tool { name: "pay", lines: "idempotency: {key: call}\napproval: never\n", slow_ms_max: 300, ..KEYED },
+    Tool { name: "order", lines: "idempotency: {key: arguments}\napproval: never\n", ..KEYED },
+    Tool { name: "charge", lines: "idempotency: {key: caller}\napproval: never\n", slow_ms_max: 50, ..KEYED },
+    Tool { name: "grant", lines: "idempotency: {key: call}\napproval: always\n", approvals: 1, ..KEYED },
+    Tool { slow_ms_max: 20, lines: "approval: never\n", ..tool("send", "external") },
+    Tool {
+        slow_ms_max: 4_000,
+        lines: "timeout_seconds: 2\napproval: never\nrollback: {compensate: withdraw}\n",
+        fails: 10,
+        ..tool("publish", "external")
+    },
+    Tool { name: "withdraw", lines: "idempotency: {key: call}\napproval: never\n", ..KEYED },
+    Tool { fails: 5, lines: "approval: never\n", ..tool("wipe", "destructive") },
+    Tool { approvals: 2, lines: "approval: {quorum: 2}\n", ..tool("launch", "destructive") },
+    Tool {
+        lines: "approval: never\npreconditions: [{tool: {name: look, expect: {type: string}}, message: Look first.}]\n",
+        slow_ms_max: 100,
+        ..tool("mail", "external")
+    },
 ];
 
 /// The declarations in force for a seed; read once for each project.
@@ -73,19 +99,25 @@ pub(crate) fn catalog(seed: u64) -> Result<Arc<Catalog>, String> {
 
 fn files(number: u64) -> Vec<(String, String)> {
     let names: Vec<_> = TOOLS.iter().map(|tool| tool.name).collect();
-    let front = format!("model: main\ntools: [{}]\nlimits: {{turns: 12, tool_calls: 30}}", names.join(", "));
     let mut files = vec![
         ("topside.yaml".to_owned(), "default_agent: maya\n".to_owned()),
-        ("agents/maya.md".to_owned(), format!("---\n{front}\n---\nYou are Maya.\n")),
-        ("models/main.yaml".to_owned(), "main: {provider: script, transcript: script.yaml}\n".to_owned()),
         ("policies/all.cedar".to_owned(), "permit (principal, action, resource);\n".to_owned()),
-        // JSON is YAML.
-        ("script.yaml".to_owned(), script(number).to_string()),
     ];
+    let mut models = String::new();
+    for (place, (name, lines)) in AGENTS.iter().enumerate() {
+        let front = format!("model: {name}\ntools: [{}]\n{lines}", names.join(", "));
+        files.push((format!("agents/{name}.md"), format!("---\n{front}---\nYou are {name}.\n")));
+        // Writing to a string does not fail.
+        let _ = writeln!(models, "{name}: {{provider: script, transcript: {name}.yaml}}");
+        let random = Random::seeded(0x5c21_9700 + number * 16 + place as u64);
+        // JSON is YAML.
+        files.push((format!("{name}.yaml"), script(&random, lines.contains("sandbox")).to_string()));
+    }
+    files.push(("models/all.yaml".to_owned(), models));
     for Tool { name, effect, lines, .. } in TOOLS {
+        let schema = "{type: object, properties: {n: {type: integer}}}";
         let text = format!(
-            "description: Does {name}.\ninput_schema: {{type: object, properties: {{n: {{type: integer}}}}, required: [n]}}\n\
-             effect: {effect}\n{lines}run: {{function: {{}}}}\n"
+            "description: Does {name}.\ninput_schema: {schema}\neffect: {effect}\n{lines}run: {{function: {{}}}}\n"
         );
         files.push((format!("tools/{name}.yaml"), text));
     }
@@ -93,8 +125,7 @@ fn files(number: u64) -> Vec<(String, String)> {
 }
 
 /// A transcript with a section for each plan.
-fn script(number: u64) -> Value {
-    let random = Random::seeded(0x5c21_9700 + number);
+fn script(random: &Random, has_sandbox: bool) -> Value {
     let mut steps = Vec::new();
     for plan in 0..PLANS {
         let turns = random.below(4);
@@ -104,27 +135,31 @@ fn script(number: u64) -> Value {
                 reply.push(json!({"text": format!("Turn {turn}.")}));
             }
             for call in 0..=random.below(3) {
-                reply.push(json!({"call": call_of(&random, &format!("p{plan}t{turn}c{call}"))}));
+                reply.push(json!({"call": call_of(random, &format!("p{plan}t{turn}c{call}"), has_sandbox)}));
             }
-            steps.push(step(plan, turn, reply));
+            steps.push(step(plan, turn, &reply));
         }
-        steps.push(step(plan, turns, vec![json!({"text": format!("Plan {plan} is done.")})]));
+        steps.push(step(plan, turns, &[json!({"text": format!("Plan {plan} is done.")})]));
     }
-    json!({"title": format!("project {number}"), "steps": steps})
+    json!({"title": "played", "steps": steps})
 }
 
-fn step(plan: u64, turn: u64, reply: Vec<Value>) -> Value {
+fn step(plan: u64, turn: u64, reply: &[Value]) -> Value {
     match turn {
         0 => json!({"expect": {"user": format!("^plan-{plan} ")}, "reply": reply}),
         _ => json!({"reply": reply}),
     }
 }
 
-fn call_of(random: &Random, id: &str) -> Value {
+fn call_of(random: &Random, id: &str, has_sandbox: bool) -> Value {
     let n = random.below(4);
     match random.below(20) {
         0 => json!({"id": id, "tool": "nothing_like_it", "arguments": {}}),
         1 => json!({"id": id, "tool": "send", "arguments": {"n": "not a number"}}),
+        2..12 if has_sandbox => {
+            let ms = if random.below(3) == 0 { random.below(12_000) } else { random.below(100) };
+            json!({"id": id, "tool": "exec_command", "arguments": {"cmd": format!("put notes {ms}")}})
+        }
         _ => {
             let place = usize::try_from(random.below(TOOLS.len() as u64)).unwrap_or(0);
             json!({"id": id, "tool": TOOLS[place].name, "arguments": {"n": n}})

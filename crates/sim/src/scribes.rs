@@ -47,7 +47,7 @@ pub(crate) fn run(seed: u64) -> Report {
     let stream = |salt: u64| Random::seeded(seed.wrapping_mul(0x9e37_79b9).wrapping_add(salt));
     let (power, time) = (Power::default(), Time::default());
     let trace = Trace::new(time.clone());
-    let disk = Disk::new(power.clone(), stream(1));
+    let disk = Disk::new(power.clone(), stream(1), time.clone());
     let mounted = Mounted::new(format!("/scribes/{}", WORLDS.fetch_add(1, Ordering::Relaxed)), &disk);
     let told = Told::new(trace.clone());
     let (inputs, wrong) = (Arc::default(), Arc::default());

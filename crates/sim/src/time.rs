@@ -24,6 +24,8 @@ struct State {
     life: Option<Instant>,
     /// What the lives before took.
     before: Duration,
+    /// What the machine slept through: no timer of the runtime knows of it.
+    slept: Duration,
     /// How far the wall clock is ahead.
     ahead_ms: i64,
 }
@@ -41,14 +43,25 @@ impl Time {
 
     /// Ends a life; to be called in its runtime.
     pub fn end(&self) {
-        let now = self.0.monotonic();
         let mut state = self.0.0.lock();
-        (state.life, state.before) = (None, now);
+        if let Some(life) = state.life.take() {
+            state.before += life.elapsed();
+        }
     }
 
     /// Sets how far the wall clock is ahead of the world's time; below zero: behind.
     pub fn skew(&self, ahead_ms: i64) {
         self.0.0.lock().ahead_ms = ahead_ms;
+    }
+
+    /// The machine sleeps for so long, between two instructions of whoever is running: clocks go on, timers stand still.
+    pub fn sleep(&self, ms: u64) {
+        self.0.0.lock().slept += Duration::from_millis(ms);
+    }
+
+    /// How long the machine has slept so far.
+    pub fn slept(&self) -> Duration {
+        self.0.0.lock().slept
     }
 
     /// Milliseconds since the world began.
@@ -67,8 +80,8 @@ impl Hands for Hours {
         let state = self.0.lock();
         // Outside of a runtime the clock is the machine's; there the world stands still.
         match state.life.filter(|_| Handle::try_current().is_ok()) {
-            Some(life) => state.before + life.elapsed(),
-            None => state.before,
+            Some(life) => state.before + life.elapsed() + state.slept,
+            None => state.before + state.slept,
         }
     }
 }

@@ -1,12 +1,13 @@
 //! What the journal told to be durable: every record with its hash, as an outside listener heard it. It is for ever.
 
 use crate::trace::Trace;
+use domain::record::Resolution;
 use domain::{Digest, Event, Id, id};
 use futures::FutureExt;
 use journal::hints::Told as Said;
 use journal::{Hints, Journal, SessionKey, StoredRecord};
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::task::coop::unconstrained;
 
@@ -24,8 +25,10 @@ struct Inner {
 struct State {
     hints: Option<Hints>,
     logs: BTreeMap<SessionKey, BTreeMap<u64, Digest>>,
-    /// How often a call was told to begin.
-    began: BTreeMap<Id<id::Call>, u32>,
+    /// How often a call was told to begin, and under which epoch last.
+    began: BTreeMap<Id<id::Call>, (u32, u64)>,
+    /// Calls of which somebody was told to have said that they did not happen.
+    denied: BTreeSet<Id<id::Call>>,
     /// What was heard that can't be.
     wrong: Vec<String>,
 }
@@ -70,8 +73,15 @@ impl Told {
             Err(error) => return state.wrong.push(format!("{session} {position}: {error}")),
         };
         self.0.trace.say(format_args!("record {session} {position} {} {}", decoded.event.kind(), record.hash));
-        if let Event::Began(body) = &decoded.event {
-            *state.began.entry(body.call).or_default() += 1;
+        match &decoded.event {
+            Event::Began(body) => {
+                let (times, epoch) = state.began.entry(body.call).or_default();
+                (*times, *epoch) = (*times + 1, body.epoch);
+            }
+            Event::Resolved(body) if body.resolution == Resolution::DidNotHappen => {
+                state.denied.insert(body.call);
+            }
+            _ => {}
         }
         let before = state.logs.entry(key.clone()).or_default().insert(position, record.hash);
         if before.is_some_and(|before| before != record.hash) {
@@ -79,10 +89,15 @@ impl Told {
         }
     }
 
-    /// How often a call was told to begin.
-    pub(crate) fn began(&self, call: Id<id::Call>) -> u32 {
+    /// How often a call was told to begin, and under which epoch last.
+    pub(crate) fn began(&self, call: Id<id::Call>) -> (u32, u64) {
         self.hear();
-        self.0.state.lock().began.get(&call).copied().unwrap_or(0)
+        self.0.state.lock().began.get(&call).copied().unwrap_or_default()
+    }
+
+    /// Whether somebody was told to have said that a call did not happen.
+    pub(crate) fn is_denied(&self, call: Id<id::Call>) -> bool {
+        self.0.state.lock().denied.contains(&call)
     }
 
     /// Every log with the hashes of its records.

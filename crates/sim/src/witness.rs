@@ -5,9 +5,11 @@ use crate::disk::{Disk, Mounted, VFS};
 use crate::objects::point;
 use crate::power::Power;
 use crate::project::{TOOLS, Tool};
+use crate::time::Time;
 use crate::told::Told;
 use crate::trace::Trace;
 use domain::{Event, Id, id, record};
+use journal::{Journal, SessionKey};
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
 use std::collections::BTreeMap;
@@ -33,6 +35,8 @@ pub struct Deed {
     pub call: Id<id::Call>,
     /// The key under which a repetition is known.
     pub key: Option<String>,
+    /// How many had to approve of it.
+    pub approvals: usize,
 }
 
 /// The outside. Cloning is cheap; clones are the same.
@@ -46,15 +50,24 @@ struct Inner {
     disk: Disk,
     database: String,
     told: Told,
+    time: Time,
     trace: Trace,
+    /// Whoever keeps the leases in this life.
+    leases: Mutex<Option<Journal>>,
     deeds: Mutex<Vec<Deed>>,
     wrong: Mutex<Vec<String>>,
 }
 
 impl Witness {
-    pub(crate) fn new(power: Power, random: Random, disk: Disk, database: String, told: Told, trace: Trace) -> Self {
+    pub(crate) fn new(random: Random, disk: Disk, database: String, told: Told, time: Time, trace: Trace) -> Self {
+        let (power, leases) = (disk.power().clone(), Mutex::default());
         let (deeds, wrong) = (Mutex::default(), Mutex::default());
-        Self(Arc::new(Inner { power, random, disk, database, told, trace, deeds, wrong }))
+        Self(Arc::new(Inner { power, random, disk, database, told, time, trace, leases, deeds, wrong }))
+    }
+
+    /// Asks this journal from now on who holds a session; `None`: nobody is to be asked.
+    pub(crate) fn ask(&self, leases: Option<Journal>) {
+        *self.0.leases.lock() = leases;
     }
 
     /// The functions that the tools run.
@@ -71,13 +84,24 @@ impl Witness {
     }
 
     async fn perform(&self, tool: &'static Tool, context: Context) -> Result<String, String> {
-        let Inner { power, random, .. } = &*self.0;
+        let Inner { power, random, time, .. } = &*self.0;
+        if !power.is_off() {
+            self.is_held(tool, &context);
+        }
+        let slept = time.slept();
         point(power, "tool: asked").await;
         let (before, after) = (random.below(tool.slow_ms_max + 1), random.below(tool.slow_ms_max + 1));
         if before > 0 {
             tokio::time::sleep(Duration::from_millis(before / 2)).await;
         }
         point(power, "tool: about to do it").await;
+        // What was under way when the machine fell asleep ends when it wakes; nobody can call it back.
+        if self.0.told.is_denied(context.call) && slept == time.slept() {
+            self.wrong(format!(
+                "`{}` was done for {} after somebody was told that it had not",
+                tool.name, context.call
+            ));
+        }
         self.deed(tool, &context);
         point(power, "tool: did it").await;
         if after > 0 {
@@ -90,6 +114,19 @@ impl Witness {
         }
     }
 
+    /// Whoever asks for a deed holds the session now.
+    fn is_held(&self, tool: &'static Tool, context: &Context) {
+        let Some(leases) = self.0.leases.lock().clone() else { return };
+        let (_, epoch) = self.0.told.began(context.call);
+        let key = SessionKey::new(context.tenant.as_str(), context.session);
+        if leases.holds(&key, epoch) == Some(false) {
+            self.wrong(format!(
+                "`{}` was asked for {} under epoch {epoch}, whose lease is over",
+                tool.name, context.call
+            ));
+        }
+    }
+
     fn deed(&self, tool: &'static Tool, context: &Context) {
         let Inner { random, told, trace, deeds, .. } = &*self.0;
         let Context { call, run, session, idempotency_key, .. } = context;
@@ -98,7 +135,15 @@ impl Witness {
         let earlier = {
             let mut deeds = deeds.lock();
             let earlier: Vec<_> = deeds.iter().filter(|deed| deed.call == *call).cloned().collect();
-            deeds.push(Deed { tool: tool.name, session: *session, run: *run, call: *call, key: key.clone() });
+            let approvals = tool.approvals;
+            deeds.push(Deed {
+                tool: tool.name,
+                session: *session,
+                run: *run,
+                call: *call,
+                key: key.clone(),
+                approvals,
+            });
             earlier
         };
         let times = u32::try_from(earlier.len() + 1).unwrap_or(u32::MAX);
@@ -108,7 +153,7 @@ impl Witness {
         if tool.is_keyed && (key.is_none() || earlier.iter().any(|deed| deed.key != key)) {
             self.wrong(format!("`{}` was repeated for {call} under another key: {key:?}", tool.name));
         }
-        if told.began(*call) < times {
+        if told.began(*call).0 < times {
             self.wrong(format!("`{}` was done for {call} before its `began` was told to be durable", tool.name));
         }
         if random.below(LOOKED_AT) == 0 {

@@ -13,21 +13,27 @@ use crate::restart::after_restart;
 use crate::time::Time;
 use crate::told::Told;
 use crate::trace::Trace;
+use crate::wishes::Operator;
 use crate::witness::Witness;
+use crate::workspace::Workspaces;
 use blob::{Blobs, Links};
 use catalog::Catalog;
-use engine::{Engine, Parts};
-use journal::{Config, Journal, PlainWrap};
+use engine::{Engine, Parts, Tending};
+use journal::{Claimants, Config, Journal, PlainWrap, WorkerSpec};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use stdx::Random;
+use tokio::task::JoinHandle;
 
 /// Crashes of one world at most.
 const CRASHES_MAX: u64 = 5;
-/// How long a world that nothing troubles any more may take to come to rest, in seconds of its own time.
-const REST_SECONDS_MAX: u64 = 6 * 60 * 60;
+/// How often a world that nothing troubles any more is helped until it must be at rest, and the seconds in between.
+const REST_ROUNDS_MAX: u64 = 600;
+const REST_SECONDS: u64 = 30;
+/// A worker's lease.
+const LEASE_MS: u64 = 3_000;
 
 /// Lives a world.
 pub(crate) fn run(seed: u64) -> Report {
@@ -52,6 +58,7 @@ struct World {
     trace: Trace,
     ledger: Ledger,
     witness: Witness,
+    workspaces: Workspaces,
     figures: Figures,
     wrong: Vec<String>,
 }
@@ -65,8 +72,8 @@ struct Fate {
     clients: u64,
     requests: u64,
     drivers_max: usize,
-    /// How often a second engine over the same journal takes up everything that has not ended.
-    takeovers: u64,
+    /// Whether two workers share the journal, each with a lease.
+    is_shared: bool,
 }
 
 /// How a life ends.
@@ -84,17 +91,24 @@ enum End {
     AtRest,
 }
 
+impl Fate {
+    /// Whether the disk fails, so that a request may be answered with that.
+    fn is_troubled(self) -> bool {
+        self.faults != Faults::default()
+    }
+}
+
 impl World {
     fn new(seed: u64) -> Result<Self, String> {
         static WORLDS: AtomicU64 = AtomicU64::new(0);
         let stream = |salt: u64| Random::seeded(seed.wrapping_mul(0x9e37_79b9).wrapping_add(salt));
         let (power, time) = (Power::default(), Time::default());
         let trace = Trace::new(time.clone());
-        let disk = Disk::new(power.clone(), stream(1));
+        let disk = Disk::new(power.clone(), stream(1), time.clone());
         let mounted = Mounted::new(format!("/sim/{}", WORLDS.fetch_add(1, Ordering::Relaxed)), &disk);
         let told = Told::new(trace.clone());
         let database = format!("{}/journal.db", mounted.directory());
-        let witness = Witness::new(power.clone(), stream(2), disk.clone(), database, told.clone(), trace.clone());
+        let witness = Witness::new(stream(2), disk.clone(), database, told.clone(), time.clone(), trace.clone());
         Ok(Self {
             seed,
             random: stream(3),
@@ -102,6 +116,7 @@ impl World {
             storage: Arc::new(Storage::new(power.clone())),
             catalog: project::catalog(seed)?,
             ledger: Ledger::new(trace.clone()),
+            workspaces: Workspaces::new(power.clone(), stream(4), trace.clone()),
             figures: Figures::default(),
             wrong: Vec::new(),
             power,
@@ -122,7 +137,7 @@ impl World {
                 return self.report();
             }
         }
-        let rest = Fate { end: End::AtRest, faults: Faults::default(), clients: 0, takeovers: 0, ..self.fate() };
+        let rest = Fate { end: End::AtRest, faults: Faults::default(), clients: 0, ..self.fate() };
         self.life(u64::MAX, rest);
         self.report()
     }
@@ -139,6 +154,7 @@ impl World {
             0 => Faults::drawn(random, self.disk.used_bytes()),
             _ => Faults::default(),
         };
+        let faults = Faults { syncs_slept: if random.below(3) == 0 { random.below(4_000) } else { 0 }, ..faults };
         Fate {
             end,
             faults,
@@ -146,7 +162,7 @@ impl World {
             clients: 1 + random.below(4),
             requests: 1 + random.below(8),
             drivers_max: 1 + usize::try_from(random.below(4)).unwrap_or(0),
-            takeovers: if random.below(3) == 0 { 1 + random.below(6) } else { 0 },
+            is_shared: random.below(3) == 0,
         }
     }
 
@@ -173,6 +189,7 @@ impl World {
         self.power.cut("the end of the day");
         drop(runtime);
         self.told.end();
+        self.witness.ask(None);
         self.trace.say(format_args!("the end: {}", self.power.at()));
         if let Err(wrong) = lived {
             self.wrong.push(wrong);
@@ -197,49 +214,69 @@ impl World {
             }),
             End::Drained | End::AtRest => {}
         }
-        let Some(journal) = self.opened(self.open_journal())? else { return Ok(()) };
+        let Some(journal) = self.opened(self.open_journal(fate.is_shared))? else { return Ok(()) };
         self.told.listen(&journal);
         if let Err(wrong) = after_restart(&journal, &self.told).await {
             // A dead disk can't be read.
             return if self.power.is_off() { Ok(()) } else { Err(wrong) };
         }
+        self.witness.ask(Some(journal.clone()));
         self.disk.set_faults(fate.faults);
-        let engine = self.engine(journal.clone(), fate.drivers_max)?;
-        let rival = if fate.takeovers > 0 { self.engine(journal, fate.drivers_max)? } else { engine.clone() };
-        let taken_up = engine.recover().await;
-        let is_troubled = fate.faults != Faults::default();
-        if !is_troubled {
-            self.opened(taken_up)?;
-        }
-        let clients: Vec<_> = (0..fate.clients)
-            .map(|number| {
-                let (random, power, ledger) = (self.random.clone(), self.power.clone(), self.ledger.clone());
-                let engine = if number % 2 == 0 { engine.clone() } else { rival.clone() };
-                let client = Client { number, engine, random, power, ledger, is_troubled };
-                tokio::spawn(client.live(fate.requests))
-            })
-            .collect();
-        for _ in 0..fate.takeovers {
-            tokio::time::sleep(Duration::from_millis(self.random.below(1_000))).await;
-            // Where the disk fails, the next takeover or the next start does it.
-            let _ = rival.recover().await;
-        }
-        for client in clients {
+        let engines = match fate.is_shared {
+            true => vec![self.engine(journal.clone(), fate)?, self.engine(journal.fellow(), fate)?],
+            false => vec![self.engine(journal, fate)?],
+        };
+        let Some(tendings) = self.started(&engines, fate).await? else { return Ok(()) };
+        for client in self.clients(&engines, fate) {
             client.await.map_err(|error| format!("a client broke down: {error}"))?;
         }
         match fate.end {
             End::AtPoint(_) | End::AtTime(_) | End::AtTurn(_) => {
                 tokio::time::sleep(Duration::from_millis(self.random.below(10_000))).await;
-                Ok(())
             }
             End::Drained => {
-                engine.drain(Duration::from_secs(self.random.below(10))).await;
-                // What could not be written is told by health; the log says the rest at the next start.
-                let _ = engine.journal().close().await;
-                Ok(())
+                let grace = Duration::from_secs(self.random.below(10));
+                for (engine, tending) in engines.iter().zip(tendings) {
+                    engine.drain(grace).await;
+                    tending.end().await;
+                }
+                for engine in &engines {
+                    // What could not be written is told by health; the log says the rest at the next start.
+                    let _ = engine.journal().close().await;
+                }
             }
-            End::AtRest => self.rest(&engine).await,
+            End::AtRest => self.rest(&engines).await?,
         }
+        Ok(())
+    }
+
+    /// Joins the workers and takes up what the life before left; nothing when the power went meanwhile.
+    async fn started(&self, engines: &[Engine], fate: Fate) -> Result<Option<Vec<Tending>>, String> {
+        let mut tendings = Vec::new();
+        for (number, engine) in engines.iter().enumerate() {
+            let spec = WorkerSpec { name: format!("worker-{number}"), lease_ms: LEASE_MS };
+            let joined = engine.tend(spec).await;
+            let taken_up = engine.recover().await;
+            if fate.is_troubled() {
+                // What could not be read now is taken up at the next start.
+                tendings.extend(joined.ok());
+                continue;
+            }
+            let (Some(tending), Some(_)) = (self.opened(joined)?, self.opened(taken_up)?) else { return Ok(None) };
+            tendings.push(tending);
+        }
+        Ok(Some(tendings))
+    }
+
+    fn clients(&self, engines: &[Engine], fate: Fate) -> Vec<JoinHandle<()>> {
+        let mut clients = Vec::new();
+        for (number, engine) in (0..fate.clients).zip(engines.iter().cycle()) {
+            let (random, power, ledger) = (self.random.clone(), self.power.clone(), self.ledger.clone());
+            let is_troubled = fate.is_troubled();
+            let client = Client { number, engine: engine.clone(), random, power, ledger, is_troubled };
+            clients.push(tokio::spawn(client.live(fate.requests)));
+        }
+        clients
     }
 
     /// What a start gave; nothing when the power went meanwhile.
@@ -251,18 +288,31 @@ impl World {
         }
     }
 
-    /// Waits until nothing is driven any more, and judges.
-    async fn rest(&self, engine: &Engine) -> Result<(), String> {
-        for _ in 0..REST_SECONDS_MAX {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            let health = engine.health();
-            if (health.active, health.waiting) == (0, 0) {
+    /// Helps everything to its end, and judges.
+    async fn rest(&self, engines: &[Engine]) -> Result<(), String> {
+        let operators: Vec<_> = engines
+            .iter()
+            .map(|engine| {
+                let (random, power, ledger) = (self.random.clone(), self.power.clone(), self.ledger.clone());
+                Operator { engine: engine.clone(), random, power, ledger, is_troubled: false }
+            })
+            .collect();
+        let mut open = 0;
+        for _ in 0..REST_ROUNDS_MAX {
+            tokio::time::sleep(Duration::from_secs(REST_SECONDS)).await;
+            open = 0;
+            for operator in &operators {
+                open = operator.help_all().await.map_err(|error| format!("nobody can help: {error}"))?;
+            }
+            let is_idle = engines.iter().all(|engine| (engine.health().active, engine.health().waiting) == (0, 0));
+            if open == 0 && is_idle {
                 self.told.hear();
-                return check::at_rest(engine, &self.told, &self.ledger, &self.witness).await;
+                let engine = &engines[0];
+                return check::at_rest(engine, &self.told, &self.ledger, &self.witness, &self.workspaces).await;
             }
         }
-        let health = engine.health();
-        Err(format!("{} sessions are driven and {} wait, without an end", health.active, health.waiting))
+        let health: Vec<_> = engines.iter().map(|engine| engine.health().active).collect();
+        Err(format!("{open} runs have not ended although nothing is wrong; driven are {health:?}"))
     }
 
     fn cut_when(&self, over: impl Future<Output = ()> + Send + 'static) {
@@ -273,7 +323,7 @@ impl World {
         });
     }
 
-    fn open_journal(&self) -> Result<Journal, journal::Error> {
+    fn open_journal(&self, is_shared: bool) -> Result<Journal, journal::Error> {
         let parts = journal::Parts {
             clock: self.time.clock(),
             random: self.random.clone(),
@@ -282,12 +332,15 @@ impl World {
         };
         let mut config =
             Config { disk: journal::Disk::Vfs(VFS), threads: journal::Threads::Inline, ..Config::default() };
+        if is_shared {
+            config.claimants = Claimants::Fellows;
+        }
         // The listener hears everything.
         config.limits.hints_max = 1 << 16;
         Journal::open(self.mounted.directory().as_ref(), parts, config)
     }
 
-    fn engine(&self, journal: Journal, drivers_max: usize) -> Result<Engine, String> {
+    fn engine(&self, journal: Journal, fate: Fate) -> Result<Engine, String> {
         static NET: LazyLock<Result<net::Client, String>> = LazyLock::new(|| {
             net::Client::new(net::Settings::default()).map_err(|error| format!("there is no way out: {error}"))
         });
@@ -296,12 +349,12 @@ impl World {
             blobs: Blobs::over(self.storage.clone(), Links::new(&[7; 32], clock.clone())),
             journal,
             catalog: Arc::new(move || catalog.clone()),
-            providers: Vec::new(),
+            providers: vec![Arc::new(self.workspaces.clone())],
             net: NET.clone()?,
             environment: Arc::new(|_| None),
             secrets: vault::Secrets::new(BTreeMap::new()),
             functions: self.witness.functions(),
-            limits: engine::Limits { drivers_max, ..engine::Limits::default() },
+            limits: engine::Limits { drivers_max: fate.drivers_max, ..engine::Limits::default() },
             clock,
             random: self.random.clone(),
         }))

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a failure is a panic")]
 
 use rusqlite::{Connection, OpenFlags, params};
-use sim::Power;
 use sim::disk::{Crash, Disk, Faults, Mounted, VFS};
+use sim::{Power, Time};
 use std::collections::BTreeMap;
 use stdx::Random;
 
@@ -27,7 +27,7 @@ struct House {
 impl House {
     fn new(name: &str, seed: u64, faults: Faults) -> Self {
         let random = Random::seeded(seed);
-        let disk = Disk::new(Power::default(), Random::seeded(seed ^ 0xd15c));
+        let disk = Disk::new(Power::default(), Random::seeded(seed ^ 0xd15c), Time::default());
         let mounted = Mounted::new(format!("/{name}/{seed}"), &disk);
         Self { disk, mounted, random, faults, committed: BTreeMap::new(), unknown: BTreeMap::new(), next: 0 }
     }

@@ -9,6 +9,7 @@ mod vfs;
 pub use vfs::{Mounted, VFS};
 
 use crate::power::{Off, Power};
+use crate::time::Time;
 use locks::Locks;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -17,6 +18,8 @@ use std::sync::Arc;
 use stdx::Random;
 use survival::Pending;
 
+/// How long the machine sleeps at most.
+pub const SLEEP_MS_MAX: u64 = 60_000;
 /// What a disk writes whole or not at all.
 pub const SECTOR_BYTES: usize = 512;
 
@@ -52,6 +55,8 @@ pub struct Faults {
     pub writes_failed: u64,
     /// Syncs of 100,000 that fail; what was to be synced is then in no later sync.
     pub syncs_failed: u64,
+    /// Syncs of 100,000 during which the machine sleeps for up to [`SLEEP_MS_MAX`].
+    pub syncs_slept: u64,
     /// What all files together may hold.
     pub bytes_max: Option<u64>,
     /// Whether a sync is told to have happened and did not: no store survives this, which proves that the checks can fail.
@@ -65,6 +70,7 @@ impl Faults {
             reads_failed: random.below(100),
             writes_failed: random.below(1_500),
             syncs_failed: random.below(1_500),
+            syncs_slept: 0,
             bytes_max: (random.below(3) == 0).then(|| used_bytes + random.below(200_000)),
             lies: false,
         }
@@ -101,6 +107,7 @@ struct Shared {
     state: Mutex<State>,
     power: Power,
     random: Random,
+    time: Time,
 }
 
 type FileId = u64;
@@ -147,8 +154,8 @@ impl fmt::Debug for Disk {
 
 impl Disk {
     /// An empty disk.
-    pub fn new(power: Power, random: Random) -> Self {
-        Self(Arc::new(Shared { state: Mutex::default(), power, random }))
+    pub fn new(power: Power, random: Random, time: Time) -> Self {
+        Self(Arc::new(Shared { state: Mutex::default(), power, random, time }))
     }
 
     /// The switch that it hangs on.
@@ -180,7 +187,7 @@ impl Disk {
     /// A disk of its own with what the medium would have, power and no faults.
     #[must_use]
     pub fn image(&self) -> Self {
-        let image = Self::new(Power::default(), Random::seeded(0));
+        let image = Self::new(Power::default(), Random::seeded(0), Time::default());
         let state = self.0.state.lock();
         for (name, file) in &state.names_durable {
             if let Some(file) = state.files.get(file) {
@@ -326,6 +333,9 @@ impl Disk {
         state.file(handle)?;
         if faults.lies {
             return Ok(());
+        }
+        if self.chance(faults.syncs_slept) {
+            self.0.time.sleep(self.0.random.below(SLEEP_MS_MAX));
         }
         if self.chance(faults.syncs_failed) {
             state.operations.faults += 1;
