@@ -48,7 +48,8 @@ pub(crate) enum Task {
     Ask { scope: ScopeId, turn: u32, interrupts: u32 },
     Perform { call: Id<id::Call> },
     Open,
-    Checkpoint { turn: u32 },
+    /// Not told apart by its turn: the model may answer while the workspace is kept.
+    Checkpoint,
     Finish { run: Id<id::Run> },
 }
 
@@ -519,7 +520,7 @@ fn task_of(effect: &Effect) -> Option<Task> {
         }
         Effect::Perform { call } => Task::Perform { call: *call },
         Effect::Finish { run, .. } => Task::Finish { run: *run },
-        Effect::Checkpoint { turn } => Task::Checkpoint { turn: *turn },
+        Effect::Checkpoint { .. } => Task::Checkpoint,
         Effect::Resume { .. }
         | Effect::Park { .. }
         | Effect::Reserve { .. }
