@@ -9,7 +9,7 @@ use domain::contract::{Idempotency, Repeat, Rollback};
 use domain::record::{
     AfterCrash, Began, CallAdded, InDoubt, Judged, Parked, Purpose, Reserved, Resumed, Returned, ScopeOpened,
 };
-use domain::{Call, CallStatus, Contract, Digest, Event, Id, Item, Usage, Verdict, id};
+use domain::{Call, CallStatus, Contract, Digest, Event, Id, Item, Obligation, Usage, Verdict, id};
 use machine::{Answer, CallState, Effect, Entry, Run, Scope, ScopeId};
 use policy::{Decision, Request};
 use std::sync::Arc;
@@ -191,7 +191,7 @@ impl Driver {
         let mut obligation = None;
         match decision {
             Decision::Allow(_, permit) => _ = self.permits.insert(id, permit),
-            Decision::Hold(_, asked) => obligation = Some(asked),
+            Decision::Hold(_, asked) => obligation = Some(asked_again(state, asked)),
             Decision::Deny(_) => {}
         }
         let judged = Judged { run: run.id, call: id, judgement, obligation, held };
@@ -340,6 +340,19 @@ fn happened(run: &Run, call: Id<id::Call>, output: domain::ContentRef) -> Return
 pub(crate) fn binding(call: &Call, scope: &Scope, run: &Run) -> Digest {
     let checkpoint = run.turn_began_at.map_or([0; 16], |checkpoint| *checkpoint.as_bytes());
     Digest::of_parts(&[&call.digest().0, &scope.closure.0, &checkpoint])
+}
+
+/// What is asked for when a call is judged that somebody may have been shown before. Who was shown less has said nothing of what is
+/// asked for now: more is bound to something else, so that an older vote is known for stale.
+fn asked_again(call: &machine::Call, asked: Obligation) -> Obligation {
+    let superseded = |shown: &Digest| Digest::of_parts(&[b"superseded", &shown.0]);
+    let binding = match &call.state {
+        CallState::Held(held) if asked.quorum > held.obligation.quorum => superseded(&held.obligation.binding),
+        CallState::Held(held) => held.obligation.binding,
+        _ if call.approvals > 0 => superseded(&asked.binding),
+        _ => asked.binding,
+    };
+    Obligation { binding, ..asked }
 }
 
 fn denial(judgement: &domain::Judgement) -> String {
