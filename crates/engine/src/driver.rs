@@ -45,12 +45,20 @@ enum Rest {
 /// What is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Task {
-    Ask { scope: ScopeId, turn: u32, interrupts: u32 },
-    Perform { call: Id<id::Call> },
+    Ask {
+        scope: ScopeId,
+        turn: u32,
+        interrupts: u32,
+    },
+    Perform {
+        call: Id<id::Call>,
+    },
     Open,
     /// Not told apart by its turn: the model may answer while the workspace is kept.
     Checkpoint,
-    Finish { run: Id<id::Run> },
+    Finish {
+        run: Id<id::Run>,
+    },
 }
 
 /// What came of it.
@@ -95,6 +103,8 @@ pub(crate) struct Driver {
     pub(crate) spent: Usage,
     tasks: FuturesUnordered<BoxFuture<'static, Option<(Task, Done)>>>,
     under_way: IndexMap<Task, AbortHandle>,
+    /// Replies that came while the workspace was kept: the log tells of a turn's files before it tells of the next turn.
+    early: Vec<(Task, Box<Asked>)>,
 }
 
 /// Drives a session until nothing is wanted of it.
@@ -193,6 +203,7 @@ impl Driver {
             spent: Usage::default(),
             tasks: FuturesUnordered::new(),
             under_way: IndexMap::new(),
+            early: Vec::new(),
         })
     }
 
@@ -207,6 +218,10 @@ impl Driver {
         let mut linger: Option<Duration> = None;
         loop {
             self.settle().await?;
+            if self.hear_early()? {
+                // In one append with the checkpoint that it waited for.
+                self.settle().await?;
+            }
             let now = self.inner.parts.clock.monotonic();
             if self.must_write(linger.is_some_and(|until| now >= until)) {
                 linger = None;
@@ -269,10 +284,37 @@ impl Driver {
         match done {
             Some((task, done)) => {
                 self.under_way.shift_remove(&task);
-                self.done(done)
+                match done {
+                    Done::Asked(asked) if self.keeps() => {
+                        // Still under way, so that nobody asks again.
+                        self.under_way.insert(task, AbortHandle::new_pair().0);
+                        self.early.push((task, asked));
+                        Ok(())
+                    }
+                    done => self.done(done),
+                }
             }
             None => Ok(()),
         }
+    }
+
+    /// Whether the workspace is being kept, or about to be.
+    fn keeps(&self) -> bool {
+        self.wanted(&self.state).iter().any(|effect| matches!(effect, Effect::Checkpoint { .. }))
+    }
+
+    /// Takes the replies that came while the workspace was kept, but for those that nobody wants any more. Gives whether there
+    /// were any.
+    fn hear_early(&mut self) -> Result<bool, Error> {
+        if self.early.is_empty() || self.keeps() {
+            return Ok(false);
+        }
+        for (task, asked) in std::mem::take(&mut self.early) {
+            if self.under_way.shift_remove(&task).is_some() {
+                self.asked(*asked)?;
+            }
+        }
+        Ok(true)
     }
 
     fn done(&mut self, done: Done) -> Result<(), Error> {
