@@ -5,13 +5,14 @@ use api::PostRun;
 use catalog::{Catalog, Live};
 use client::{Client, Follow, PostOptions, Wait};
 use domain::{Id, id};
-use engine::Engine;
-use journal::Journal;
+use engine::{Engine, Tending};
 use journal::query::Unfinished;
+use journal::{Backend, Journal, WorkerSpec};
 use std::future::Future;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 use tokio::task::JoinHandle;
 
 /// Unfinished runs that are looked at, at most.
@@ -22,7 +23,11 @@ pub(crate) struct Service {
     pub(crate) engine: Engine,
     pub(crate) journal: Journal,
     pub(crate) live: Arc<Live>,
+    pub(crate) project: PathBuf,
     pub(crate) data: Data,
+    /// Whether the data directory is the one that the project has when none is named.
+    pub(crate) has_own_data: bool,
+    pub(crate) worker: WorkerSpec,
     pub(crate) api_keys: Vec<server::Key>,
     pub(crate) providers: Vec<Arc<dyn sandbox::Provider>>,
 }
@@ -32,6 +37,7 @@ pub struct App {
     service: Service,
     client: Client,
     stop: watch::Sender<bool>,
+    tending: OnceCell<Tending>,
     /// The service on memory, and the look at the project's files.
     tasks: Vec<JoinHandle<()>>,
 }
@@ -59,7 +65,7 @@ impl App {
             let connector = connector.clone();
             async move { connector.connect().await }
         });
-        Self { service, client, stop, tasks: vec![serving, looking] }
+        Self { service, client, stop, tending: OnceCell::new(), tasks: vec![serving, looking] }
     }
 
     /// A client of this service, over memory; it asks as principal `local`.
@@ -75,6 +81,27 @@ impl App {
     /// The declarations in force.
     pub fn catalog(&self) -> Arc<Catalog> {
         self.service.live.current()
+    }
+
+    /// The project's folder, as it was named.
+    pub fn project(&self) -> &Path {
+        &self.service.project
+    }
+
+    /// Whether the data directory is the one that the project has when none is named.
+    pub const fn has_own_data(&self) -> bool {
+        self.service.has_own_data
+    }
+
+    /// Begins to drive what is ready by itself: timers that are due and, where processes share the journal, what nobody drives.
+    /// Once is enough.
+    ///
+    /// # Errors
+    /// When the journal can't be reached.
+    pub async fn tend(&self) -> Result<(), Error> {
+        let tending = || self.service.engine.tend(self.service.worker.clone());
+        self.tending.get_or_try_init(tending).await?;
+        Ok(())
     }
 
     /// The data directory.
@@ -100,11 +127,15 @@ impl App {
         Ok(rows)
     }
 
-    /// Takes up every run that an earlier process left; gives the number of their sessions. They go on in the background.
+    /// Takes up every run that an earlier process left; gives the number of their sessions. They go on in the background. Where
+    /// processes share the journal there is nothing to take up: [`App::tend`] drives what nobody drives.
     ///
     /// # Errors
     /// When the journal can't be read.
     pub async fn recover(&self) -> Result<usize, Error> {
+        if self.service.journal.backend() == Backend::Postgres {
+            return Ok(0);
+        }
         Ok(self.service.engine.recover().await?)
     }
 
@@ -180,7 +211,12 @@ impl App {
                 tracing::error!(%error, "a task of the service failed");
             }
         }
-        self.service.data.withdraw();
+        if let Some(tending) = self.tending.into_inner() {
+            tending.end().await;
+        }
+        if self.service.journal.backend() != Backend::Postgres {
+            self.service.data.withdraw();
+        }
         Ok(self.service.journal.close().await?)
     }
 }

@@ -9,7 +9,7 @@ use blob::{Blobs, Links};
 use catalog::Live;
 use domain::TENANT_DEFAULT;
 use engine::{Engine, Parts};
-use journal::{Config, ContentsMode, Journal};
+use journal::{Config, ContentsMode, Journal, PostgresSettings};
 use std::fmt;
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -27,6 +27,19 @@ pub struct Builder {
     launcher: Option<jail::Launcher>,
     providers: Vec<Arc<dyn sandbox::Provider>>,
     limits: engine::Limits,
+    drives: Drives,
+}
+
+/// Which runs a service drives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Drives {
+    /// All that are ready.
+    #[default]
+    All,
+    /// All that are ready, unless other processes share the journal and drive them.
+    UnlessShared,
+    /// None: other processes drive them.
+    Nothing,
 }
 
 impl Builder {
@@ -40,6 +53,7 @@ impl Builder {
             launcher: None,
             providers: Vec::new(),
             limits: engine::Limits::default(),
+            drives: Drives::default(),
         }
     }
 
@@ -92,6 +106,13 @@ impl Builder {
         self
     }
 
+    /// Drives these runs.
+    #[must_use]
+    pub fn drives(mut self, drives: Drives) -> Self {
+        self.drives = drives;
+        self
+    }
+
     /// Where the service keeps what it keeps.
     pub fn data_directory(&self) -> Data {
         Data::at(self.data.clone().unwrap_or_else(|| self.project.join(DATA_DIRECTORY)))
@@ -115,9 +136,19 @@ impl Builder {
         let api_keys = keys::read(&data)?;
         let vault = Arc::new(vault::Keys::open(&data.keys(), random.clone())?);
         let blobs = objects(&data, &environment, &vault, &net, &clock)?;
-        let journal = open_journal(&data, &live, vault, &blobs, &clock, &random)?;
-        // Nobody else serves this directory: what an earlier process announced is over.
-        data.withdraw();
+        let database = settings::database(&environment, &secrets, &live.current().settings)?;
+        let parts = journal_parts(vault, blobs.clone(), clock.clone(), random.clone());
+        let journal = open_journal(&data, &live, database.as_ref(), parts).await?;
+        if database.is_some() && !blobs.is_remote() {
+            tracing::warn!(
+                objects = %data.objects().display(),
+                "the journal is shared and the objects are not: workers on other machines can't read them; hint: set TOPSIDE_S3_*"
+            );
+        }
+        if database.is_none() {
+            // Nobody else serves this directory: what an earlier process announced is over.
+            data.withdraw();
+        }
         if blobs.is_remote() {
             blobs.probe().await?;
         }
@@ -127,6 +158,14 @@ impl Builder {
         }
         let watched = |provider| Arc::new(Watched::new(provider)) as Arc<dyn sandbox::Provider>;
         let providers: Vec<_> = providers.into_iter().map(watched).collect();
+        let mut limits = settings::limits(self.limits, &live.current().settings);
+        match self.drives {
+            Drives::All => {}
+            Drives::UnlessShared if database.is_none() => {}
+            Drives::UnlessShared | Drives::Nothing => limits.drivers_max = 0,
+        }
+        let worker = settings::worker(&environment, &live.current().settings);
+        let has_own_data = self.data.is_none();
         let current = live.clone();
         let engine = Engine::new(Parts {
             clock,
@@ -139,9 +178,10 @@ impl Builder {
             environment: Arc::new(move |name: &str| environment.get(name).map(str::to_owned)),
             secrets,
             functions: self.functions,
-            limits: self.limits,
+            limits,
         });
-        Ok(App::start(Service { engine, journal, live, data, api_keys, providers }))
+        let project = self.project;
+        Ok(App::start(Service { engine, journal, live, project, data, has_own_data, worker, api_keys, providers }))
     }
 }
 
@@ -159,38 +199,52 @@ fn objects(
     })
 }
 
-fn open_journal(
+async fn open_journal(
     data: &Data,
     live: &Live,
-    vault: Arc<vault::Keys>,
-    blobs: &Blobs,
-    clock: &Clock,
-    random: &Random,
+    database: Option<&PostgresSettings>,
+    parts: journal::Parts,
 ) -> Result<Journal, Error> {
     let contents = match live.current().settings.contents {
         catalog::Contents::Sealed => ContentsMode::Sealed,
         catalog::Contents::Plain => ContentsMode::Plain,
     };
-    let parts = journal_parts(vault, blobs.clone(), clock.clone(), random.clone());
-    Ok(Journal::open(data.path(), parts, Config { contents, ..Config::default() })?)
+    let config = Config { contents, ..Config::default() };
+    Ok(match database {
+        Some(settings) => Journal::open_postgres(settings, parts, config).await?,
+        None => Journal::open(data.path(), parts, config)?,
+    })
 }
 
 fn journal_parts(vault: Arc<vault::Keys>, blobs: Blobs, clock: Clock, random: Random) -> journal::Parts {
     journal::Parts { clock, random, wrap: Arc::new(Wrapping(vault)), objects: Arc::new(Contents(blobs)) }
 }
 
-/// Opens the journal of a data directory alone, for reading it when nothing serves it.
+/// The way out of this process, as the environment's variables say.
+///
+/// # Errors
+/// When one of them can't be used.
+pub fn network(environment: &Environment) -> Result<net::Client, Error> {
+    Ok(net::Client::new(settings::net(environment)?)?)
+}
+
+/// Opens the journal of a data directory alone, for reading it when nothing serves it; with `DATABASE_URL`, the one there.
 ///
 /// # Errors
 /// [`Error::NoData`] when there is none; [`journal::Error::Locked`] when another process has it.
-pub fn read_journal(directory: &Path, environment: &Environment) -> Result<Journal, Error> {
+pub async fn read_journal(directory: &Path, environment: &Environment) -> Result<Journal, Error> {
     let data = Data::at(directory);
-    if !data.has_journal() {
+    let database = settings::database_of(environment);
+    if database.is_none() && !data.has_journal() {
         return Err(Error::NoData { path: directory.to_owned() });
     }
     let (clock, random) = (Clock::system(), Random::system());
-    let net = net::Client::new(settings::net(environment)?)?;
+    let net = network(environment)?;
     let vault = Arc::new(vault::Keys::open(&data.keys(), random.clone())?);
     let blobs = objects(&data, environment, &vault, &net, &clock)?;
-    Ok(Journal::open(data.path(), journal_parts(vault, blobs, clock, random), Config::default())?)
+    let parts = journal_parts(vault, blobs, clock, random);
+    Ok(match database {
+        Some(settings) => Journal::open_postgres(&settings, parts, Config::default()).await?,
+        None => Journal::open(data.path(), parts, Config::default())?,
+    })
 }

@@ -39,11 +39,13 @@ impl Data {
         self.0.join("journal.db").is_file()
     }
 
-    pub(crate) fn keys(&self) -> PathBuf {
+    /// The tenants' keys.
+    pub fn keys(&self) -> PathBuf {
         self.0.join("keys")
     }
 
-    pub(crate) fn objects(&self) -> PathBuf {
+    /// Large contents, artifacts, checkpoints and pinned declarations, unless storage keeps them.
+    pub fn objects(&self) -> PathBuf {
         self.0.join("objects")
     }
 

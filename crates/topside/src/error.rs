@@ -37,6 +37,14 @@ pub enum Error {
         /// What is wrong, with what was expected; never its value.
         reason: String,
     },
+    /// A setting of the project can't be used.
+    #[error("`{setting}` of topside.yaml can't be used: {reason}")]
+    Setting {
+        /// The setting.
+        setting: &'static str,
+        /// What is wrong; never its value.
+        reason: String,
+    },
     /// A file of the data directory is not what it should be.
     #[error("{path}: {reason}")]
     File {
@@ -80,6 +88,7 @@ impl Error {
             Self::Client(error) => error.code(),
             Self::Jail(error) => error.code(),
             Self::Variable { .. } => "variable_unusable",
+            Self::Setting { .. } => "setting_unusable",
             Self::File { .. } => "data_file_unusable",
             Self::Exposed { .. } => "data_file_exposed",
             Self::NoData { .. } => "data_missing",

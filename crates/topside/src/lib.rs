@@ -47,7 +47,7 @@ mod settings;
 mod yaml;
 
 pub use app::App;
-pub use builder::{Builder, read_journal};
+pub use builder::{Builder, Drives, network, read_journal};
 pub use data::{DATA_DIRECTORY, Data};
 pub use environment::Environment;
 pub use error::Error;

@@ -1,7 +1,13 @@
-//! Settings that stand in the environment: the way out and S3-compatible storage.
+//! Settings that stand in the environment, and those of the project that the engine is given: the way out, S3-compatible
+//! storage, the database, limits, the worker.
 
 use crate::{Environment, Error};
 use blob::{Addressing, S3};
+use catalog::Settings;
+use domain::template;
+use engine::Limits;
+use journal::{PostgresSettings, WorkerSpec};
+use vault::Secrets;
 
 /// Bytes of a CA file at most.
 const CA_BYTES_MAX: u64 = 4 << 20;
@@ -58,6 +64,72 @@ pub(crate) fn s3(environment: &Environment) -> Result<Option<S3>, Error> {
         addressing,
         root: environment.get("TOPSIDE_S3_ROOT").unwrap_or_default().to_owned(),
     }))
+}
+
+/// The database that the environment names.
+pub(crate) fn database_of(environment: &Environment) -> Option<PostgresSettings> {
+    let mut settings = PostgresSettings::new(environment.get("DATABASE_URL")?);
+    settings.direct_url = environment.get("DATABASE_URL_DIRECT").map(str::to_owned);
+    Some(settings)
+}
+
+/// The database that the environment names, else the one of the project.
+pub(crate) fn database(
+    environment: &Environment,
+    secrets: &Secrets,
+    settings: &Settings,
+) -> Result<Option<PostgresSettings>, Error> {
+    if let Some(named) = database_of(environment) {
+        return Ok(Some(named));
+    }
+    let Some(database) = &settings.database else { return Ok(None) };
+    let expanded = |text: &str| {
+        let found = template::expand(text, |source, name| match source {
+            template::Source::Env => environment.get(name).map(str::to_owned),
+            template::Source::Secret => secrets.lease(name).map(|secret| secret.expose().to_owned()),
+        });
+        // The text itself may hold a password.
+        found.map_err(|error| Error::Setting { setting: "database", reason: error.to_string() })
+    };
+    let mut found = PostgresSettings::new(expanded(&database.url)?);
+    found.direct_url = database.direct_url.as_deref().map(expanded).transpose()?;
+    Ok(Some(found))
+}
+
+/// The engine's limits, as the project has them.
+pub(crate) fn limits(limits: Limits, settings: &Settings) -> Limits {
+    let retry = |retry: &domain::contract::Retry| engine::Retry {
+        attempts_max: retry.attempts,
+        backoff_ms: retry.backoff_ms,
+        backoff_ms_max: retry.backoff_ms_max,
+        total_ms: retry.total_ms,
+    };
+    let Settings { concurrency, retries, breaker, .. } = settings;
+    let per_tenant = concurrency.per_tenant.and_then(|most| usize::try_from(most).ok());
+    Limits {
+        drivers_per_tenant_max: per_tenant.unwrap_or(limits.drivers_per_tenant_max),
+        retries: engine::Retries {
+            model: retry(&retries.model),
+            dependency: retry(&retries.dependency),
+            sandbox: retry(&retries.sandbox),
+        },
+        breaker: engine::Breaker { failures_max: breaker.failures, open_ms: u64::from(breaker.open_seconds) * 1_000 },
+        ..limits
+    }
+}
+
+/// What this process is among those that share a journal.
+pub(crate) fn worker(environment: &Environment, settings: &Settings) -> WorkerSpec {
+    let lease_ms = u64::from(settings.worker.lease_seconds) * 1_000;
+    WorkerSpec { name: worker_name(environment), lease_ms }
+}
+
+/// How this process is called among those that share a journal: by its machine and its number.
+fn worker_name(environment: &Environment) -> String {
+    let host = environment.get("HOSTNAME").map(str::to_owned);
+    let host = host.or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok());
+    let host = host.map(|host| host.trim().to_owned()).filter(|host| !host.is_empty());
+    format!("{}-{}", host.as_deref().unwrap_or("worker"), std::process::id())
 }
 
 #[cfg(test)]

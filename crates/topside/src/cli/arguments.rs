@@ -1,5 +1,14 @@
 //! The command line as it is written. What each command does, its own file knows.
 
+mod acts;
+mod stores;
+
+pub(crate) use acts::{
+    Approvals, Cancel, Diff, Fork, OfCall, OfRun, OfSession, Raise, Resolve, Resume, SessionCommand, Sessions, Steer,
+    Target,
+};
+pub(crate) use stores::{Backup, Repair, Restore};
+
 use super::ending::Ending;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::net::SocketAddr;
@@ -26,8 +35,47 @@ pub(crate) enum Command {
     /// Prints its URL to stdout once it takes requests. SIGTERM or Ctrl-C drains: no new runs, those under way may end; a
     /// second one ends the program at once. What has not ended goes on at the next start.
     Serve(Serve),
-    /// Goes on with every unfinished run of a data directory and shows them live.
+    /// Drives runs of a shared database, and takes no requests for them.
+    ///
+    /// Any number of workers and services share one PostgreSQL database (`DATABASE_URL`). A worker answers /healthz, /readyz and
+    /// /metrics only. SIGTERM drains it: what has not ended goes on in another one.
+    Worker(Worker),
+    /// Goes on with a run that was paused; without RUN, with every unfinished run of a data directory, and shows them live.
     Resume(Resume),
+    /// Lists the calls that wait for approval.
+    Approvals(Approvals),
+    /// Approves of a call that waits for it, and shows how its run goes on.
+    ///
+    /// In this process the vote is cast as principal `operator`, which is another than the one of `topside run`.
+    Approve(OfCall),
+    /// Rejects a call that waits for approval, and shows how its run goes on.
+    Reject(OfCall),
+    /// Lets a run begin nothing new.
+    Pause(OfRun),
+    /// Ends a run.
+    Cancel(Cancel),
+    /// Tells the model something in the middle of a run.
+    Steer(Steer),
+    /// Raises limits of a run.
+    Raise(Raise),
+    /// Says what became of a call in doubt, and shows how its run goes on.
+    Resolve(Resolve),
+    /// Lists the places from which a session can be forked.
+    Checkpoints(OfSession),
+    /// Goes on from a checkpoint in a new session, with its files.
+    Fork(Fork),
+    /// Replays a run on its record: no model is asked, no tool is called, nothing is sent.
+    Replay(OfRun),
+    /// Says how two runs differ.
+    Diff(Diff),
+    /// Deletes sessions, puts them aside, takes them back.
+    Session(Sessions),
+    /// Copies journal and objects of a data directory, also while a service uses it.
+    Backup(Backup),
+    /// Makes a data directory from a backup.
+    Restore(Restore),
+    /// Mends a damaged journal: saves what can be read, puts aside what can't be trusted.
+    Repair(Repair),
     /// Prints the record of a session and verifies its chain.
     ///
     /// While another process serves the data directory, it is asked over HTTP; the chain is then not verified.
@@ -94,12 +142,21 @@ pub(crate) struct Serve {
     /// The service's URL as clients see it, for links.
     #[arg(long, value_name = "URL")]
     pub(crate) public_url: Option<String>,
+    /// Takes requests and drives no run: workers of the same database do.
+    #[arg(long)]
+    pub(crate) api_only: bool,
     #[command(flatten)]
     pub(crate) place: Place,
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Resume {
+pub(crate) struct Worker {
+    /// The address on which it says how it does.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8788")]
+    pub(crate) listen: SocketAddr,
+    /// How long runs under way may go on after SIGTERM; as long again to reach the end of a turn.
+    #[arg(long, value_name = "SECONDS", default_value_t = 20)]
+    pub(crate) drain_seconds: u64,
     #[command(flatten)]
     pub(crate) place: Place,
 }
@@ -179,9 +236,12 @@ fn kinds() -> clap::builder::PossibleValuesParser {
 pub(crate) fn command() -> clap::Command {
     let variables = "\
 Environment:
+  DATABASE_URL         a PostgreSQL database for the journal, instead of a file of the data
+                       directory; DATABASE_URL_DIRECT when that leads to a pooler
   TOPSIDE_DATA         the data directory
   TOPSIDE_LOG          what is logged, such as `info` or `warn,engine=debug`
-  TOPSIDE_KEY          the API key with which `topside log` asks a service that runs
+  TOPSIDE_KEY          the API key with which a service that runs is asked
+  TOPSIDE_URL          the service that is asked, as with --url
   TOPSIDE_SECRET_NAME  the secret NAME, for ${secret.NAME}; secrets can also stand in
                        secrets.yaml of the data directory
   TOPSIDE_S3_*         S3-compatible storage instead of the local directory: ENDPOINT,

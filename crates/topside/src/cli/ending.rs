@@ -41,6 +41,7 @@ endings! {
     Sandbox = 5, "the sandbox was refused: a wall does not hold here; see `topside doctor`";
     Limit = 6, "the run ended at one of its limits: time, turns, calls, tokens or cost";
     InDoubt = 7, "the run waits: nobody knows whether a call took effect, and somebody must say";
+    Waits = 8, "the run waits for somebody: an approval, a higher limit, or to be resumed";
     Cancelled = 130, "Ctrl-C; the first one cancels the run, the second ends the program at once";
     Terminated = 143, "SIGTERM during a run; `topside resume` goes on with it";
 }
@@ -53,6 +54,7 @@ impl Ending {
             RunStatus::Cancelled => Self::Cancelled,
             RunStatus::TimedOut | RunStatus::BudgetExhausted => Self::Limit,
             RunStatus::NeedsResolution => Self::InDoubt,
+            RunStatus::Waiting | RunStatus::Paused => Self::Waits,
             RunStatus::Failed | RunStatus::Queued | RunStatus::Running => match &run.error {
                 Some(error) if error.class == FailureClass::Sandbox && REFUSED.contains(&error.code.as_str()) => {
                     Self::Sandbox
@@ -86,7 +88,7 @@ pub(crate) enum Trouble {
     Service(#[from] topside::Error),
     /// The data directory belongs to a service that runs.
     #[error(
-        "the data directory {directory} is in use by process {pid}, which serves {url}; hint: ask it there, stop it, or use another --data"
+        "the data directory {directory} is in use by process {pid}, which serves {url}; hint: ask it there (most commands take --url {url}), stop it, or use another --data"
     )]
     Served { directory: String, pid: u32, url: String },
     /// The tools of an agent can't serve.
@@ -111,6 +113,15 @@ pub(crate) enum Trouble {
     /// The recorder refused.
     #[error(transparent)]
     Model(#[from] model::Failure),
+    /// A run was needed and not named.
+    #[error("no run was named; hint: name the run, as `topside resume RUN`")]
+    Unnamed,
+    /// A process that leaves driving to others, or does nothing else, without others.
+    #[error("{what} shares its runs with other processes, and a data directory has one; hint: set DATABASE_URL")]
+    NotShared { what: &'static str },
+    /// The lists of a database are made anew by its own means.
+    #[error("{what} is for journals in a data directory; hint: a database has its own tools for it")]
+    NotAFile { what: &'static str },
     /// A first project would be written over something.
     #[error("{directory} is not empty; hint: name a folder that is not there yet", directory = .directory.display())]
     NotEmpty { directory: PathBuf },
@@ -137,6 +148,9 @@ impl Trouble {
             Self::NoModel { .. } => "record_no_model",
             Self::Erased { .. } => "content_erased",
             Self::Model(failure) => failure.code(),
+            Self::Unnamed => "run_not_named",
+            Self::NotShared { .. } => "database_missing",
+            Self::NotAFile { .. } => "journal_not_a_file",
             Self::NotEmpty { .. } => "new_not_empty",
             Self::File { .. } => "file_unusable",
             Self::Signals { .. } => "signals_unavailable",
@@ -151,7 +165,7 @@ impl Trouble {
             Self::Service(topside::Error::Journal(journal::Error::Locked { .. }))
             | Self::Served { .. }
             | Self::NotVerified => Ending::InUse,
-            Self::Service(topside::Error::Variable { .. }) => Ending::Usage,
+            Self::Service(topside::Error::Variable { .. }) | Self::NotShared { .. } | Self::Unnamed => Ending::Usage,
             Self::Service(error) if matches!(error.code(), "agent_unknown" | "agent_no_default") => Ending::Usage,
             Self::Service(error) if error.code() == "agent_switched_off" => Ending::Project,
             Self::Service(_)
@@ -160,6 +174,7 @@ impl Trouble {
             | Self::Erased { .. }
             | Self::Model(_)
             | Self::NotEmpty { .. }
+            | Self::NotAFile { .. }
             | Self::File { .. }
             | Self::Signals { .. }
             | Self::Listen { .. } => Ending::Failed,

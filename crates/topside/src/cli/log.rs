@@ -8,8 +8,9 @@ use super::clean::clean;
 use super::console::{Console, Paint};
 use super::ending::{Ending, Trouble};
 use super::run::json_line;
-use api::{Happened, Record};
+use api::{Happened, Outcome, Record};
 use client::{Client, Follow};
+use domain::record::{Purpose, Vote, When};
 use domain::{Id, TENANT_DEFAULT};
 use engine::SessionName;
 use journal::query::PAGE_ROWS_MAX;
@@ -22,7 +23,7 @@ const TEXT_CHARACTERS_MAX: usize = 2_000;
 
 pub(crate) async fn log(session: Session, arguments: Log) -> Result<Ending, Trouble> {
     let Session { console, environment, .. } = session;
-    let verified = match topside::read_journal(&arguments.data, &environment) {
+    let verified = match topside::read_journal(&arguments.data, &environment).await {
         Ok(journal) => {
             let printed = from_journal(&console, &journal, &arguments).await;
             journal.close().await?;
@@ -114,7 +115,7 @@ fn print(console: &Console, record: &Record, json: bool) {
 /// A record as people read it: position, time, kind, principal; then what it says.
 fn told(record: &Record, paint: Paint) -> String {
     let head = format!("{:>4}  {}  ", record.position, time(record.at_ms));
-    let kind = paint.bold(&format!("{:<16}", record.happened.kind()));
+    let kind = paint.bold(&format!("{:<18}", record.happened.kind()));
     let mut out = format!("{}{kind}{}\n", paint.dim(&head), paint.dim(&record.principal.to_string()));
     for (name, text) in says(&record.happened) {
         let text = clean(&text);
@@ -130,15 +131,36 @@ fn told(record: &Record, paint: Paint) -> String {
 fn says(happened: &Happened) -> Vec<(&'static str, String)> {
     match happened {
         Happened::Submitted { agent, message, session_name } => {
-            let mut says = vec![("agent", agent.clone()), ("message", text(message))];
+            let mut says = vec![("agent", agent.clone())];
+            says.extend(message.as_ref().map(|message| ("message", text(message))));
             says.extend(session_name.as_ref().map(|name| ("session", text(name))));
             says
         }
-        Happened::CancelRequested {} => Vec::new(),
+        Happened::Forked { session, at, checkpoint, session_name, .. } => {
+            let mut says = vec![("from", format!("{session}, after {at} records"))];
+            says.extend(checkpoint.map(|checkpoint| ("files", checkpoint.to_string())));
+            says.extend(session_name.as_ref().map(|name| ("session", text(name))));
+            says
+        }
+        Happened::CancelRequested { .. }
+        | Happened::PauseRequested {}
+        | Happened::ResumeRequested {}
+        | Happened::Steered { .. }
+        | Happened::Voted { .. }
+        | Happened::Resolved { .. }
+        | Happened::Raised { .. } => wish(happened),
+        Happened::Parked { .. }
+        | Happened::Deferred { .. }
+        | Happened::WorkspaceLost { .. }
+        | Happened::ScopeOpened { .. }
+        | Happened::Reserved { .. }
+        | Happened::CallAdded { .. }
+        | Happened::Checkpointed { .. } => course(happened),
         Happened::Resumed { epoch } => vec![("epoch", epoch.to_string())],
-        Happened::SandboxOpened { sandbox, provider, walls, missing } => {
+        Happened::SandboxOpened { sandbox, provider, walls, missing, restored } => {
             let mut says = vec![("sandbox", format!("{sandbox} of {provider}")), ("walls", walls.join(" "))];
             says.extend((!missing.is_empty()).then(|| ("missing", missing.join(" "))));
+            says.extend(restored.map(|checkpoint| ("files", checkpoint.to_string())));
             says
         }
         Happened::SandboxClosed { sandbox, reason } => vec![("sandbox", format!("{sandbox}: {reason}"))],
@@ -151,12 +173,17 @@ fn says(happened: &Happened) -> Vec<(&'static str, String)> {
             );
             says
         }
-        Happened::Judged { call, verdict, reason, policies, pack } => {
+        Happened::Judged { call, verdict, reason, policies, pack, obligation } => {
             let verdict = format!("{verdict:?}").to_lowercase();
-            vec![
+            let mut says = vec![
                 ("call", call.to_string()),
                 ("verdict", format!("{verdict}: {reason} {} by {pack}", policies.join(" "))),
-            ]
+            ];
+            says.extend(obligation.as_ref().map(|obligation| {
+                let api::Obligation { quorum, expires_ms, .. } = obligation;
+                ("needs", format!("{quorum} to approve until {}", time(*expires_ms)))
+            }));
+            says
         }
         Happened::Began { call, attempt } => vec![("call", format!("{call}, attempt {attempt}"))],
         Happened::Returned { call, status, output, code, duration_ms } => {
@@ -184,6 +211,76 @@ fn says(happened: &Happened) -> Vec<(&'static str, String)> {
     }
 }
 
+/// What somebody said.
+fn wish(happened: &Happened) -> Vec<(&'static str, String)> {
+    let when = |when: &When| if when.is_now() { "now" } else { "after the turn" }.to_owned();
+    match happened {
+        Happened::CancelRequested { when: When::AfterTurn } => vec![("when", when(&When::AfterTurn))],
+        Happened::Steered { message, when: at } => vec![("message", text(message)), ("when", when(at))],
+        Happened::Voted { call, vote, reason, .. } => {
+            let vote = match vote {
+                Vote::Approve => "approve",
+                Vote::Reject => "reject",
+            };
+            let mut says = vec![("call", call.to_string()), ("vote", vote.to_owned())];
+            says.extend(reason.as_ref().map(|reason| ("reason", text(reason))));
+            says
+        }
+        Happened::Resolved { call, outcome, output } => {
+            let outcome = match outcome {
+                Outcome::Happened => "it happened",
+                Outcome::DidNotHappen => "it did not happen",
+                Outcome::Compensate => "it is to be undone",
+            };
+            let mut says = vec![("call", call.to_string()), ("outcome", outcome.to_owned())];
+            says.extend(output.as_ref().map(|output| ("output", text(output))));
+            says
+        }
+        Happened::Raised { limits } => {
+            let api::Limits { turns, tool_calls, tokens, running_seconds, .. } = limits;
+            let limits = format!("{turns} turns, {tool_calls} tool calls, {tokens} tokens, {running_seconds} s");
+            vec![("limits", limits)]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// What became of a run besides its calls.
+fn course(happened: &Happened) -> Vec<(&'static str, String)> {
+    match happened {
+        Happened::Parked { waits_for, until_ms } => {
+            let mut says = vec![("waits for", waits_for.name().to_owned())];
+            says.extend(until_ms.map(|until_ms| ("until", time(until_ms))));
+            says
+        }
+        Happened::Deferred { call, error, attempt, until_ms, .. } => {
+            let what = call.map_or_else(|| "the model".to_owned(), |call| call.to_string());
+            let error = format!("{}: {}", error.code, error.message);
+            vec![("failed", format!("{what}, attempt {attempt}")), ("error", error), ("again", time(*until_ms))]
+        }
+        Happened::WorkspaceLost { reason } => vec![("reason", reason.clone())],
+        Happened::ScopeOpened { call, agent, message, .. } => {
+            vec![("call", call.to_string()), ("agent", agent.clone()), ("message", text(message))]
+        }
+        Happened::Reserved { scope, turn, tokens, .. } => {
+            vec![("for", format!("{scope}, turn {turn}")), ("tokens", tokens.to_string())]
+        }
+        Happened::CallAdded { call, serves, purpose, tool, arguments } => {
+            let purpose = match purpose {
+                Purpose::Precondition => "precondition of",
+                Purpose::Compensation => "compensation of",
+            };
+            vec![("call", format!("{call} {tool} {}", text(arguments))), (purpose, serves.to_string())]
+        }
+        Happened::Checkpointed { checkpoint: Some(checkpoint), bytes, entries, .. } => {
+            let (bytes, entries) = (bytes.unwrap_or_default(), entries.unwrap_or_default());
+            vec![("checkpoint", format!("{checkpoint}, {entries} entries, {bytes} bytes"))]
+        }
+        Happened::Checkpointed { reason, .. } => vec![("not kept", reason.clone().unwrap_or_default())],
+        _ => Vec::new(),
+    }
+}
+
 fn text(text: &api::Text) -> String {
     if text.erased {
         return format!("(erased, {} bytes)", text.bytes);
@@ -197,7 +294,7 @@ fn text(text: &api::Text) -> String {
 }
 
 /// A time of day in UTC, as RFC 3339 writes it.
-fn time(at_ms: u64) -> String {
+pub(crate) fn time(at_ms: u64) -> String {
     let (days, ms) = (at_ms / 86_400_000, at_ms % 86_400_000);
     // Howard Hinnant's `civil_from_days`, for dates since 1970.
     let z = days + 719_468;

@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 
 /// Starts logging. A service logs what happens; other commands show it themselves, and log only what is wrong.
 pub(crate) fn start(command: &Command, session: &Session) -> Result<(), Trouble> {
-    let serves = matches!(command, Command::Serve(_));
+    let serves = matches!(command, Command::Serve(_) | Command::Worker(_));
     let default = if serves { "info" } else { "error" };
     let wanted = session.environment.get("TOPSIDE_LOG").unwrap_or(default);
     let filter = EnvFilter::try_new(wanted).map_err(|error| topside::Error::Variable {

@@ -1,5 +1,6 @@
 //! The command line: one file per command, and what they share. Nothing outside the binary knows it.
 
+mod act;
 mod arguments;
 mod call;
 mod clean;
@@ -7,6 +8,7 @@ mod console;
 mod doctor;
 mod ending;
 mod follow;
+mod fork;
 mod keep;
 mod key;
 mod log;
@@ -17,16 +19,21 @@ mod record;
 mod resume;
 mod run;
 mod serve;
+mod service;
+mod sessions;
 mod signals;
+mod stores;
 mod summary;
 mod view;
+mod waiting;
 
 pub(crate) use console::Console;
 pub(crate) use ending::Ending;
 
 use arguments::{Command, KeyCommand, Place};
+use domain::record::Vote;
 use ending::Trouble;
-use topside::{App, Builder, Environment, Launcher};
+use topside::{App, Builder, Drives, Environment, Launcher};
 
 /// Worker threads at most: beyond them, one database and one network are what a run waits for.
 const WORKERS_MAX: usize = 8;
@@ -77,7 +84,24 @@ async fn dispatch(session: Session, command: Command) -> Result<Ending, Trouble>
     match command {
         Command::Run(arguments) => run::run(session, arguments).await,
         Command::Serve(arguments) => serve::serve(session, arguments).await,
+        Command::Worker(arguments) => serve::work(session, arguments).await,
         Command::Resume(arguments) => resume::resume(session, arguments).await,
+        Command::Approvals(arguments) => waiting::approvals(session, arguments).await,
+        Command::Approve(arguments) => act::vote(session, arguments, Vote::Approve).await,
+        Command::Reject(arguments) => act::vote(session, arguments, Vote::Reject).await,
+        Command::Pause(arguments) => act::pause(session, arguments).await,
+        Command::Cancel(arguments) => act::cancel(session, arguments).await,
+        Command::Steer(arguments) => act::steer(session, arguments).await,
+        Command::Raise(arguments) => act::raise(session, arguments).await,
+        Command::Resolve(arguments) => act::resolve(session, arguments).await,
+        Command::Checkpoints(arguments) => fork::checkpoints(session, arguments).await,
+        Command::Fork(arguments) => fork::fork(session, arguments).await,
+        Command::Replay(arguments) => fork::replay(session, arguments).await,
+        Command::Diff(arguments) => fork::diff(session, arguments).await,
+        Command::Session(arguments) => sessions::sessions(session, arguments.command).await,
+        Command::Backup(arguments) => stores::backup(&session, &arguments),
+        Command::Restore(arguments) => stores::restore(&session, &arguments),
+        Command::Repair(arguments) => stores::repair(&session, &arguments),
         Command::Log(arguments) => log::log(session, arguments).await,
         Command::New(arguments) => new::new(&session, &arguments.directory),
         Command::Check(place) => project::check(&session, &place),
@@ -100,8 +124,9 @@ pub(crate) async fn start(
     environment: &Environment,
     launcher: Result<Launcher, jail::Error>,
     place: &Place,
+    drives: Drives,
 ) -> Result<App, Trouble> {
-    let mut builder = Builder::new(&place.project).environment(environment.clone());
+    let mut builder = Builder::new(&place.project).environment(environment.clone()).drives(drives);
     if let Some(data) = &place.data {
         builder = builder.data(data);
     }

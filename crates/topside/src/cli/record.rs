@@ -17,12 +17,12 @@ use journal::{Journal, SessionKey};
 use model::{Deltas, Failure, Model, Prompt, Recorder, Reply};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
-use topside::App;
+use topside::{App, Drives};
 
 pub(crate) async fn record(session: Session, arguments: Record) -> Result<Ending, Trouble> {
     let Session { console, environment, launcher } = session;
     let mut signals = Signals::new()?;
-    let app = start(&console, &environment, launcher, &arguments.place).await?;
+    let app = start(&console, &environment, launcher, &arguments.place, Drives::All).await?;
     let shown = recorded(&console, &app, &arguments, &mut signals).await;
     finish(app, shown).await
 }
@@ -90,6 +90,7 @@ async fn turns(journal: &Journal, key: &SessionKey, run: Id<id::Run>) -> Result<
     // The ids under which the model expects outputs, and the order it asked in.
     let mut wires: HashMap<Id<id::Call>, (usize, String, bool)> = HashMap::new();
     let mut outputs: Vec<(usize, Item)> = Vec::new();
+    let mut steers = VecDeque::new();
     let mut from = 0;
     loop {
         let page = journal.records(key, from, PAGE_ROWS_MAX).await?;
@@ -102,9 +103,13 @@ async fn turns(journal: &Journal, key: &SessionKey, run: Id<id::Run>) -> Result<
             }
             match event {
                 Event::Submitted(body) => {
-                    let text = String::from_utf8_lossy(&opened(journal, key, &body.message).await?).into_owned();
-                    before.push(Item::User { parts: vec![Part::text(text)] });
+                    if let Some(message) = &body.message {
+                        before.push(said(&opened(journal, key, message).await?));
+                    }
                 }
+                Event::Steered(body) => steers.push_back(said(&opened(journal, key, &body.message).await?)),
+                // What a nested agent is told, and says, is its own.
+                Event::Replied(body) if body.scope.is_some() => {}
                 Event::Returned(body) => {
                     let parts: Vec<Part> = parsed(&opened(journal, key, &body.output).await?)?;
                     if let Some((index, call_id, custom)) = wires.get(&body.call) {
@@ -115,6 +120,8 @@ async fn turns(journal: &Journal, key: &SessionKey, run: Id<id::Run>) -> Result<
                 Event::Replied(body) => {
                     outputs.sort_by_key(|(index, _)| *index);
                     before.extend(outputs.drain(..).map(|(_, item)| item));
+                    let told = usize::try_from(body.steers).unwrap_or(usize::MAX).min(steers.len());
+                    before.extend(steers.drain(..told));
                     let reply: Vec<Item> = parsed(&opened(journal, key, &body.items).await?)?;
                     wires.clear();
                     for head in &body.calls {
@@ -125,19 +132,36 @@ async fn turns(journal: &Journal, key: &SessionKey, run: Id<id::Run>) -> Result<
                     }
                     turns.push(Turn { before: std::mem::take(&mut before), reply });
                 }
-                Event::CancelRequested(_)
+                Event::Forked(_)
+                | Event::CancelRequested(_)
+                | Event::PauseRequested(_)
+                | Event::ResumeRequested(_)
+                | Event::Voted(_)
+                | Event::Resolved(_)
+                | Event::Raised(_)
+                | Event::Parked(_)
                 | Event::Resumed(_)
                 | Event::SandboxOpened(_)
                 | Event::SandboxClosed(_)
+                | Event::WorkspaceLost(_)
+                | Event::Deferred(_)
+                | Event::ScopeOpened(_)
+                | Event::Reserved(_)
+                | Event::CallAdded(_)
                 | Event::Judged(_)
                 | Event::Began(_)
                 | Event::InDoubt(_)
+                | Event::Checkpointed(_)
                 | Event::WorkspaceChanged(_)
                 | Event::ArtifactSaved(_)
                 | Event::Finished(_) => {}
             }
         }
     }
+}
+
+fn said(text: &[u8]) -> Item {
+    Item::User { parts: vec![Part::text(String::from_utf8_lossy(text).into_owned())] }
 }
 
 async fn opened(journal: &Journal, key: &SessionKey, content: &domain::ContentRef) -> Result<Vec<u8>, Trouble> {

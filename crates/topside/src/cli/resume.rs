@@ -1,16 +1,25 @@
-//! `topside resume`: goes on with every unfinished run of a data directory, and shows one after the other.
+//! `topside resume`: goes on with every unfinished run of a data directory, and shows one after the other; or with one run that
+//! was paused.
 
 use super::arguments::Resume;
 use super::ending::{Ending, Trouble};
 use super::run::{Show, Shown, finish, watch};
 use super::signals::Signals;
-use super::{Console, Session, start};
-use topside::App;
+use super::{Console, Session, act, start};
+use topside::{App, Drives};
 
 pub(crate) async fn resume(session: Session, arguments: Resume) -> Result<Ending, Trouble> {
+    let Resume { run, target } = arguments;
+    if let Some(run) = run {
+        return act::resume(session, run, target).await;
+    }
+    if target.url.is_some() {
+        // A service goes on with them by itself.
+        return Err(Trouble::Unnamed);
+    }
     let Session { console, environment, launcher } = session;
     let mut signals = Signals::new()?;
-    let app = start(&console, &environment, launcher, &arguments.place).await?;
+    let app = start(&console, &environment, launcher, &target.place, Drives::All).await?;
     let shown = all(&console, &app, &mut signals).await;
     finish(app, shown).await
 }
@@ -27,6 +36,7 @@ async fn all(console: &Console, app: &App, signals: &mut Signals) -> Result<Show
     for run in &unfinished {
         heads.push(app.engine().journal().head(&run.key).await?.position);
     }
+    app.tend().await?;
     app.recover().await?;
     let mut worst = Ending::Done;
     for (run, head) in unfinished.iter().zip(heads) {

@@ -7,25 +7,26 @@ use super::follow::{Ended, follow};
 use super::keep::{Kept, keep};
 use super::signals::Signals;
 use super::view::View;
-use super::{Console, Session, start, summary};
+use super::{Console, Session, start, summary, waiting};
 use api::{Event, PostRun};
 use client::{PostOptions, Wait};
 use domain::{Id, id};
 use std::time::Duration;
-use topside::App;
+use topside::{App, Drives};
 
 /// What other runs of the data directory get to end when this one has.
-const GRACE_MS: u64 = 3_000;
+pub(crate) const GRACE_MS: u64 = 3_000;
 
 pub(crate) async fn run(session: Session, arguments: Run) -> Result<Ending, Trouble> {
     let Session { console, environment, launcher } = session;
     let mut signals = Signals::new()?;
-    let app = start(&console, &environment, launcher, &arguments.place).await?;
+    let app = start(&console, &environment, launcher, &arguments.place, Drives::All).await?;
     let shown = shown(&console, &app, &arguments, &mut signals).await;
     finish(app, shown).await
 }
 
 async fn shown(console: &Console, app: &App, arguments: &Run, signals: &mut Signals) -> Result<Shown, Trouble> {
+    app.tend().await?;
     let others = app.recover().await?;
     if others > 0 {
         console.talk_line(&format!("{others} unfinished session(s) of an earlier process go on in the background"));
@@ -34,7 +35,7 @@ async fn shown(console: &Console, app: &App, arguments: &Run, signals: &mut Sign
         session: arguments.session.clone(),
         agent: Some(arguments.agent.clone()),
         message: arguments.task.clone(),
-        save_artifact: false,
+        ..PostRun::default()
     };
     let options = PostOptions { wait: Wait::No, ..PostOptions::default() };
     let taken = app.client().post_run(&body, &options).await?;
@@ -74,7 +75,7 @@ pub(crate) async fn watch(
     signals: &mut Signals,
 ) -> Result<Shown, Trouble> {
     let mut view = View::new(console.paint, from);
-    let ended = follow(app.client(), run, signals, console, |event| {
+    let ended = follow(app, run, from, signals, console, |event| {
         let text = view.event(event);
         match (show, event) {
             (Show::People, _) => console.talk(&text),
@@ -107,6 +108,7 @@ pub(crate) async fn watch(
         Show::People => {
             let data = app.data().path();
             console.talk(&summary::summary(&run, &view, &app.catalog(), &kept, data, console.paint));
+            console.talk(&waiting::waits_told(app, &run).await?);
             let seen = console.data_is_terminal && console.talk_is_terminal;
             if let Some(reply) = run.reply.as_deref().filter(|_| !seen) {
                 console.data_line(clean(reply).trim_end());

@@ -1,24 +1,71 @@
-//! `topside serve`: the service on a socket, until it is told to stop.
+//! `topside serve` and `topside worker`: the service on a socket, until it is told to stop.
 
-use super::arguments::Serve;
+use super::arguments::{Place, Serve, Worker};
 use super::ending::{Ending, Trouble};
 use super::signals::{Signals, Wish};
 use super::{Console, Session, start};
+use journal::Backend;
+use server::{Config, Surface};
+use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use topside::App;
+use topside::{App, Drives};
 
 pub(crate) async fn serve(session: Session, arguments: Serve) -> Result<Ending, Trouble> {
+    let Serve { listen, drain_seconds, host, origin, public_url, api_only, place } = arguments;
+    let drives = if api_only { Drives::Nothing } else { Drives::All };
+    let config = Config {
+        hosts_allowed: host,
+        origins_allowed: origin,
+        public_url,
+        surface: Surface::Whole,
+        ..Config::default()
+    };
+    let what = if api_only { "a service that drives nothing" } else { "a service" };
+    serve_as(session, Role { listen, drain_seconds, place, drives, config, what }).await
+}
+
+/// `topside worker`.
+pub(crate) async fn work(session: Session, arguments: Worker) -> Result<Ending, Trouble> {
+    let Worker { listen, drain_seconds, place } = arguments;
+    let config = Config { surface: Surface::Upkeep, ..Config::default() };
+    serve_as(session, Role { listen, drain_seconds, place, drives: Drives::All, config, what: "a worker" }).await
+}
+
+/// What a process that serves does.
+#[derive(Debug)]
+struct Role {
+    listen: SocketAddr,
+    drain_seconds: u64,
+    place: Place,
+    drives: Drives,
+    config: Config,
+    /// How it is called where it can't be.
+    what: &'static str,
+}
+
+impl Role {
+    /// Whether it is of no use without others on the same journal.
+    fn needs_others(&self) -> bool {
+        self.drives == Drives::Nothing || self.config.surface == Surface::Upkeep
+    }
+}
+
+async fn serve_as(session: Session, role: Role) -> Result<Ending, Trouble> {
     let Session { console, environment, launcher } = session;
     let mut signals = Signals::new()?;
     // First the socket: whoever asks while the rest is opened waits for an answer instead of being refused.
-    let address = arguments.listen;
+    let address = role.listen;
     let refused = |error| Trouble::Listen { address, error };
     let listener = TcpListener::bind(address).await.map_err(refused)?;
-    let app = start(&console, &environment, launcher, &arguments.place).await?;
-    let served = until_told(&console, &app, listener, &arguments, &mut signals).await;
-    let grace = Duration::from_secs(arguments.drain_seconds);
+    let app = start(&console, &environment, launcher, &role.place, role.drives).await?;
+    let grace = Duration::from_secs(role.drain_seconds);
+    if role.needs_others() && app.engine().journal().backend() != Backend::Postgres {
+        app.close(Duration::ZERO).await?;
+        return Err(Trouble::NotShared { what: role.what });
+    }
+    let served = until_told(&console, &app, listener, role, &mut signals).await;
     let at_once = matches!(served, Ok(AtOnce::Yes));
     if at_once {
         app.data().withdraw();
@@ -48,14 +95,13 @@ async fn until_told(
     console: &Console,
     app: &App,
     listener: TcpListener,
-    arguments: &Serve,
+    role: Role,
     signals: &mut Signals,
 ) -> Result<AtOnce, Trouble> {
-    let mut config = app.config();
-    config.hosts_allowed.clone_from(&arguments.host);
-    config.origins_allowed.clone_from(&arguments.origin);
-    config.public_url.clone_from(&arguments.public_url);
-    let refused = |error| Trouble::Listen { address: arguments.listen, error };
+    let Role { listen, drain_seconds, config, .. } = role;
+    let config = Config { keys: app.config().keys, ..config };
+    let is_worker = config.surface == Surface::Upkeep;
+    let refused = |error| Trouble::Listen { address: listen, error };
     let address = listener.local_addr().map_err(refused)?;
     config.check(address).map_err(topside::Error::from)?;
     let url = format!("http://{address}");
@@ -66,10 +112,14 @@ async fn until_told(
     };
     let serving = app.serve(listener, config, shutdown);
     tokio::pin!(serving);
-    app.data().announce(&url)?;
+    if app.engine().journal().backend() != Backend::Postgres {
+        // A directory that one process has is asked for there; one that several use is nobody's.
+        app.data().announce(&url)?;
+    }
+    app.tend().await?;
     let sessions = app.recover().await?;
     let agents = app.catalog().agents().count();
-    tracing::info!(%url, data = %app.data().path().display(), agents, recovered_sessions = sessions, "serving");
+    tracing::info!(%url, data = %app.data().path().display(), agents, recovered_sessions = sessions, "{}", if is_worker { "working" } else { "serving" });
     for off in &app.catalog().switched_off {
         tracing::warn!("{off}");
     }
@@ -87,7 +137,7 @@ async fn until_told(
                 Wish::Interrupt => "Ctrl-C",
                 Wish::Terminate => "SIGTERM",
             };
-            tracing::info!(seconds = arguments.drain_seconds, "{what}: draining; again to end at once");
+            tracing::info!(seconds = drain_seconds, "{what}: draining; again to end at once");
         }
     }
     // An error would mean that the service has ended.

@@ -17,6 +17,7 @@ pub(crate) fn summary(run: &Run, view: &View, catalog: &Catalog, kept: &[Kept], 
     let mut out = String::from("\n");
     let status = match run.status {
         RunStatus::Completed => paint.green(run.status.name()),
+        RunStatus::Waiting | RunStatus::Paused | RunStatus::NeedsResolution => paint.yellow(run.status.name()),
         _ => paint.red(run.status.name()),
     };
     let api::Usage { input_tokens, output_tokens, .. } = run.usage;

@@ -5,7 +5,8 @@ use super::call::{self, sign};
 use super::clean::clean;
 use super::console::Paint;
 use api::{Delta, Event, Happened, Record};
-use domain::{CallStatus, Id, Verdict, id};
+use domain::record::Vote;
+use domain::{CallStatus, Id, Verdict, Wait, id};
 use std::collections::{BTreeMap, HashMap};
 
 /// Lines of one call's output that are shown.
@@ -103,8 +104,38 @@ impl View {
     fn record(&mut self, record: &Record) -> String {
         match &record.happened {
             Happened::Submitted { .. } => String::new(),
-            Happened::CancelRequested {} => self.aside("asked to end"),
+            Happened::CancelRequested { .. } => self.aside("asked to end"),
+            Happened::PauseRequested {} => self.aside("asked to pause"),
+            Happened::ResumeRequested {} => self.aside("asked to go on"),
+            Happened::Steered { message, .. } => {
+                self.aside(&format!("told: {}", clean(message.text.as_deref().unwrap_or_default())))
+            }
+            Happened::Voted { call, vote, .. } => {
+                let what = match vote {
+                    Vote::Approve => "approved",
+                    Vote::Reject => "rejected",
+                };
+                self.aside(&format!("{what}: {}", self.named(*call)))
+            }
+            Happened::Resolved { call, .. } => {
+                self.aside(&format!("somebody said what became of {}", self.named(*call)))
+            }
+            Happened::Raised { .. } => self.aside("its limits were raised"),
+            Happened::Parked { waits_for, .. } => self.parked(*waits_for),
             Happened::Resumed { .. } => self.aside("taken up again"),
+            Happened::WorkspaceLost { reason } => self.problem(&format!("its files are gone: {}", clean(reason))),
+            Happened::Deferred { call, error, attempt, .. } => {
+                let what = call.map_or_else(|| "asking the model".to_owned(), |call| self.named(call));
+                self.problem(&format!("{what} failed ({}), attempt {attempt}; tried again soon", clean(&error.code)))
+            }
+            Happened::ScopeOpened { agent, .. } => self.aside(&format!("agent {} begins", clean(agent))),
+            Happened::CallAdded { call, tool, arguments, .. } => {
+                let arguments = arguments.text.clone().unwrap_or_default();
+                self.calls.insert(*call, Call { tool: tool.clone(), arguments, ..Call::default() });
+                String::new()
+            }
+            Happened::Checkpointed { checkpoint: None, .. } => self.problem("its files could not be kept"),
+            Happened::Forked { .. } | Happened::Reserved { .. } | Happened::Checkpointed { .. } => String::new(),
             Happened::SandboxOpened { provider, walls, missing, .. } => self.sandbox(provider, walls, missing),
             Happened::SandboxClosed { reason, .. } if reason == "run_ended" => String::new(),
             Happened::SandboxClosed { reason, .. } => self.aside(&format!("the sandbox is gone: {}", clean(reason))),
@@ -123,14 +154,17 @@ impl View {
                 let begun = self.announce(*call, 1);
                 begun + &self.problem(&format!("denied: {}", clean(reason)))
             }
+            Happened::Judged { call, verdict: Verdict::Hold, .. } => {
+                let begun = self.announce(*call, 1);
+                begun + &self.problem("held: somebody must approve")
+            }
             Happened::Judged { .. } => String::new(),
             Happened::Began { call, attempt } => self.announce(*call, *attempt),
             Happened::Returned { call, status, output, .. } => {
                 self.returned(*call, *status, output.text.as_deref().unwrap_or_default())
             }
             Happened::InDoubt { call } => {
-                let tool = self.calls.get(call).map_or("a call", |call| call.tool.as_str());
-                let text = format!("nobody knows whether `{}` took effect; somebody must look", clean(tool));
+                let text = format!("nobody knows whether {} took effect; somebody must look", self.named(*call));
                 self.problem(&text)
             }
             Happened::WorkspaceChanged { files, .. } => {
@@ -144,6 +178,23 @@ impl View {
             }
             Happened::Finished { .. } => self.flush(),
         }
+    }
+
+    /// A call by its tool.
+    fn named(&self, call: Id<id::Call>) -> String {
+        self.calls.get(&call).map_or_else(|| "a call".to_owned(), |call| format!("`{}`", clean(&call.tool)))
+    }
+
+    fn parked(&mut self, waits_for: Wait) -> String {
+        let what = match waits_for {
+            Wait::Approval => "waits for approval",
+            Wait::Retry => "waits to try again",
+            Wait::Budget => "waits for a higher limit",
+            Wait::Resolution => "waits for somebody's word",
+            Wait::Resume => "is paused",
+        };
+        let shown = self.flush();
+        shown + &self.aside(what)
     }
 
     fn sandbox(&self, provider: &str, walls: &[String], missing: &[String]) -> String {
@@ -352,6 +403,7 @@ mod tests {
                 usage: api::Usage::default(),
                 cost: domain::Cost::default().into(),
                 duration_ms: 0,
+                scope: None,
             },
         )
     }

@@ -32,7 +32,7 @@ fn a_first_project_runs_as_it_was_written() {
     let log = home.topside(&["log", "jan", "--data", "first/.topside", "--verify"]).ended(0);
     assert!(log.data.contains("message: Add up the bills."), "{}", log.data);
     let last = log.data.lines().last().unwrap();
-    assert!(last.starts_with("chain of 15 records verifies, head "), "{last}");
+    assert!(last.starts_with("chain of 17 records verifies, head "), "{last}");
 }
 
 #[test]
@@ -48,13 +48,13 @@ fn json_is_one_object_per_line() {
     assert_eq!(last["run"]["status"], "completed");
     assert!(last["files"][0].as_str().unwrap().ends_with("/total.txt"));
     let positions: Vec<u64> = records.iter().map(|line| line["record"]["position"].as_u64().unwrap()).collect();
-    assert_eq!(positions, (0..15).collect::<Vec<_>>());
+    assert_eq!(positions, (0..17).collect::<Vec<_>>());
     let log = home.topside(&["log", "s", "--data", "first/.topside", "--json"]).ended(0);
     let logged = log.json();
     let (verified, logged) = logged.split_last().unwrap();
-    assert_eq!(verified["verified"]["records"], 15);
+    assert_eq!(verified["verified"]["records"], 17);
     assert_eq!(logged, records, "the log and the live view say different things");
-    assert_eq!(kind(&logged[14]["record"]), "finished");
+    assert_eq!(kind(&logged[16]["record"]), "finished");
 }
 
 #[test]

@@ -10,4 +10,5 @@ mod record;
 mod refused;
 mod serve;
 mod signals;
+mod waits;
 mod walls;
