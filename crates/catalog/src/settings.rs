@@ -50,7 +50,7 @@ pub struct SandboxSettings {
 pub struct Concurrency {
     /// Runs of one tenant; `None`: no limit.
     pub per_tenant: Option<u32>,
-    /// Runs of agents that use a model, by its alias; no limit for one that is not here.
+    /// Questions that runs ask a model at once, by its alias; no limit for one that is not here.
     pub per_model: BTreeMap<String, u32>,
 }
 

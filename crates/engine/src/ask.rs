@@ -6,8 +6,9 @@ use crate::engine::Inner;
 use crate::facts::Fact;
 use crate::live::LiveKind;
 use crate::ready::Ready;
-use crate::retry::{Retry, breaker_open};
+use crate::retry::{self, breaker_open};
 use domain::content::media;
+use domain::contract::Retry;
 use domain::record::{CallHead, Deferred, Replied};
 use domain::{Cost, Event, Failure, FailureClass, Id, Item, Usage, id};
 use futures::future::BoxFuture;
@@ -72,7 +73,9 @@ impl Driver {
         let (inner, key) = (self.inner.clone(), self.key.clone());
         let steers = u32::try_from(steers.len()).unwrap_or(u32::MAX);
         Ok(Box::pin(async move {
-            let _place = inner.model_places.take(&ready.closure.model.alias).await;
+            let alias = &ready.closure.model.alias;
+            let most = (inner.parts.catalog)().settings.concurrency.per_model.get(alias).copied();
+            let _place = inner.model_places.take(alias, most).await;
             let started = inner.parts.clock.monotonic();
             inner.channels.tell(&key.tenant, key.session, id, || LiveKind::Asking { turn });
             let reply = reply(&inner, &key, id, &ready, &prompt).await;
@@ -133,7 +136,7 @@ impl Driver {
         let attempt = before.map_or(0, |retry| retry.attempt) + 1;
         let since_ms = before.map_or(now_ms, |retry| retry.since_ms);
         let random = &self.inner.parts.random;
-        match retry.and_then(|retry| retry.next(attempt, since_ms, now_ms, retry_after_ms, random)) {
+        match retry.and_then(|retry| retry::next(&retry, attempt, since_ms, now_ms, retry_after_ms, random)) {
             Some(until_ms) => {
                 let deferred = Deferred { run: run.id, scope, call: None, failure, attempt, until_ms, usage };
                 let fact = Fact::bare(self.stamp(), Event::Deferred(deferred));
@@ -203,7 +206,9 @@ async fn reply(
     ready: &Ready,
     prompt: &Prompt,
 ) -> Result<Reply, Unanswered> {
-    let retries = inner.parts.limits.retries;
+    let catalog = (inner.parts.catalog)();
+    let (retries, breaker) = (catalog.settings.retries, catalog.settings.breaker);
+    drop(catalog);
     let told = |failure: model::Failure| Unanswered {
         failure: failure.to_domain(),
         usage: failure.usage,
@@ -212,7 +217,7 @@ async fn reply(
     };
     let model = ready.model.as_ref().map_err(|failure| told(failure.clone()))?;
     let part = format!("model `{}`", ready.closure.model.alias);
-    let (breaker, now_ms) = (inner.parts.limits.breaker, || inner.parts.clock.wall_ms());
+    let now_ms = || inner.parts.clock.wall_ms();
     if let Err(until_ms) = inner.breakers.admit(&part, now_ms(), breaker) {
         let retry_after_ms = Some(until_ms.saturating_sub(now_ms()));
         let (failure, usage) = (breaker_open(&part), Usage::default());

@@ -188,14 +188,14 @@ impl Driver {
             let Some(closure) = closure else {
                 return Done::Opened(Err(sandbox::Error::Gone { detail: "the agent is not there".into() }));
             };
-            let retry = inner.parts.limits.retries.sandbox;
+            let retry = (inner.parts.catalog)().settings.retries.sandbox;
             let since_ms = inner.parts.clock.wall_ms();
             for attempt in 1.. {
                 let made = make(&inner, &key, epoch, &source, &closure).await;
                 let now_ms = inner.parts.clock.wall_ms();
                 let again = match &made {
                     Err(sandbox::Error::Start { .. }) => {
-                        retry.next(attempt, since_ms, now_ms, None, &inner.parts.random)
+                        crate::retry::next(&retry, attempt, since_ms, now_ms, None, &inner.parts.random)
                     }
                     _ => None,
                 };

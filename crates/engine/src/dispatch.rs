@@ -8,7 +8,7 @@ use journal::SessionKey;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::{Notify, watch};
 
 /// A driver's ear: told that its log has grown.
@@ -60,11 +60,11 @@ pub(crate) struct Seed {
 
 /// How many sessions are driven at once.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Places {
+struct Places {
     /// In all; 0: this process drives nothing.
-    pub(crate) drivers_max: usize,
+    drivers_max: usize,
     /// Of one tenant.
-    pub(crate) per_tenant_max: usize,
+    per_tenant_max: usize,
 }
 
 #[derive(Debug, Default)]
@@ -119,7 +119,8 @@ impl State {
 #[derive(Debug)]
 pub(crate) struct Dispatch {
     state: Mutex<State>,
-    places: Places,
+    drivers_max: usize,
+    per_tenant_max: AtomicUsize,
     /// Told when the last driver ends while draining.
     idle: Notify,
     /// Told when a place has become free.
@@ -127,8 +128,20 @@ pub(crate) struct Dispatch {
 }
 
 impl Dispatch {
-    pub(crate) fn new(places: Places) -> Self {
-        Self { state: Mutex::default(), places, idle: Notify::new(), freed: Notify::new() }
+    /// At most so many drivers at once; with 0 this process drives nothing.
+    pub(crate) fn new(drivers_max: usize) -> Self {
+        let per_tenant_max = AtomicUsize::new(usize::MAX);
+        Self { state: Mutex::default(), drivers_max, per_tenant_max, idle: Notify::new(), freed: Notify::new() }
+    }
+
+    /// From now on at most so many of one tenant; `None`: as many as there are drivers.
+    pub(crate) fn allow(&self, per_tenant_max: Option<u32>) {
+        let most = per_tenant_max.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
+        self.per_tenant_max.store(most, Ordering::Relaxed);
+    }
+
+    fn places(&self) -> Places {
+        Places { drivers_max: self.drivers_max, per_tenant_max: self.per_tenant_max.load(Ordering::Relaxed) }
     }
 
     /// The session's log has grown: tells its driver, or gives a job to start now. `None`: it is being seen to, or this process
@@ -139,13 +152,13 @@ impl Dispatch {
             wake.tell();
             return None;
         }
-        if state.draining || self.places.drivers_max == 0 {
+        if state.draining || self.drivers_max == 0 {
             return None;
         }
         let wake = Wake::default();
         state.known.insert(key.clone(), wake.clone());
         let job = Job { key: key.clone(), wake, recovering, seed };
-        if state.has_place(&key.tenant, self.places) {
+        if state.has_place(&key.tenant, self.places()) {
             state.take_place(&key.tenant);
             return Some(job);
         }
@@ -182,7 +195,7 @@ impl Dispatch {
         let mut state = self.state.lock();
         state.leave_place(tenant);
         if !state.draining
-            && let Some(job) = state.next(self.places)
+            && let Some(job) = state.next(self.places())
         {
             return Some(job);
         }
@@ -211,10 +224,10 @@ impl Dispatch {
         if state.draining {
             return (0, Vec::new());
         }
-        let full =
-            |(tenant, count): (&Arc<str>, &usize)| (*count >= self.places.per_tenant_max).then(|| tenant.clone());
+        let most = self.places().per_tenant_max;
+        let full = |(tenant, count): (&Arc<str>, &usize)| (*count >= most).then(|| tenant.clone());
         let busy = state.active_of.iter().filter_map(full).collect();
-        (self.places.drivers_max.saturating_sub(state.active + state.waiting_count), busy)
+        (self.drivers_max.saturating_sub(state.active + state.waiting_count), busy)
     }
 
     pub(crate) fn is_draining(&self) -> bool {

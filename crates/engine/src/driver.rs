@@ -11,8 +11,7 @@ use crate::facts::{self, Fact, Given, Reason};
 use crate::finish::Finishing;
 use crate::prompt::Memory;
 use crate::ready::Ready;
-use crate::retry::Retry;
-use crate::{Error, fold};
+use crate::{Error, fold, retry};
 use domain::record::{Deferred, Resumed, When};
 use domain::{Call, Digest, Event, Failure, FailureClass, Id, Usage, Wait, id};
 use futures::future::{AbortHandle, BoxFuture, abortable};
@@ -502,11 +501,9 @@ impl Driver {
         let state = run.calls.get(&id)?;
         let ready = self.ready_of(state.scope)?;
         let contract = ready.toolbox.contract(&self.calls.get(&id)?.tool)?;
-        let domain::contract::Retry { attempts, backoff_ms, backoff_ms_max, total_ms } = contract.retry;
-        let retry = Retry { attempts_max: attempts, backoff_ms, backoff_ms_max, total_ms };
         let now_ms = self.inner.parts.clock.wall_ms();
         let since_ms = state.first_began_ms.unwrap_or(now_ms);
-        let until_ms = retry.next(state.attempt, since_ms, now_ms, None, &self.inner.parts.random)?;
+        let until_ms = retry::next(&contract.retry, state.attempt, since_ms, now_ms, None, &self.inner.parts.random)?;
         let (scope, usage) = (state.scope, Usage::default());
         Some(Deferred { run: run.id, scope, call: Some(id), failure, attempt: state.attempt, until_ms, usage })
     }

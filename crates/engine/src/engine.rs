@@ -1,11 +1,11 @@
 //! The engine's face: what it is made of, how it starts, serves and drains.
 
 use crate::counts::{Counts, Tally};
-use crate::dispatch::{Dispatch, Ends, Job, Places};
+use crate::dispatch::{Dispatch, Ends, Job};
 use crate::live::{Channels, Watch};
 use crate::places::ModelPlaces;
 use crate::ready::Crew;
-use crate::retry::{Breaker, Breakers, Retries};
+use crate::retry::Breakers;
 use crate::{Error, driver};
 use blob::Blobs;
 use catalog::Catalog;
@@ -27,28 +27,11 @@ pub struct Limits {
     pub linger_ms_max: u64,
     /// Bytes of one artifact.
     pub artifact_bytes_max: u64,
-    /// Sessions of one tenant driven at once.
-    pub drivers_per_tenant_max: usize,
-    /// Questions to one model at once; more wait for their turn.
-    pub asks_per_model_max: usize,
-    /// When what failed is tried again.
-    pub retries: Retries,
-    /// When a part that fails is left alone.
-    pub breaker: Breaker,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            drivers_max: 256,
-            waiting_max: 10_000,
-            linger_ms_max: 5,
-            artifact_bytes_max: 16 << 20,
-            drivers_per_tenant_max: 256,
-            asks_per_model_max: 256,
-            retries: Retries::default(),
-            breaker: Breaker::default(),
-        }
+        Self { drivers_max: 256, waiting_max: 10_000, linger_ms_max: 5, artifact_bytes_max: 16 << 20 }
     }
 }
 
@@ -126,11 +109,11 @@ pub struct Health {
 impl Engine {
     /// An engine that drives nothing yet.
     pub fn new(parts: Parts) -> Self {
-        let Limits { drivers_max, drivers_per_tenant_max: per_tenant_max, asks_per_model_max, .. } = parts.limits;
-        let dispatch = Dispatch::new(Places { drivers_max, per_tenant_max });
+        let dispatch = Dispatch::new(parts.limits.drivers_max);
+        dispatch.allow((parts.catalog)().settings.concurrency.per_tenant);
         let (ends, channels, crew) = (Ends::default(), Channels::default(), Crew::default());
         let (tally, breakers) = (Tally::default(), Breakers::default());
-        let (model_places, worker) = (ModelPlaces::new(asks_per_model_max), OnceLock::new());
+        let (model_places, worker) = (ModelPlaces::default(), OnceLock::new());
         Self(Arc::new(Inner { parts, dispatch, ends, channels, crew, tally, breakers, model_places, worker }))
     }
 

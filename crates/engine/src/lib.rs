@@ -43,7 +43,6 @@ pub use inputs::{LimitChange, STEERS_MAX, Settlement};
 pub use live::{Live, LiveKind, Watch};
 pub use replay::Replay;
 pub use retention::{Purged, SWEEP_SESSIONS_MAX};
-pub use retry::{Breaker, Retries, Retry};
 pub use submit::{IdempotencyKey, MESSAGE_BYTES_MAX, SessionName, Submission, Ticket};
 pub use tend::Tending;
 pub use view::{ArtifactView, RunView, SessionView};

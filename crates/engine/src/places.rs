@@ -6,26 +6,31 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Places at each model, by its alias. Aliases come from declarations, so they are few.
+#[derive(Debug, Default)]
+pub(crate) struct ModelPlaces(Mutex<HashMap<String, Places>>);
+
 #[derive(Debug)]
-pub(crate) struct ModelPlaces {
-    each: usize,
-    places: Mutex<HashMap<String, Arc<Semaphore>>>,
+struct Places {
+    most: u32,
+    free: Arc<Semaphore>,
 }
 
 impl ModelPlaces {
-    pub(crate) fn new(each: usize) -> Self {
-        Self { each, places: Mutex::default() }
-    }
-
-    /// Waits for a place; it is free again when what this gives is dropped. `None` never comes: the places are never closed.
-    pub(crate) async fn take(&self, alias: &str) -> Option<OwnedSemaphorePermit> {
-        let semaphore = {
-            let mut places = self.places.lock();
-            match places.get(alias) {
-                Some(semaphore) => semaphore.clone(),
-                None => places.entry(alias.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(self.each))).clone(),
+    /// Waits for a place among `most`; it is free again when what this gives is dropped. `None`: there is no limit. When the
+    /// limit is another than before, those that have a place keep it besides the new ones.
+    pub(crate) async fn take(&self, alias: &str, most: Option<u32>) -> Option<OwnedSemaphorePermit> {
+        let most = most?;
+        let free = {
+            let mut models = self.0.lock();
+            match models.get(alias).filter(|places| places.most == most) {
+                Some(places) => places.free.clone(),
+                None => {
+                    let free = Arc::new(Semaphore::new(usize::try_from(most).unwrap_or(Semaphore::MAX_PERMITS)));
+                    models.insert(alias.to_owned(), Places { most, free: free.clone() });
+                    free
+                }
             }
         };
-        semaphore.acquire_owned().await.ok()
+        free.acquire_owned().await.ok()
     }
 }

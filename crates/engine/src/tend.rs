@@ -101,6 +101,7 @@ async fn beat(inner: Arc<Inner>, every_ms: u64, mut stopped: watch::Receiver<boo
 /// Starts drivers for what is ready, as far as there is room.
 async fn claim(inner: Arc<Inner>, mut stopped: watch::Receiver<bool>) {
     loop {
+        inner.dispatch.allow((inner.parts.catalog)().settings.concurrency.per_tenant);
         let (room, busy) = inner.dispatch.room();
         if room > 0 {
             match inner.parts.journal.claimable(room, &busy).await {

@@ -76,7 +76,7 @@ static CONCURRENCY: Object = Object {
             "per_model",
             Optional("no limit"),
             Shape::Map { keys: Keys::Name, of: &RUNS, entries_max: 1_000 },
-            "Runs of agents that use a model: a number for each name in `models/`.",
+            "Questions that runs ask a model at once: a number for each name in `models/`.",
         ),
     ],
 };

@@ -11,7 +11,7 @@ use catalog::Catalog;
 use domain::record::Save;
 use domain::{Id, Record, id};
 use engine::{Engine, LimitChange, Limits, Parts, SessionName, Submission};
-use journal::{Config, Content, Journal, MemoryObjects, PlainWrap, SessionKey};
+use journal::{Config, Content, ContentsMode, Journal, MemoryObjects, PlainWrap, SessionKey};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -72,6 +72,24 @@ impl Project {
             Arc::new(Catalog::load(self.folder.path(), &|_| None).unwrap_or_else(|problems| panic!("{problems}")));
         open(&self.data(), Arc::new(move || catalog.clone()), functions, providers)
     }
+
+    pub fn engine_in(&self, world: World) -> Engine {
+        let environment = world.environment.clone();
+        let catalog = Catalog::load(self.folder.path(), &|name| environment.get(name).cloned());
+        let catalog = Arc::new(catalog.unwrap_or_else(|problems| panic!("{problems}")));
+        open_in(&self.data(), Arc::new(move || catalog.clone()), world, Vec::new())
+    }
+}
+
+/// What an engine of a test finds around it.
+#[derive(Default)]
+pub struct World {
+    pub secrets: BTreeMap<String, String>,
+    pub environment: BTreeMap<String, String>,
+    /// Where untrusted hosts may lead besides public addresses.
+    pub networks: Vec<net::Network>,
+    pub contents: ContentsMode,
+    pub functions: Functions,
 }
 
 pub fn open(
@@ -80,6 +98,16 @@ pub fn open(
     functions: Functions,
     providers: Vec<Arc<dyn sandbox::Provider>>,
 ) -> Engine {
+    open_in(data, catalog, World { functions, ..World::default() }, providers)
+}
+
+pub fn open_in(
+    data: &Path,
+    catalog: Arc<dyn Fn() -> Arc<Catalog> + Send + Sync>,
+    world: World,
+    providers: Vec<Arc<dyn sandbox::Provider>>,
+) -> Engine {
+    let World { secrets, environment, networks: untrusted_networks_allowed, contents, functions } = world;
     let (clock, random) = (Clock::system(), Random::system());
     let objects = data.join("objects");
     fs::create_dir_all(&objects).unwrap();
@@ -89,15 +117,15 @@ pub fn open(
         wrap: Arc::new(PlainWrap),
         objects: Arc::new(MemoryObjects::default()),
     };
-    let journal = Journal::open(data, parts, Config::default()).unwrap();
+    let journal = Journal::open(data, parts, Config { contents, ..Config::default() }).unwrap();
     Engine::new(Parts {
         blobs: Blobs::local(&objects, Links::new(&[7; 32], clock.clone())).unwrap(),
         journal,
         catalog,
         providers,
-        net: net::Client::new(net::Settings::default()).unwrap(),
-        environment: Arc::new(|_| None),
-        secrets: vault::Secrets::new(BTreeMap::new()),
+        net: net::Client::new(net::Settings { untrusted_networks_allowed, ..net::Settings::default() }).unwrap(),
+        environment: Arc::new(move |name| environment.get(name).cloned()),
+        secrets: vault::Secrets::new(secrets),
         functions,
         limits: Limits::default(),
         clock,
