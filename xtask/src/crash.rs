@@ -27,6 +27,8 @@ use witness::Witness;
 /// Kills when nobody says how many.
 const KILLS: u64 = 50;
 const SEED: u64 = 1;
+/// What `--point` names besides points.
+const WORKERS: &str = "workers";
 
 /// What `cargo xtask crash` is told.
 #[derive(clap::Args, Debug)]
@@ -37,9 +39,12 @@ pub(crate) struct Arguments {
     /// Where the random waits begin
     #[arg(long, default_value_t = SEED)]
     seed: u64,
-    /// Only this point, each time that it is reached
+    /// Only this point, each time that it is reached; `workers` for the two on one database
     #[arg(long)]
     point: Option<String>,
+    /// A `topside` that was built with the feature `points`, instead of building one
+    #[arg(long)]
+    binary: Option<PathBuf>,
 }
 
 /// What came of the kills.
@@ -70,21 +75,30 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
 
 /// The step of `check`.
 pub(crate) fn check(context: &Context) -> Result<Outcome> {
-    kill(context, &Arguments { kills: KILLS, seed: SEED, point: None })
+    kill(context, &Arguments { kills: KILLS, seed: SEED, point: None, binary: None })
 }
 
 /// Kills so often; used by `proof`.
 pub(crate) fn kills(context: &Context, kills: u64, seed: u64) -> Result<Outcome> {
-    kill(context, &Arguments { kills, seed, point: None })
+    kill(context, &Arguments { kills, seed, point: None, binary: None })
 }
 
 fn kill(context: &Context, arguments: &Arguments) -> Result<Outcome> {
     let watch = Stopwatch::start();
-    let binary = build(context)?;
+    let binary = match &arguments.binary {
+        Some(binary) => std::path::absolute(binary)?,
+        None => build(context)?,
+    };
     let kit = Kit { keys: Keys::make(&binary)?, binary };
-    let mut told = points::kill_at_each(&kit, arguments.kills, arguments.point.as_deref())?;
-    if arguments.point.is_none() {
+    let only = arguments.point.as_deref();
+    let mut told = Told::default();
+    if only != Some(WORKERS) {
+        told.add(points::kill_at_each(&kit, arguments.kills, only)?);
+    }
+    if only.is_none_or(|only| only == WORKERS) {
         told.add(workers::kill_and_stop(&kit)?);
+    }
+    if only.is_none() {
         let left = arguments.kills.saturating_sub(told.kills);
         told.add(random::kill_under_load(&kit, left, arguments.seed)?);
     }

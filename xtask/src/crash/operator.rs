@@ -14,7 +14,7 @@ use crate::server::{self, Answer};
 
 const POLL: Duration = Duration::from_millis(2);
 /// A run may take so long to come to rest.
-const REST_SECONDS_MAX: f64 = 60.0;
+const REST_SECONDS_MAX: f64 = 180.0;
 
 /// Somebody who looks after runs of the service on a port.
 #[derive(Clone, Copy, Debug)]
@@ -31,12 +31,13 @@ impl Operator<'_> {
         self.ask(&self.keys.asker, "POST", "/runs", &[("Idempotency-Key", run), ("Prefer", "respond-async")], &body)
     }
 
-    /// Looks after a run until it rests; nothing when the process died or the run never came to rest.
+    /// Looks after a run until it rests, or has had its time; nothing when the process died.
     pub(super) fn look_after(&self, run: &str, run_id: &str) -> Option<Value> {
         let watch = Stopwatch::start();
-        while watch.seconds() < REST_SECONDS_MAX {
+        loop {
             let told = self.told(&format!("/runs/{run_id}"))?;
             match told["status"].as_str()? {
+                _ if watch.seconds() > REST_SECONDS_MAX => return Some(told),
                 "queued" | "running" => {}
                 "waiting" => self.approve(run_id)?,
                 "needs_resolution" => self.resolve(run, run_id)?,
@@ -44,7 +45,6 @@ impl Operator<'_> {
             }
             pause(POLL);
         }
-        None
     }
 
     /// Approves of every call of the run that is held.

@@ -34,7 +34,10 @@ pub(super) fn kill_at_each(kit: &Kit, kills_max: u64, only: Option<&str>) -> Res
         for time in 1..=times.clamp(1, if only.is_some() { TIMES_MAX } else { times_max }) {
             let armed = format!("{point}:{time}");
             let deaths: &[&str] = if times == 0 { &[FIRST_DEATH, &armed] } else { &[&armed] };
-            told.add(die(Stage::set(kit)?, agent, deaths).with_context(|| armed.clone())?);
+            match die(Stage::set(kit)?, agent, deaths) {
+                Ok(died) => told.add(died),
+                Err(error) => told.wrong.push(format!("{armed}: {error:#}")),
+            }
         }
         if told.kills == kills_before && (agent == WHOLE || !is_of_sandbox(point)) {
             told.wrong.push(format!("{point}: was not reached, so nobody knows what a death there does"));
@@ -101,7 +104,7 @@ fn die(stage: Stage, agent: Agent, deaths: &[&str]) -> Result<Told> {
 fn finish(operator: &Operator<'_>, agent: Agent) -> Result<Case> {
     let answer = operator.submit(agent, RUN).context("the service died by itself")?;
     let run_id = id(&answer.body).with_context(|| format!("the run was refused: {}", answer.body))?;
-    let told = operator.look_after(RUN, &run_id).context("the run did not come to rest")?;
+    let told = operator.look_after(RUN, &run_id).context("the service died by itself")?;
     Ok(Case { agent, run: RUN.to_owned(), told })
 }
 

@@ -41,7 +41,10 @@ pub(super) fn kill_and_stop(kit: &Kit) -> Result<Told> {
     for (point, signal) in DEATHS.map(|point| (point, "KILL")).into_iter().chain(STANDS.map(|point| (point, "STOP"))) {
         let mut stage = Stage::set(kit)?;
         stage.place.variables.push(("DATABASE_URL".to_owned(), cluster.database()?));
-        told.add(take_over(stage, point, signal).with_context(|| format!("two workers, {signal} at {point}"))?);
+        match take_over(stage, point, signal) {
+            Ok(taken) => told.add(taken),
+            Err(error) => told.wrong.push(format!("two workers, {signal} at {point}: {error:#}")),
+        }
     }
     Ok(told)
 }
@@ -67,7 +70,7 @@ fn take_over(stage: Stage, point: &str, signal: &str) -> Result<Told> {
         }
     };
     let second = serving(stage.place.start_as(&WORK, &[])?)?;
-    let case = operator.look_after(RUN, &run_id).context("the run did not come to rest")?;
+    let case = operator.look_after(RUN, &run_id).context("the service died by itself")?;
     if let Some(late) = stopped {
         let before = stage.witness.deeds(RUN);
         late.go_on()?;
