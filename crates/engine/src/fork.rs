@@ -122,8 +122,8 @@ struct Course {
     /// Hash of the last record, and when it was written.
     head: Digest,
     at_ms: u64,
-    /// The run that stood last, its agent and that one's closure.
-    last: Option<(Id<id::Run>, String, Digest)>,
+    /// The run that stood last, its agent and that one's closure, unless that was another session's.
+    last: Option<(Id<id::Run>, String, Option<Digest>)>,
     /// Turns of that run.
     turn: u32,
     /// Whether the workspace could not be kept when it was to be.
@@ -154,6 +154,7 @@ impl Course {
                     begun.status = Some(body.status);
                 }
             }
+            Event::Forked(body) => self.last = Some((body.run, body.agent.clone(), None)),
             Event::Checkpointed(body) => self.is_unkept = body.snapshot.is_none(),
             Event::Replied(body) if body.scope.is_none() => self.turn = body.turn,
             _ => {}
@@ -161,7 +162,7 @@ impl Course {
         if let Some(run) = &self.state.run
             && self.last.as_ref().is_none_or(|(last, ..)| *last != run.id)
         {
-            self.last = Some((run.id, run.root().agent.clone(), run.root().closure));
+            self.last = Some((run.id, run.root().agent.clone(), Some(run.root().closure)));
             self.turn = 0;
         }
         (self.head, self.at_ms) = (hash, record.head.at_ms);
@@ -202,7 +203,7 @@ struct Parent {
     rest: Rest,
     run: Id<id::Run>,
     agent: String,
-    closure: Digest,
+    closure: Option<Digest>,
 }
 
 impl Engine {
@@ -374,9 +375,10 @@ impl Inner {
     /// What goes on: the closure that stood last, or the one that is declared now, with what is chosen instead.
     async fn closure_of(&self, fork: &Fork, parent: &Parent) -> Result<Arc<Closure>, Error> {
         let catalog = (self.parts.catalog)();
-        let mut closure = match &fork.agent {
-            Some(agent) => catalog.agent(Some(agent))?,
-            None => self.pinned(parent.closure).await?.closure.clone(),
+        let mut closure = match (&fork.agent, parent.closure) {
+            (Some(agent), _) => catalog.agent(Some(agent))?,
+            (None, Some(closure)) => self.pinned(closure).await?.closure.clone(),
+            (None, None) => catalog.agent(Some(&parent.agent))?,
         };
         let unusable =
             |error: catalog::BadClosure| Error::Closure { agent: parent.agent.clone(), detail: error.to_string() };

@@ -1,0 +1,307 @@
+//! Sessions that go on from others, and sessions that are deleted, on a real journal and real objects.
+
+#![allow(clippy::unwrap_used, reason = "a failure is a panic")]
+
+mod common;
+
+use bytes::Bytes;
+use common::{Project, TENANT, ask, kinds, principal, records};
+use domain::record::{Checkpointed, Draft, Finished, Replied, SandboxOpened, Snapshot, When};
+use domain::{CallStatus, Cost, Digest, Effect, Event, Id, Item, RunStatus, Usage, id};
+use engine::{Engine, Fork, IdempotencyKey, SessionName, Submission, Ticket};
+use journal::{Append, Fence, SessionKey};
+use std::time::Duration;
+use tools::{Context, Functions};
+
+const LONG: Duration = Duration::from_secs(60);
+
+const MAIN: &str = r#"
+title: two turns
+steps:
+- reply:
+  - call: {id: c1, tool: send, arguments: {n: 1}}
+- expect: {outputs: {c1: 'sent'}}
+  reply:
+  - text: "Sent."
+- expect: {user: 'and then'}
+  reply:
+  - text: "Then this."
+"#;
+
+const OTHER: &str = r#"
+title: the other model
+steps:
+- reply:
+  - call: {id: c1, tool: send, arguments: {n: 1}}
+- expect: {outputs: {c1: 'sent'}}
+  reply:
+  - text: "The other one says: sent."
+"#;
+
+fn functions() -> Functions {
+    let mut functions = Functions::new();
+    functions.add("send", |_: serde_json::Value, _: Context| async { Ok::<_, String>("sent".to_owned()) });
+    functions
+}
+
+fn project() -> Project {
+    let project = Project::new("", &[("send", "external", "")], MAIN);
+    project.write("policies/all.cedar", "permit (principal, action, resource);\n");
+    project.write("models/other.yaml", "other: {provider: script, transcript: other.yaml}\n");
+    project.write("other.yaml", OTHER);
+    project
+}
+
+async fn done() -> (Project, Engine, Ticket) {
+    let project = project();
+    let engine = project.engine(functions());
+    let ticket = engine.submit(ask("Send it.")).await.unwrap();
+    let view = engine.wait(TENANT, ticket.run, LONG).await.unwrap();
+    assert_eq!((view.status, view.failure), (RunStatus::Completed, None));
+    (project, engine, ticket)
+}
+
+fn fork(session: Id<id::Session>, at: u64) -> Fork {
+    Fork {
+        tenant: TENANT.into(),
+        principal: principal("local"),
+        session,
+        at,
+        agent: None,
+        model: None,
+        provider: None,
+        message: None,
+        session_name: None,
+        idempotency: None,
+    }
+}
+
+#[tokio::test]
+async fn a_session_can_be_gone_on_from_between_turns_and_at_the_end() {
+    let (_project, engine, ticket) = done().await;
+    assert_eq!(kinds(&engine, ticket.session).await, "submitted replied judged began returned replied finished");
+    let places = engine.checkpoints(TENANT, ticket.session).await.unwrap();
+    let at: Vec<_> = places.iter().map(|place| (place.at, place.turn, place.checkpoint)).collect();
+    assert_eq!(at, [(1, 0, None), (5, 1, None), (7, 2, None)]);
+    for (at, nearest) in
+        [(0, "position is 1"), (3, "positions are 1 and 5"), (8, "position is 7"), (99, "position is 7")]
+    {
+        let refused = engine.fork(fork(ticket.session, at)).await.unwrap_err();
+        assert_eq!(refused.code(), "not_forkable", "{at}");
+        assert!(refused.to_string().contains(nearest), "{at}: {refused}");
+    }
+    let nobody = Id::from_bytes([9; 16]);
+    assert_eq!(engine.fork(fork(nobody, 1)).await.unwrap_err().code(), "session_not_found");
+    assert_eq!(engine.checkpoints(TENANT, nobody).await.unwrap_err().code(), "session_not_found");
+    let elsewhere = Fork { tenant: "other".into(), ..fork(ticket.session, 5) };
+    assert_eq!(engine.fork(elsewhere).await.unwrap_err().code(), "session_not_found");
+}
+
+#[tokio::test]
+async fn a_fork_in_the_middle_goes_on_on_another_model_and_tells_what_was_done_outside() {
+    let (_project, engine, ticket) = done().await;
+    let forked = engine.fork(Fork { model: Some("other".into()), ..fork(ticket.session, 5) }).await.unwrap();
+    assert_ne!(forked.session, ticket.session);
+    let [effect] = &forked.outside_effects[..] else { panic!("{forked:?}") };
+    assert_eq!((effect.tool.as_str(), effect.effect, effect.position), ("send", Effect::External, 3));
+    assert_eq!((effect.run, effect.status), (ticket.run, Some(CallStatus::Ok)));
+    let view = engine.wait(TENANT, forked.run.unwrap(), LONG).await.unwrap();
+    assert_eq!((view.status, view.reply.as_deref()), (RunStatus::Completed, Some("The other one says: sent.")));
+    assert_eq!(kinds(&engine, forked.session).await, "forked submitted replied finished");
+    // The other session is as it was.
+    assert_eq!(kinds(&engine, ticket.session).await, "submitted replied judged began returned replied finished");
+    assert_eq!(
+        engine.replay(TENANT, forked.run.unwrap()).await.unwrap(),
+        engine::Replay::Same { records: 4, prompts: 1 }
+    );
+}
+
+#[tokio::test]
+async fn a_fork_at_the_end_waits_for_its_message() {
+    let (_project, engine, ticket) = done().await;
+    let idle = engine.fork(fork(ticket.session, 7)).await.unwrap();
+    assert_eq!((idle.run, kinds(&engine, idle.session).await.as_str()), (None, "forked"));
+    let session = engine.session(TENANT, idle.session).await.unwrap();
+    assert_eq!((session.runs, session.agent.as_str()), (0, "maya"));
+    let message = Submission { session: SessionName::Id(idle.session), ..ask("and then?") };
+    let next = engine.submit(message).await.unwrap();
+    let view = engine.wait(TENANT, next.run, LONG).await.unwrap();
+    assert_eq!((view.status, view.reply.as_deref()), (RunStatus::Completed, Some("Then this.")));
+    let told = engine.fork(Fork { message: Some("and then?".into()), ..fork(ticket.session, 7) }).await.unwrap();
+    let view = engine.wait(TENANT, told.run.unwrap(), LONG).await.unwrap();
+    assert_eq!((view.status, view.reply.as_deref()), (RunStatus::Completed, Some("Then this.")));
+    for (chosen, code) in [
+        (Fork { model: Some("other".into()), ..fork(ticket.session, 7) }, "fork_without_run"),
+        (Fork { model: Some("none".into()), ..fork(ticket.session, 5) }, "model_unknown"),
+        (Fork { agent: Some("mayo".into()), ..fork(ticket.session, 5) }, "agent_unknown"),
+        (Fork { provider: Some("moon".into()), ..fork(ticket.session, 5) }, "sandbox_start"),
+        (Fork { message: Some(" ".into()), ..fork(ticket.session, 7) }, "message_empty"),
+    ] {
+        assert_eq!(engine.fork(chosen).await.unwrap_err().code(), code);
+    }
+}
+
+#[tokio::test]
+async fn a_fork_is_made_once_by_its_key_or_its_name() {
+    let (_project, engine, ticket) = done().await;
+    let key = |body: u8| Some(IdempotencyKey { key: Digest([1; 32]), body: Digest([body; 32]) });
+    let keyed = |body| engine.fork(Fork { idempotency: key(body), ..fork(ticket.session, 7) });
+    let (one, again) = (keyed(1).await.unwrap(), keyed(1).await.unwrap());
+    assert_eq!(one, again);
+    assert_eq!(keyed(2).await.unwrap_err().code(), "idempotency_conflict");
+    let named = |at, name: &str| {
+        let message = Some("and then?".to_owned());
+        engine.fork(Fork { session_name: Some(name.to_owned()), message, ..fork(ticket.session, at) })
+    };
+    let (one, again) = (named(7, "bob").await.unwrap(), named(7, "bob").await.unwrap());
+    assert_eq!(one, again);
+    assert_eq!(engine.session(TENANT, one.session).await.unwrap().name.as_deref(), Some("bob"));
+    assert_eq!(engine.wait(TENANT, one.run.unwrap(), LONG).await.unwrap().status, RunStatus::Completed);
+    assert_eq!(named(5, "bob").await.unwrap_err().code(), "session_exists");
+    let id = ticket.session.to_string();
+    assert_eq!(named(7, &id).await.unwrap_err().code(), "session_exists");
+}
+
+/// A session whose workspace was kept, written by hand: what a sandbox would add is no part of this.
+async fn with_files(engine: &Engine) -> (SessionKey, Snapshot) {
+    let ticket = engine.submit(ask("Send it.")).await.unwrap();
+    engine.wait(TENANT, ticket.run, LONG).await.unwrap();
+    let Event::Submitted(submitted) = records(engine, ticket.session).await.remove(0).event else { panic!() };
+    let key = SessionKey::new(TENANT, Id::from_bytes([5; 16]));
+    let sealer = engine.journal().sealer(&key).await.unwrap();
+    let (message, first) = sealer.seal("text/plain; charset=utf-8", b"Work.").unwrap();
+    let answer = serde_json::to_vec(&[Item::Assistant { text: "Worked.".into(), id: None }]).unwrap();
+    let (items, second) = sealer.seal("application/vnd.topside.items+json", &answer).unwrap();
+    let (run, checkpoint) = (Id::from_bytes([6; 16]), Id::from_bytes([7; 16]));
+    let bytes = Bytes::from_static(b"files");
+    let object = format!("checkpoints/{TENANT}/{}/{checkpoint}", key.session);
+    engine.blobs().put(&object.parse().unwrap(), bytes.clone()).await.unwrap();
+    let digest = Digest::of(&bytes);
+    let snapshot = Snapshot { checkpoint, form: "tar".into(), object, digest, bytes: 5, entries: 1 };
+    let opened = SandboxOpened {
+        run,
+        sandbox: Id::from_bytes([8; 16]),
+        provider: "local".into(),
+        walls: Vec::new(),
+        missing: Vec::new(),
+        manifest: Some(Digest([1; 32])),
+        generation: 1,
+        restored: None,
+    };
+    let replied = Replied {
+        run,
+        turn: 1,
+        items: items.clone(),
+        calls: Vec::new(),
+        model: "script".into(),
+        usage: Usage::default(),
+        cost: Cost::default(),
+        duration_ms: 1,
+        scope: None,
+        steers: 0,
+    };
+    let finished = Finished {
+        run,
+        status: RunStatus::Completed,
+        reply: Some(items),
+        failure: None,
+        turns: 1,
+        tool_calls: 0,
+        usage: Usage::default(),
+        cost: Cost::default(),
+        used_sandbox: true,
+    };
+    let kept = Checkpointed { run, turn: 1, snapshot: Some(snapshot.clone()), reason: None };
+    let mut append = Append::new(key.clone(), Fence::Effect { epoch: 0, expect: 0 }).content(first).content(second);
+    for event in [
+        Event::Submitted(domain::record::Submitted { run, message: Some(message), ..submitted }),
+        Event::SandboxOpened(opened),
+        Event::Replied(replied),
+        Event::Checkpointed(kept),
+        Event::Finished(finished),
+    ] {
+        append = append.draft(&Draft { at_ms: 1_700_000_000_000, principal: principal("local"), event });
+    }
+    engine.journal().append(append).await.unwrap();
+    (key, snapshot)
+}
+
+#[tokio::test]
+async fn a_fork_has_its_own_copy_of_the_files() {
+    let project = project();
+    let engine = project.engine(functions());
+    let (key, snapshot) = with_files(&engine).await;
+    let places = engine.checkpoints(TENANT, key.session).await.unwrap();
+    let at: Vec<_> = places.iter().map(|place| (place.at, place.checkpoint)).collect();
+    // Not where the workspace was another than the one that was kept.
+    assert_eq!(at, [(1, None), (5, Some(snapshot.checkpoint))]);
+    assert_eq!(engine.fork(fork(key.session, 3)).await.unwrap_err().code(), "not_forkable");
+    let forked = engine.fork(fork(key.session, 5)).await.unwrap();
+    assert_eq!(forked.checkpoint, Some(snapshot.checkpoint));
+    let purged = engine.purge(TENANT, key.session, principal("ops")).await.unwrap();
+    assert_eq!((purged.session, purged.records), (key.session, 5));
+    let object = |session| format!("checkpoints/{TENANT}/{session}/{}", snapshot.checkpoint).parse().unwrap();
+    assert!(engine.blobs().head(&object(key.session)).await.unwrap().is_none(), "the files of the first went with it");
+    let copy = engine.blobs().get(&object(forked.session), 100).await.unwrap();
+    assert_eq!(&copy[..], b"files");
+    // One that was changed is not gone on from.
+    engine.blobs().put(&object(forked.session), Bytes::from_static(b"other")).await.unwrap();
+    assert_eq!(engine.fork(fork(forked.session, 1)).await.unwrap_err().code(), "checkpoint_damaged");
+}
+
+#[tokio::test]
+async fn a_session_is_deleted_with_all_that_belongs_to_it_once_its_runs_have_ended() {
+    let hang = "title: hang\nsteps:\n- reply:\n  - call: {id: c1, tool: send, arguments: {n: 1}}\n";
+    let project = Project::new("", &[("send", "write", "")], hang);
+    let mut functions = Functions::new();
+    functions.add("send", |_: serde_json::Value, _: Context| async {
+        std::future::pending::<()>().await;
+        Ok::<_, String>(String::new())
+    });
+    let engine = project.engine(functions);
+    let ticket = engine.submit(ask("Send it.")).await.unwrap();
+    common::until(&engine, ticket.session, |kinds| kinds.ends_with("began")).await;
+    let ops = principal("ops");
+    let purge = || engine.purge(TENANT, ticket.session, ops);
+    assert_eq!(purge().await.unwrap_err().code(), "session_unended");
+    engine.cancel(TENANT, ticket.run, ops, When::Now, None).await.unwrap();
+    engine.wait(TENANT, ticket.run, LONG).await.unwrap();
+    let orphan = format!("outputs/{TENANT}/{}/left", ticket.run).parse().unwrap();
+    engine.blobs().put(&orphan, Bytes::from_static(b"x")).await.unwrap();
+    let purged = purge().await.unwrap();
+    assert!(engine.blobs().head(&orphan).await.unwrap().is_none());
+    assert_eq!(engine.run(TENANT, ticket.run).await.unwrap_err().code(), "run_not_found");
+    assert_eq!(engine.session(TENANT, ticket.session).await.unwrap_err().code(), "session_not_found");
+    // Asked again, it takes away what may be left.
+    assert_eq!(purge().await.unwrap(), purged);
+    let nobody = engine.purge(TENANT, Id::from_bytes([9; 16]), ops).await;
+    assert_eq!(nobody.unwrap_err().code(), "session_not_found");
+}
+
+#[tokio::test]
+async fn a_session_in_quarantine_takes_nothing_until_it_is_released() {
+    let (_project, engine, ticket) = done().await;
+    let ops = principal("ops");
+    let put = engine.quarantine(TENANT, ticket.session, ops, "looked into").await.unwrap();
+    assert_eq!(put.reason, "looked into");
+    let message = || Submission { session: SessionName::Id(ticket.session), ..ask("and then?") };
+    assert_eq!(engine.submit(message()).await.unwrap_err().code(), "session_quarantined");
+    assert_eq!(engine.quarantined(TENANT, ticket.session).await.unwrap(), Some(put));
+    assert!(engine.release(TENANT, ticket.session).await.unwrap());
+    assert!(!engine.release(TENANT, ticket.session).await.unwrap());
+    let next = engine.submit(message()).await.unwrap();
+    assert_eq!(engine.wait(TENANT, next.run, LONG).await.unwrap().status, RunStatus::Completed);
+    let nobody = Id::from_bytes([9; 16]);
+    assert_eq!(engine.quarantine(TENANT, nobody, ops, "").await.unwrap_err().code(), "session_not_found");
+    assert_eq!(engine.release(TENANT, nobody).await.unwrap_err().code(), "session_not_found");
+}
+
+#[tokio::test]
+async fn old_sessions_are_swept_and_young_ones_stay() {
+    let (_project, engine, ticket) = done().await;
+    let (old, _) = with_files(&engine).await;
+    assert_eq!(engine.sweep(Duration::from_secs(3_600)).await.unwrap(), 1);
+    assert_eq!(engine.session(TENANT, old.session).await.unwrap_err().code(), "session_not_found");
+    engine.session(TENANT, ticket.session).await.unwrap();
+    assert_eq!(engine.sweep(Duration::from_secs(3_600)).await.unwrap(), 0);
+}
