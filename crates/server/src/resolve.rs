@@ -2,7 +2,10 @@
 
 use api::{CallView, EVENT_TEXT_BYTES_MAX, FileChange, Happened, Outcome, Text};
 use domain::content::media;
-use domain::record::{Forked, Replied, Resolution, Resolved, WorkspaceChanged};
+use domain::record::{
+    ArtifactSaved, CallAdded, Checkpointed, Deferred, Finished, Forked, Judged, Replied, Reserved, Resolution,
+    Resolved, Returned, SandboxOpened, ScopeOpened, Submitted, Voted, WorkspaceChanged,
+};
 use domain::{ContentRef, Event, Item, Part, Record};
 use journal::{Content, Error, Journal, SessionKey};
 
@@ -35,103 +38,101 @@ enum Opened {
 impl Reader<'_> {
     async fn happened(&self, event: Event) -> Result<Happened, Error> {
         Ok(match event {
-            Event::Submitted(body) => Happened::Submitted {
-                agent: body.agent,
-                message: self.optional(body.message.as_ref()).await?,
-                session_name: self.optional(body.session_name.as_ref()).await?,
-            },
+            Event::Submitted(body) => self.submitted(body).await?,
             Event::Forked(body) => self.forked(body).await?,
             Event::CancelRequested(body) => Happened::CancelRequested { when: body.when },
             Event::PauseRequested(_) => Happened::PauseRequested {},
             Event::ResumeRequested(_) => Happened::ResumeRequested {},
             Event::Steered(body) => Happened::Steered { message: self.text(&body.message).await?, when: body.when },
-            Event::Voted(body) => Happened::Voted {
-                call: body.call,
-                vote: body.vote,
-                reason: self.optional(body.reason.as_ref()).await?,
-                binding: body.binding,
-            },
+            Event::Voted(body) => self.voted(body).await?,
             Event::Resolved(body) => self.resolved(body).await?,
             Event::Raised(body) => Happened::Raised { limits: body.limits.into() },
             Event::Parked(body) => Happened::Parked { waits_for: body.waits_for, until_ms: body.until_ms },
             Event::Resumed(body) => Happened::Resumed { epoch: body.epoch },
-            Event::SandboxOpened(body) => Happened::SandboxOpened {
-                sandbox: body.sandbox,
-                provider: body.provider,
-                walls: body.walls,
-                missing: body.missing,
-                restored: body.restored,
-            },
+            Event::SandboxOpened(body) => sandbox_opened(body),
             Event::SandboxClosed(body) => Happened::SandboxClosed { sandbox: body.sandbox, reason: body.reason },
             Event::WorkspaceLost(body) => Happened::WorkspaceLost { reason: body.reason },
             Event::Replied(body) => self.replied(body).await?,
-            Event::Deferred(body) => Happened::Deferred {
-                call: body.call,
-                scope: body.scope,
-                error: body.failure.into(),
-                attempt: body.attempt,
-                until_ms: body.until_ms,
-            },
-            Event::ScopeOpened(body) => Happened::ScopeOpened {
-                call: body.call,
-                agent: body.agent,
-                message: self.text(&body.message).await?,
-                limits: body.limits.into(),
-            },
-            Event::Reserved(body) => Happened::Reserved {
-                scope: body.scope,
-                turn: body.turn,
-                tokens: body.tokens,
-                cost_micro_usd: body.cost_micro_usd,
-            },
-            Event::CallAdded(body) => Happened::CallAdded {
-                call: body.call,
-                serves: body.serves,
-                purpose: body.purpose,
-                tool: body.tool,
-                arguments: self.text(&body.arguments).await?,
-            },
-            Event::Judged(body) => Happened::Judged {
-                call: body.call,
-                verdict: body.judgement.verdict,
-                reason: body.judgement.reason,
-                policies: body.judgement.policies,
-                pack: body.judgement.pack,
-                obligation: body.obligation.map(Into::into),
-            },
+            Event::Deferred(body) => deferred(body),
+            Event::ScopeOpened(body) => self.scope_opened(body).await?,
+            Event::Reserved(body) => reserved(body),
+            Event::CallAdded(body) => self.call_added(body).await?,
+            Event::Judged(body) => judged(body),
             Event::Began(body) => Happened::Began { call: body.call, attempt: body.attempt },
-            Event::Returned(body) => Happened::Returned {
-                call: body.call,
-                status: body.status,
-                output: self.text(&body.output).await?,
-                code: body.code,
-                duration_ms: body.duration_ms,
-            },
+            Event::Returned(body) => self.returned(body).await?,
             Event::InDoubt(body) => Happened::InDoubt { call: body.call },
-            Event::Checkpointed(body) => Happened::Checkpointed {
-                turn: body.turn,
-                checkpoint: body.snapshot.as_ref().map(|snapshot| snapshot.checkpoint),
-                bytes: body.snapshot.as_ref().map(|snapshot| snapshot.bytes),
-                entries: body.snapshot.as_ref().map(|snapshot| snapshot.entries),
-                reason: body.reason,
-            },
+            Event::Checkpointed(body) => checkpointed(body),
             Event::WorkspaceChanged(body) => self.changed(body).await?,
-            Event::ArtifactSaved(body) => Happened::ArtifactSaved {
-                artifact: body.artifact,
-                name: self.text(&body.name).await?,
-                media: body.media,
-                bytes: body.bytes,
-            },
-            Event::Finished(body) => Happened::Finished {
-                status: body.status,
-                reply: self.optional(body.reply.as_ref()).await?,
-                error: body.failure.map(Into::into),
-                turns: body.turns,
-                tool_calls: body.tool_calls,
-                usage: body.usage.into(),
-                cost: body.cost.into(),
-                used_sandbox: body.used_sandbox,
-            },
+            Event::ArtifactSaved(body) => self.artifact_saved(body).await?,
+            Event::Finished(body) => self.finished(body).await?,
+        })
+    }
+
+    async fn submitted(&self, body: Submitted) -> Result<Happened, Error> {
+        Ok(Happened::Submitted {
+            agent: body.agent,
+            message: self.optional(body.message.as_ref()).await?,
+            session_name: self.optional(body.session_name.as_ref()).await?,
+        })
+    }
+
+    async fn voted(&self, body: Voted) -> Result<Happened, Error> {
+        Ok(Happened::Voted {
+            call: body.call,
+            vote: body.vote,
+            reason: self.optional(body.reason.as_ref()).await?,
+            binding: body.binding,
+        })
+    }
+
+    async fn scope_opened(&self, body: ScopeOpened) -> Result<Happened, Error> {
+        Ok(Happened::ScopeOpened {
+            call: body.call,
+            agent: body.agent,
+            message: self.text(&body.message).await?,
+            limits: body.limits.into(),
+        })
+    }
+
+    async fn call_added(&self, body: CallAdded) -> Result<Happened, Error> {
+        Ok(Happened::CallAdded {
+            call: body.call,
+            serves: body.serves,
+            purpose: body.purpose,
+            tool: body.tool,
+            arguments: self.text(&body.arguments).await?,
+        })
+    }
+
+    async fn returned(&self, body: Returned) -> Result<Happened, Error> {
+        Ok(Happened::Returned {
+            call: body.call,
+            status: body.status,
+            output: self.text(&body.output).await?,
+            code: body.code,
+            duration_ms: body.duration_ms,
+        })
+    }
+
+    async fn artifact_saved(&self, body: ArtifactSaved) -> Result<Happened, Error> {
+        Ok(Happened::ArtifactSaved {
+            artifact: body.artifact,
+            name: self.text(&body.name).await?,
+            media: body.media,
+            bytes: body.bytes,
+        })
+    }
+
+    async fn finished(&self, body: Finished) -> Result<Happened, Error> {
+        Ok(Happened::Finished {
+            status: body.status,
+            reply: self.optional(body.reply.as_ref()).await?,
+            error: body.failure.map(Into::into),
+            turns: body.turns,
+            tool_calls: body.tool_calls,
+            usage: body.usage.into(),
+            cost: body.cost.into(),
+            used_sandbox: body.used_sandbox,
         })
     }
 
@@ -237,6 +238,51 @@ impl Reader<'_> {
             Content::Bytes(bytes) => Opened::Bytes(bytes),
             Content::Erased => Opened::Erased,
         })
+    }
+}
+
+fn sandbox_opened(body: SandboxOpened) -> Happened {
+    Happened::SandboxOpened {
+        sandbox: body.sandbox,
+        provider: body.provider,
+        walls: body.walls,
+        missing: body.missing,
+        restored: body.restored,
+    }
+}
+
+fn deferred(body: Deferred) -> Happened {
+    Happened::Deferred {
+        call: body.call,
+        scope: body.scope,
+        error: body.failure.into(),
+        attempt: body.attempt,
+        until_ms: body.until_ms,
+    }
+}
+
+fn reserved(body: Reserved) -> Happened {
+    Happened::Reserved { scope: body.scope, turn: body.turn, tokens: body.tokens, cost_micro_usd: body.cost_micro_usd }
+}
+
+fn judged(body: Judged) -> Happened {
+    Happened::Judged {
+        call: body.call,
+        verdict: body.judgement.verdict,
+        reason: body.judgement.reason,
+        policies: body.judgement.policies,
+        pack: body.judgement.pack,
+        obligation: body.obligation.map(Into::into),
+    }
+}
+
+fn checkpointed(body: Checkpointed) -> Happened {
+    Happened::Checkpointed {
+        turn: body.turn,
+        checkpoint: body.snapshot.as_ref().map(|snapshot| snapshot.checkpoint),
+        bytes: body.snapshot.as_ref().map(|snapshot| snapshot.bytes),
+        entries: body.snapshot.as_ref().map(|snapshot| snapshot.entries),
+        reason: body.reason,
     }
 }
 

@@ -284,6 +284,77 @@ async fn a_slow_reader_is_told_and_its_records_have_no_gap() {
 }
 
 #[tokio::test]
+async fn a_thousand_who_follow_one_run_see_the_same() {
+    let house = House::new();
+    let (connector, served) = house.serve_memory(Config::default());
+    let client = House::memory_client(&connector);
+    let ask = api::PostRun { session: Some("s".into()), message: "Hold".into(), ..Default::default() };
+    let options = client::PostOptions { wait: client::Wait::No, ..Default::default() };
+    let run = client.post_run(&ask, &options).await.unwrap().run_id;
+    house.held.notified().await;
+    const READERS: usize = 1_000;
+    let mut readers = tokio::task::JoinSet::new();
+    let following = Arc::new(tokio::sync::Semaphore::new(0));
+    for _ in 0..READERS {
+        let (client, following) = (client.clone(), following.clone());
+        readers.spawn(async move {
+            let mut events = client.events(Follow::Run(run), None);
+            let mut seen = Vec::new();
+            while let Some(event) = events.next().await {
+                if seen.is_empty() {
+                    following.add_permits(1);
+                }
+                seen.push(event.unwrap());
+            }
+            seen
+        });
+    }
+    // Everybody follows before the run goes on.
+    drop(following.acquire_many(u32::try_from(READERS).unwrap()).await.unwrap());
+    house.release.add_permits(1);
+    let whole = all(&client, Follow::Run(run), None).await;
+    while let Some(seen) = readers.join_next().await {
+        assert_eq!(records(&seen.unwrap()), records(&whole));
+    }
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn a_run_that_waits_keeps_its_stream() {
+    let house = House::new();
+    let mut config = Config::default();
+    config.limits.heartbeat_ms = 20;
+    let (connector, served) = house.serve_memory(config);
+    let client = House::memory_client(&connector);
+    let ask = api::PostRun { message: "Pay".into(), ..Default::default() };
+    let run = client.post_run(&ask, &Default::default()).await.unwrap();
+    assert_eq!(run.waits_for, Some(domain::Wait::Approval));
+    let mut events = client.events(Follow::Run(run.run_id), None);
+    let mut before = Vec::new();
+    while before.last().is_none_or(|event: &Event| event.name() != "parked") {
+        before.push(events.next().await.unwrap().unwrap());
+    }
+    assert_eq!(house.engine.health().active, 0, "nothing of the run is kept but its record");
+    let waiting = tokio::time::timeout(Duration::from_millis(200), events.next()).await;
+    assert!(waiting.is_err(), "it stays open and says nothing: {waiting:?}");
+    let approve = api::PostApproval { vote: domain::record::Vote::Approve, reason: None, binding: None };
+    client.vote(run.approvals[0], &approve, client::Once::default()).await.unwrap();
+    let mut after = Vec::new();
+    while let Some(event) = events.next().await {
+        after.push(event.unwrap());
+    }
+    let told: Vec<_> = records(&before).into_iter().chain(records(&after)).cloned().collect();
+    let whole = all(&client, Follow::Run(run.run_id), None).await;
+    assert_eq!(told.iter().collect::<Vec<_>>(), records(&whole), "the same as the log, without a gap");
+    for record in &told {
+        let rest = all(&client, Follow::Run(run.run_id), Some(record.position)).await;
+        let expected: Vec<_> = told.iter().filter(|other| other.position > record.position).collect();
+        assert_eq!(records(&rest), expected, "after {}", record.position);
+    }
+    served.stop().await;
+}
+
+#[tokio::test]
 async fn a_silent_stream_says_that_it_lives() {
     let house = House::new();
     let mut config = Config::default();
