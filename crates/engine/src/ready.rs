@@ -54,7 +54,7 @@ impl Inner {
     }
 
     /// An agent, with its model and tools opened.
-    pub(crate) fn open(&self, closure: Arc<Closure>) -> Result<Arc<Ready>, Error> {
+    fn open(&self, closure: Arc<Closure>) -> Result<Arc<Ready>, Error> {
         if let Some(ready) = self.crew.0.lock().get(&closure.digest()) {
             return Ok(ready.clone());
         }

@@ -68,7 +68,7 @@ impl Driver {
         if closure.digest() != digest {
             return Err(gone());
         }
-        self.inner.open(closure)
+        self.inner.ready(&closure).await
     }
 
     /// The calls that are under way, from the log.
@@ -130,7 +130,7 @@ impl Driver {
                 Event::Reserved(Reserved { run: run.id, scope, turn, tokens, cost_micro_usd })
             }
             Effect::Judge { call } => return self.judge(&run, call),
-            Effect::Begin { call, attempt, key } => return self.begins(&run, call, attempt, key),
+            Effect::Begin { call, attempt, key } => return self.begins(&run, call, attempt, key).await,
             Effect::Compensate { call } => return self.compensates(&run, call),
             Effect::Abort { call, why } => {
                 let given = self.abort(call, why);
@@ -234,7 +234,13 @@ impl Driver {
     }
 
     /// An allowed call begins: with the call that tells whether its next precondition is met, with a nested agent, or itself.
-    fn begins(&mut self, run: &Run, id: Id<id::Call>, attempt: u32, key: Option<String>) -> Result<Vec<Fact>, Error> {
+    async fn begins(
+        &mut self,
+        run: &Run,
+        id: Id<id::Call>,
+        attempt: u32,
+        key: Option<String>,
+    ) -> Result<Vec<Fact>, Error> {
         let Some(state) = run.calls.get(&id) else { return Ok(Vec::new()) };
         let (Some(ready), Some(call)) = (self.ready_of(state.scope), self.calls.get(&id).cloned()) else {
             return Ok(Vec::new());
@@ -243,7 +249,7 @@ impl Driver {
             return Ok(vec![self.add_call(run, id, Purpose::Precondition, needed)?]);
         }
         if let Some(agent) = ready.toolbox.nested(&call.tool) {
-            return self.opens_scope(run, &ready, &call, agent);
+            return self.opens_scope(run, &ready, &call, agent).await;
         }
         let contract = ready.toolbox.contract(&call.tool);
         let key = key.or_else(|| contract.and_then(|contract| key_of(run, &call, contract)));
@@ -252,7 +258,7 @@ impl Driver {
         Ok(vec![Fact::bare(self.stamp(), Event::Began(began))])
     }
 
-    fn opens_scope(&mut self, run: &Run, ready: &Ready, call: &Call, agent: &str) -> Result<Vec<Fact>, Error> {
+    async fn opens_scope(&mut self, run: &Run, ready: &Ready, call: &Call, agent: &str) -> Result<Vec<Fact>, Error> {
         let Some(closure) = ready.closure.nested(agent) else {
             return Ok(vec![self.answered(run, call.id, unknown(ready, &call.tool))?]);
         };
@@ -265,8 +271,9 @@ impl Driver {
             message,
             limits: closure.agent.limits,
         });
-        // Made ready before anything is wanted of it; whatever is wrong with it ends the call, not the run.
-        match self.inner.open(closure.clone()) {
+        // Made ready before anything is wanted of it, and pinned for whoever looks at its calls without the agent around it.
+        // Whatever is wrong with it ends the call, not the run.
+        match self.inner.ready(&closure).await {
             Ok(nested) => _ = self.ready.insert(closure.digest(), nested),
             Err(error) => {
                 let given = Given::told(CallStatus::Error, error.code(), error.to_string());
