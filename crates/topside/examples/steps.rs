@@ -92,7 +92,7 @@ fn write_project(folder: &Path, steps: u32) -> Result<(), Failure> {
     let mut transcript = "title: steps\nsteps:\n- expect: {user: Go}\n".to_owned();
     for step in 0..steps {
         if step > 0 {
-            write!(transcript, "- expect: {{outputs: {{c{}: done}}}}\n", step - 1)?;
+            writeln!(transcript, "- expect: {{outputs: {{c{}: done}}}}", step - 1)?;
         }
         write!(transcript, "  reply:\n  - call: {{id: c{step}, tool: step, arguments: {{}}}}\n")?;
     }

@@ -158,7 +158,7 @@ impl Builder {
         }
         let watched = |provider| Arc::new(Watched::new(provider)) as Arc<dyn sandbox::Provider>;
         let providers: Vec<_> = providers.into_iter().map(watched).collect();
-        let mut limits = settings::limits(self.limits, &live.current().settings);
+        let mut limits = self.limits;
         match self.drives {
             Drives::All => {}
             Drives::UnlessShared if database.is_none() => {}

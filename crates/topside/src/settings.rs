@@ -1,11 +1,9 @@
-//! Settings that stand in the environment, and those of the project that the engine is given: the way out, S3-compatible
-//! storage, the database, limits, the worker.
+//! Settings that stand in the environment or in the project: the way out, S3-compatible storage, the database, the worker.
 
 use crate::{Environment, Error};
 use blob::{Addressing, S3};
 use catalog::Settings;
 use domain::template;
-use engine::Limits;
 use journal::{PostgresSettings, WorkerSpec};
 use vault::Secrets;
 
@@ -94,28 +92,6 @@ pub(crate) fn database(
     let mut found = PostgresSettings::new(expanded(&database.url)?);
     found.direct_url = database.direct_url.as_deref().map(expanded).transpose()?;
     Ok(Some(found))
-}
-
-/// The engine's limits, as the project has them.
-pub(crate) fn limits(limits: Limits, settings: &Settings) -> Limits {
-    let retry = |retry: &domain::contract::Retry| engine::Retry {
-        attempts_max: retry.attempts,
-        backoff_ms: retry.backoff_ms,
-        backoff_ms_max: retry.backoff_ms_max,
-        total_ms: retry.total_ms,
-    };
-    let Settings { concurrency, retries, breaker, .. } = settings;
-    let per_tenant = concurrency.per_tenant.and_then(|most| usize::try_from(most).ok());
-    Limits {
-        drivers_per_tenant_max: per_tenant.unwrap_or(limits.drivers_per_tenant_max),
-        retries: engine::Retries {
-            model: retry(&retries.model),
-            dependency: retry(&retries.dependency),
-            sandbox: retry(&retries.sandbox),
-        },
-        breaker: engine::Breaker { failures_max: breaker.failures, open_ms: u64::from(breaker.open_seconds) * 1_000 },
-        ..limits
-    }
 }
 
 /// What this process is among those that share a journal.

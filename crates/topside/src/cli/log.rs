@@ -164,6 +164,33 @@ fn says(happened: &Happened) -> Vec<(&'static str, String)> {
             says
         }
         Happened::SandboxClosed { sandbox, reason } => vec![("sandbox", format!("{sandbox}: {reason}"))],
+        Happened::Replied { .. }
+        | Happened::Judged { .. }
+        | Happened::Began { .. }
+        | Happened::Returned { .. }
+        | Happened::InDoubt { .. } => turn(happened),
+        Happened::WorkspaceChanged { files, unlisted, erased } => {
+            let mut says: Vec<_> =
+                files.iter().map(|file| ("file", format!("{} {}", sign(file.change), file.path))).collect();
+            says.extend((*unlisted > 0).then(|| ("more", format!("{unlisted} files"))));
+            says.extend(erased.then(|| ("files", "[erased]".to_owned())));
+            says
+        }
+        Happened::ArtifactSaved { artifact, name, media, bytes } => {
+            vec![("artifact", format!("{artifact} {} {media}, {bytes} bytes", text(name)))]
+        }
+        Happened::Finished { status, reply, error, turns, tool_calls, .. } => {
+            let mut says = vec![("status", format!("{status}, {turns} turns, {tool_calls} tool calls"))];
+            says.extend(error.as_ref().map(|error| ("error", format!("{}: {}", error.code, error.message))));
+            says.extend(reply.as_ref().map(|reply| ("reply", text(reply))));
+            says
+        }
+    }
+}
+
+/// What the model said, and what became of its calls.
+fn turn(happened: &Happened) -> Vec<(&'static str, String)> {
+    match happened {
         Happened::Replied { turn, model, text: said, calls, usage, .. } => {
             let tokens = format!("{} in, {} out", usage.input_tokens, usage.output_tokens);
             let mut says = vec![("model", format!("{model}, turn {turn}, tokens {tokens}"))];
@@ -192,22 +219,7 @@ fn says(happened: &Happened) -> Vec<(&'static str, String)> {
             vec![("call", what), ("output", text(output))]
         }
         Happened::InDoubt { call } => vec![("call", call.to_string())],
-        Happened::WorkspaceChanged { files, unlisted, erased } => {
-            let mut says: Vec<_> =
-                files.iter().map(|file| ("file", format!("{} {}", sign(file.change), file.path))).collect();
-            says.extend((*unlisted > 0).then(|| ("more", format!("{unlisted} files"))));
-            says.extend(erased.then(|| ("files", "[erased]".to_owned())));
-            says
-        }
-        Happened::ArtifactSaved { artifact, name, media, bytes } => {
-            vec![("artifact", format!("{artifact} {} {media}, {bytes} bytes", text(name)))]
-        }
-        Happened::Finished { status, reply, error, turns, tool_calls, .. } => {
-            let mut says = vec![("status", format!("{status}, {turns} turns, {tool_calls} tool calls"))];
-            says.extend(error.as_ref().map(|error| ("error", format!("{}: {}", error.code, error.message))));
-            says.extend(reply.as_ref().map(|reply| ("reply", text(reply))));
-            says
-        }
+        _ => Vec::new(),
     }
 }
 

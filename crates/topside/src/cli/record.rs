@@ -132,29 +132,8 @@ async fn turns(journal: &Journal, key: &SessionKey, run: Id<id::Run>) -> Result<
                     }
                     turns.push(Turn { before: std::mem::take(&mut before), reply });
                 }
-                Event::Forked(_)
-                | Event::CancelRequested(_)
-                | Event::PauseRequested(_)
-                | Event::ResumeRequested(_)
-                | Event::Voted(_)
-                | Event::Resolved(_)
-                | Event::Raised(_)
-                | Event::Parked(_)
-                | Event::Resumed(_)
-                | Event::SandboxOpened(_)
-                | Event::SandboxClosed(_)
-                | Event::WorkspaceLost(_)
-                | Event::Deferred(_)
-                | Event::ScopeOpened(_)
-                | Event::Reserved(_)
-                | Event::CallAdded(_)
-                | Event::Judged(_)
-                | Event::Began(_)
-                | Event::InDoubt(_)
-                | Event::Checkpointed(_)
-                | Event::WorkspaceChanged(_)
-                | Event::ArtifactSaved(_)
-                | Event::Finished(_) => {}
+                // Nothing else is said to the model, or by it.
+                _ => {}
             }
         }
     }

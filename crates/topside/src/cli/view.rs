@@ -104,23 +104,13 @@ impl View {
     fn record(&mut self, record: &Record) -> String {
         match &record.happened {
             Happened::Submitted { .. } => String::new(),
-            Happened::CancelRequested { .. } => self.aside("asked to end"),
-            Happened::PauseRequested {} => self.aside("asked to pause"),
-            Happened::ResumeRequested {} => self.aside("asked to go on"),
-            Happened::Steered { message, .. } => {
-                self.aside(&format!("told: {}", clean(message.text.as_deref().unwrap_or_default())))
-            }
-            Happened::Voted { call, vote, .. } => {
-                let what = match vote {
-                    Vote::Approve => "approved",
-                    Vote::Reject => "rejected",
-                };
-                self.aside(&format!("{what}: {}", self.named(*call)))
-            }
-            Happened::Resolved { call, .. } => {
-                self.aside(&format!("somebody said what became of {}", self.named(*call)))
-            }
-            Happened::Raised { .. } => self.aside("its limits were raised"),
+            Happened::CancelRequested { .. }
+            | Happened::PauseRequested {}
+            | Happened::ResumeRequested {}
+            | Happened::Steered { .. }
+            | Happened::Voted { .. }
+            | Happened::Resolved { .. }
+            | Happened::Raised { .. } => self.wished(&record.happened),
             Happened::Parked { waits_for, .. } => self.parked(*waits_for),
             Happened::Resumed { .. } => self.aside("taken up again"),
             Happened::WorkspaceLost { reason } => self.problem(&format!("its files are gone: {}", clean(reason))),
@@ -177,6 +167,30 @@ impl View {
                 self.aside(&format!("kept {} ({bytes} bytes)", clean(name)))
             }
             Happened::Finished { .. } => self.flush(),
+        }
+    }
+
+    /// What somebody said of the run.
+    fn wished(&self, happened: &Happened) -> String {
+        match happened {
+            Happened::CancelRequested { .. } => self.aside("asked to end"),
+            Happened::PauseRequested {} => self.aside("asked to pause"),
+            Happened::ResumeRequested {} => self.aside("asked to go on"),
+            Happened::Steered { message, .. } => {
+                self.aside(&format!("told: {}", clean(message.text.as_deref().unwrap_or_default())))
+            }
+            Happened::Voted { call, vote, .. } => {
+                let what = match vote {
+                    Vote::Approve => "approved",
+                    Vote::Reject => "rejected",
+                };
+                self.aside(&format!("{what}: {}", self.named(*call)))
+            }
+            Happened::Resolved { call, .. } => {
+                self.aside(&format!("somebody said what became of {}", self.named(*call)))
+            }
+            Happened::Raised { .. } => self.aside("its limits were raised"),
+            _ => String::new(),
         }
     }
 

@@ -97,7 +97,6 @@ fn a_run_is_paused_steered_raised_and_cancelled() {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "what is left out is told by name")]
 fn a_session_is_forked_compared_and_replayed_without_a_network() {
     let project = clerk();
     let (run, call) = held(&project, "s");

@@ -1,0 +1,127 @@
+//! Forks: a session that goes on from a checkpoint of another has exactly the files of that moment, and stands on its own.
+
+use crate::kit::{Project, has_sandbox};
+use crate::service::{Service, text};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What another model does in a fork: it looks at every file.
+const OTHER: &str = r#"title: one who looks
+steps:
+- expect: {user: 'List'}
+  reply:
+  - call: {id: list, tool: exec_command, arguments: {cmd: "find . -type f | LC_ALL=C sort | xargs -d '\\n' sha256sum", yield_time_ms: 30000}}
+- expect: {outputs: {list: '(?s)exited with code 0.*?Output:\n(?<files>.*)'}}
+  reply:
+  - text: "${files}"
+"#;
+
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-R").arg(from).arg(to).status().unwrap();
+    assert!(copied.success());
+}
+
+/// The coder of the examples, with a second model.
+fn coder() -> Project {
+    let project = Project::of(&[]);
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/coder");
+    for name in ["agents", "manifests", "models", "repo", "topside.yaml", "transcripts"] {
+        copy(&example.join(name), &project.path().join(name));
+    }
+    let other = "other: {provider: script, transcript: transcripts/other.yaml}\n";
+    std::fs::write(project.path().join("models/other.yaml"), other).unwrap();
+    std::fs::write(project.path().join("transcripts/other.yaml"), OTHER).unwrap();
+    project
+}
+
+/// The object of a checkpoint among the objects of the data directory.
+fn object(project: &Project, checkpoint: &str) -> PathBuf {
+    let sessions = std::fs::read_dir(project.data().join("objects/checkpoints/default")).unwrap();
+    let mut found = sessions.map(|session| session.unwrap().path().join(checkpoint)).filter(|path| path.is_file());
+    found.next().unwrap_or_else(|| panic!("no object of {checkpoint}"))
+}
+
+/// The files of a checkpoint with their digests, by other programs than ours.
+fn kept(project: &Project, checkpoint: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let object = object(project, checkpoint);
+    let unpacked = Command::new("tar").arg("-C").arg(folder.path()).arg("-xf").arg(object).status().unwrap();
+    assert!(unpacked.success());
+    let list = "find . -type f | LC_ALL=C sort | xargs -d '\\n' sha256sum";
+    let listed = Command::new("sh").args(["-c", list]).current_dir(folder.path()).output().unwrap();
+    String::from_utf8(listed.stdout).unwrap().trim().to_owned()
+}
+
+/// Forks a session on the other model; gives what that one found there.
+fn files_of_fork(service: &Service, session: &str, at: &Value, name: &str) -> String {
+    let body = json!({"at": at, "session": name, "model": "other", "message": "List the files."});
+    let forked = service.post(&format!("/sessions/{session}/fork"), &body.to_string()).was(201);
+    let run = service.standing(&text(&forked, "run_id"), "completed");
+    text(&run, "reply").trim().to_owned()
+}
+
+fn checkpoints(service: &Service, session: &str) -> Vec<Value> {
+    let listed = service.get(&format!("/sessions/{session}/checkpoints")).was(200);
+    listed["checkpoints"].as_array().unwrap().clone()
+}
+
+#[test]
+fn a_fork_has_the_files_of_its_checkpoint_and_outlives_its_parent() {
+    if !has_sandbox("a_fork_has_the_files_of_its_checkpoint_and_outlives_its_parent") {
+        return;
+    }
+    let project = coder();
+    let service = Service::start(&project);
+    let parent = service.begin("fix", "The tests fail. Find out why and mend it.");
+    service.standing(&parent, "completed");
+    let before = service.records(&parent);
+    let places = checkpoints(&service, "fix");
+    let with_files: Vec<&Value> = places.iter().filter(|place| place["checkpoint_id"].is_string()).collect();
+    assert!(with_files.len() >= 3, "{places:?}");
+    let mut seen = Vec::new();
+    for place in &with_files {
+        let at = &place["at"];
+        let expected = kept(&project, &text(place, "checkpoint_id"));
+        let files = files_of_fork(&service, "fix", at, &format!("fork-{at}"));
+        assert!(files.contains("./repo/lib/say.sh"), "{files}");
+        assert_eq!(files, expected, "at {at}");
+        seen.push(files);
+    }
+    seen.sort();
+    seen.dedup();
+    assert!(seen.len() >= 3, "the checkpoints do not differ, so this shows nothing: {seen:?}");
+    not_elsewhere(&service, &places);
+    assert_eq!(service.records(&parent), before, "the parent was touched");
+    assert_eq!(checkpoints(&service, "fix"), places);
+    service.stop();
+    project.topside(&["log", "fix", "--verify"]).ended(0);
+    // The parent goes, with everything that was its own; each fork stands, and can be forked again.
+    let kept_before: Vec<String> =
+        with_files.iter().map(|place| kept(&project, &text(place, "checkpoint_id"))).collect();
+    let service = Service::start(&project);
+    service.ask("DELETE", "/sessions/fix", &[], "").was(200);
+    assert_eq!(service.get("/sessions/fix").refusal(), "404 session_not_found");
+    for (place, expected) in with_files.iter().zip(kept_before) {
+        let fork = format!("fork-{}", place["at"]);
+        let at = &checkpoints(&service, &fork).pop().unwrap()["at"].clone();
+        assert_eq!(files_of_fork(&service, &fork, at, &format!("again-{fork}")), expected, "{fork}");
+        let run = text(&service.get(&format!("/runs?session={fork}")).was(200)["runs"][0], "run_id");
+        assert_eq!(service.get(&format!("/runs/{run}/replay")).was(200)["same"], true, "{fork}");
+    }
+    service.stop();
+    for place in with_files {
+        project.topside(&["log", &format!("fork-{}", place["at"]), "--verify"]).ended(0);
+    }
+}
+
+/// Anywhere but at a checkpoint nothing can go on, and the nearest places are named.
+fn not_elsewhere(service: &Service, places: &[Value]) {
+    let at: Vec<u64> = places.iter().map(|place| place["at"].as_u64().unwrap()).collect();
+    let [first, .., last] = at.as_slice() else { panic!("{at:?}") };
+    let other = (*first..*last).find(|position| !at.contains(position)).unwrap();
+    let refused = service.post("/sessions/fix/fork", &json!({"at": other}).to_string());
+    assert_eq!(refused.refusal(), "409 not_forkable");
+    let nearest = at.iter().filter(|position| **position < other).max().unwrap();
+    assert!(text(&refused.json(), "hint").contains(&nearest.to_string()), "{refused:?}");
+}
