@@ -26,14 +26,21 @@ const WALLS: &[Wall] = &[
     Wall {
         name: "the fence: an append of a driver that was followed by another is refused",
         file: "crates/journal/src/link.rs",
-        stands: "if *epoch < head.epoch {",
-        gone: "if false && *epoch < head.epoch {",
+        stands: "Fence::Effect { epoch, .. } if *epoch < head.epoch =>",
+        gone: "Fence::Effect { epoch, .. } if *epoch < head.epoch && head.position == u64::MAX =>",
     },
     Wall {
-        name: "the intent: a call's `began` is durable before the call is performed",
+        name: "the intent: a call is on record before it is performed",
         file: "crates/engine/src/driver.rs",
-        stands: "Effect::Perform { call } if self.is_durably_begun(call) => {",
-        gone: "Effect::Perform { call } if self.is_durably_begun(call) || true => {",
+        stands: "self.pending.iter().chain(&self.derived).for_each(|fact| fact.add_to(&mut append));",
+        gone: "self.pending.iter().chain(&self.derived).filter(|fact| !matches!(fact.event, Event::Began(_)))
+            .for_each(|fact| fact.add_to(&mut append));",
+    },
+    Wall {
+        name: "the lease: a worker looks at it right before the deed",
+        file: "crates/engine/src/perform.rs",
+        stands: "if !inner.may_act() {",
+        gone: "if inner.may_act() && !inner.may_act() {",
     },
 ];
 

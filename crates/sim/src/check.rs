@@ -132,10 +132,9 @@ async fn shown_as_folded(engine: &Engine, records: &[Record], session: &Session)
                 let used = used.entry(body.run).or_default();
                 *used = used.plus(body.usage);
             }
+            Event::Finished(body) if ends.contains_key(&body.run) => return Err(format!("{} ended twice", body.run)),
             Event::Finished(body) => {
-                if ends.insert(body.run, body.clone()).is_some() {
-                    return Err(format!("{} ended twice", body.run));
-                }
+                ends.insert(body.run, body.clone());
             }
             _ => {}
         }
@@ -165,10 +164,8 @@ fn approved(records: &[Record], witness: &Witness) -> Result<(), String> {
             Event::Submitted(body) => {
                 requesters.insert(body.run, head.principal);
             }
-            Event::Voted(body) if body.vote == Vote::Approve => {
-                if requesters.get(&body.run) != Some(&head.principal) {
-                    votes.entry(body.call).or_default().insert(head.principal);
-                }
+            Event::Voted(body) if body.vote == Vote::Approve && requesters.get(&body.run) != Some(&head.principal) => {
+                votes.entry(body.call).or_default().insert(head.principal);
             }
             Event::Began(body) => {
                 at_begin.entry(body.call).or_insert_with(|| votes.get(&body.call).map_or(0, BTreeSet::len));

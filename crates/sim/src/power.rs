@@ -5,6 +5,11 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
+/// Steps of one life after which it goes round in circles: ordinary ones take some tens of thousands.
+const STEPS_MAX: u64 = 5_000_000;
+/// Where the power goes then.
+pub(crate) const ENDLESS: &str = "in a circle";
+
 /// The power is off: whatever was asked did not happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the power is off")]
@@ -23,6 +28,8 @@ struct Inner {
 #[derive(Debug, Default)]
 struct State {
     points: u64,
+    /// Points and lesser steps of this life.
+    steps: u64,
     /// The point at which the power goes, counted from the first start.
     cut_at: Option<u64>,
     is_off: bool,
@@ -47,10 +54,8 @@ impl Power {
     /// # Errors
     /// When it is dead.
     pub fn point(&self, at: &'static str) -> Result<(), Off> {
+        self.step()?;
         let mut state = self.0.state.lock();
-        if state.is_off {
-            return Err(Off);
-        }
         if state.cut_at.is_some_and(|cut_at| state.points >= cut_at) {
             state.is_off = true;
             state.cut_at = None;
@@ -60,6 +65,21 @@ impl Power {
         }
         state.points += 1;
         Ok(())
+    }
+
+    /// A step that changes nothing in the world, so that nobody need die there. It is counted, because a process that goes round in
+    /// circles without ever waiting can be stopped at nothing else.
+    ///
+    /// # Errors
+    /// When the process is dead.
+    pub fn step(&self) -> Result<(), Off> {
+        let mut state = self.0.state.lock();
+        state.steps += 1;
+        if state.steps > STEPS_MAX && !state.is_off {
+            (state.is_off, state.at, state.cut_at) = (true, ENDLESS, None);
+            self.0.cut.notify_one();
+        }
+        if state.is_off { Err(Off) } else { Ok(()) }
     }
 
     /// Cuts the power now.
@@ -96,6 +116,6 @@ impl Power {
     /// Switches it on again.
     pub fn on(&self) {
         let mut state = self.0.state.lock();
-        (state.is_off, state.at, state.cut_at) = (false, "", None);
+        (state.is_off, state.at, state.cut_at, state.steps) = (false, "", None, 0);
     }
 }

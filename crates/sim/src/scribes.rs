@@ -4,7 +4,7 @@
 use crate::TENANT;
 use crate::disk::{Crash, Disk, Faults, Mounted, VFS};
 use crate::objects::Contents;
-use crate::power::Power;
+use crate::power::{ENDLESS, Power};
 use crate::report::{Figures, Report};
 use crate::restart::after_restart;
 use crate::time::Time;
@@ -105,9 +105,13 @@ impl Desk {
         drop(runtime);
         self.told.end();
         self.trace.say(format_args!("the end: {}", self.power.at()));
+        let is_endless = self.power.at() == ENDLESS;
         disk.set_faults(Faults::default());
         disk.restart(crash);
         self.power.on();
+        if is_endless {
+            return Err("something goes round in circles and never waits".into());
+        }
         lived
     }
 

@@ -1,6 +1,7 @@
 //! Sandboxes in memory. Workspaces outlive the process, as directories do, and are marked with the generation that opened them
 //! last. The only program inside is one that appends a line to a file, at once or after a while.
 
+use crate::disk::Crash;
 use crate::objects::point;
 use crate::power::Power;
 use crate::trace::Trace;
@@ -20,6 +21,8 @@ use stdx::Random;
 
 /// Bytes of a file at most.
 const FILE_BYTES_MAX: usize = 1 << 20;
+/// One workspace of so many is lost when the power goes.
+const LOST_OF: u64 = 6;
 /// How long making a sandbox takes at most, in milliseconds.
 const CREATE_MS_MAX: u64 = 300;
 
@@ -54,6 +57,14 @@ impl Workspaces {
         let layers = self.0.layers.lock();
         let files = &layers.get(&session)?.files;
         Some(files.values().map(|bytes| bytes.iter().filter(|byte| **byte == b'\n').count()).sum())
+    }
+
+    /// The machine starts again: what a workspace holds may be gone, when it was the power that went.
+    pub(crate) fn restart(&self, crash: Crash) {
+        let Inner { layers, random, .. } = &*self.0;
+        if crash == Crash::Power {
+            layers.lock().retain(|_, _| random.below(LOST_OF) != 0);
+        }
     }
 
     fn slow(&self, ms_max: u64) -> Duration {

@@ -6,7 +6,7 @@ use crate::client::Client;
 use crate::disk::{Crash, Disk, Faults, Mounted, VFS};
 use crate::ledger::Ledger;
 use crate::objects::{Contents, Storage};
-use crate::power::Power;
+use crate::power::{ENDLESS, Power};
 use crate::project;
 use crate::report::{Figures, Report};
 use crate::restart::after_restart;
@@ -194,12 +194,16 @@ impl World {
         if let Err(wrong) = lived {
             self.wrong.push(wrong);
         }
+        if self.power.at() == ENDLESS {
+            self.wrong.push("something goes round in circles and never waits".into());
+        }
         self.wrong.extend(self.told.wrong());
         self.wrong.extend(self.ledger.wrongs());
         self.wrong.extend(self.witness.wrongs());
         self.figures.crashes += 1;
         self.disk.set_faults(Faults::default());
         self.disk.restart(fate.crash);
+        self.workspaces.restart(fate.crash);
         self.power.on();
     }
 

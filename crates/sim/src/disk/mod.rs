@@ -275,9 +275,7 @@ impl Disk {
     fn read(&self, handle: &vfs::Handle, offset: usize, into: &mut [u8]) -> Result<usize, Trouble> {
         let state = &mut *self.0.state.lock();
         state.operations.reads += 1;
-        if self.0.power.is_off() {
-            return Err(Trouble::Off);
-        }
+        self.0.power.step()?;
         if self.chance(state.faults.reads_failed) {
             state.operations.faults += 1;
             return Err(Trouble::Io);
@@ -362,6 +360,8 @@ impl Disk {
     }
 
     fn with_locks<T>(&self, handle: &vfs::Handle, ask: impl FnOnce(&mut Locks) -> T) -> Option<T> {
+        // A lock may be given back when the power is off; whoever takes one finds out at the next operation.
+        let _ = self.0.power.step();
         self.0.state.lock().file(handle).ok().map(|file| ask(&mut file.locks))
     }
 
