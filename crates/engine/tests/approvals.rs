@@ -185,7 +185,7 @@ async fn a_held_run_survives_a_restart_and_a_repair_of_the_index() {
     engine.recover().await.unwrap();
     engine.journal().rebuild_index().await.unwrap();
     let listed = engine.approvals(TENANT, None, 10).await.unwrap().rows;
-    assert_eq!(listed, [held.clone()]);
+    assert_eq!(listed, std::slice::from_ref(&held));
     let run = engine.run(TENANT, ticket.run).await.unwrap();
     assert_eq!((run.waits_for, run.waits_until_ms), (Some(Wait::Approval), Some(held.expires_ms)));
     engine.vote(TENANT, held.call, principal("boss"), approve(), None).await.unwrap();
