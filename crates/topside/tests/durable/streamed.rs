@@ -55,7 +55,7 @@ fn who_comes_back_at_any_position_gets_exactly_the_rest() {
     let path = format!("/runs/{run}/events");
     let before = up_to(&mut service.follow(&path, None), "parked");
     assert!(before.len() >= 8, "{before:?}");
-    let mut streams: Vec<(Option<u64>, Stream, Vec<(u64, Value)>)> = Vec::new();
+    let mut streams = Vec::new();
     for after in std::iter::once(None).chain(before.iter().map(|(position, _)| Some(*position))) {
         let mut stream = service.follow(&path, after);
         let from = after.map_or(0, |after| usize::try_from(after).unwrap() + 1);
