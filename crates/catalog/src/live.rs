@@ -119,10 +119,10 @@ impl Live {
         match loaded.result {
             Ok(catalog) if catalog.digest == self.current().digest && self.last_problems().is_none() => Look::Same,
             Ok(catalog) => {
-                let agents = catalog.agents.len();
-                tracing::info!(digest = %catalog.digest, agents, "the project changed and is in force");
+                let (digest, agents) = (catalog.digest, catalog.agents.len());
                 *self.current.write() = Arc::new(catalog);
                 *self.wrong.write() = None;
+                tracing::info!(%digest, agents, "the project changed and is in force");
                 Look::Renewed
             }
             Err(problems) => {
