@@ -375,6 +375,10 @@ impl Driver {
             match &fact.event {
                 Event::SandboxOpened(_) => self.slot.recorded(),
                 Event::Parked(body) if body.waits_for != Wait::Retry => self.tell_parked(body.run).await,
+                // With nothing else to do, a doubt parks the run without a record of its own.
+                Event::InDoubt(body) if self.base.run.as_ref().is_some_and(|run| run.parked.is_some()) => {
+                    self.tell_parked(body.run).await;
+                }
                 Event::Finished(body) => {
                     self.doom = None;
                     self.spent = Usage::default();
