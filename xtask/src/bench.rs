@@ -10,6 +10,7 @@ mod peers;
 mod restate;
 mod sandbox;
 mod waiting;
+mod workers;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -69,7 +70,7 @@ const APPEND: &[&str] = &["--package", "topside-journal", "--example", "append"]
 const STEPS: &[&str] = &["--package", "topside", "--example", "steps"];
 const START_BENCH: &[&str] = &["--package", "topside-jail", "--example", "start_bench"];
 
-const PART_NAMES: [&str; 6] = ["boot", "load", "sandbox", "journal", "restate", "waiting"];
+const PART_NAMES: [&str; 7] = ["boot", "load", "sandbox", "journal", "restate", "waiting", "workers"];
 
 const PARTS: [Part; PART_NAMES.len()] = [
     Part {
@@ -90,6 +91,7 @@ const PARTS: [Part; PART_NAMES.len()] = [
         measure: |b, page| restate::measure(b.root, b.built, b.arguments, page),
     },
     Part { name: PART_NAMES[5], builds: &[TOPSIDE], measure: waiting::measure },
+    Part { name: PART_NAMES[6], builds: &[TOPSIDE], measure: workers::measure },
 ];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<bool> {

@@ -66,8 +66,7 @@ impl Cluster {
     }
 
     /// What `psql` says to a statement, without ornaments.
-    #[cfg(test)]
-    fn ask(&self, url: &str, statement: &str) -> Result<String> {
+    pub(crate) fn ask(&self, url: &str, statement: &str) -> Result<String> {
         let mut psql = Command::new(self.binaries.join("psql"));
         let said = process::capture(psql.args(["-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", statement, url]))?;
         ensure!(said.status.success(), "psql: {}", said.tail(3));

@@ -4,7 +4,6 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use super::gate::Gate;
 use super::{Arguments, Bench};
 use crate::clock::Stopwatch;
 use crate::keys::Keys;
-use crate::server::{Server, free_port, send};
+use crate::server::{Server, send};
 
 const CLIENTS: usize = 16;
 const INTERRUPTED: usize = 1_000;
@@ -24,8 +23,8 @@ const INTERRUPTED: usize = 1_000;
 const UNDER_WAY: usize = 256;
 const WATCHERS: usize = 1_000;
 const SETTLE: Duration = Duration::from_secs(60);
-const POLL: Duration = Duration::from_millis(5);
-const WAIT_SECONDS_MAX: f64 = 120.0;
+pub(super) const POLL: Duration = Duration::from_millis(5);
+pub(super) const WAIT_SECONDS_MAX: f64 = 120.0;
 
 pub(super) fn measure(bench: &Bench<'_>, page: &mut Page) -> Result<()> {
     held(bench, page).context("held runs")?;
@@ -34,14 +33,16 @@ pub(super) fn measure(bench: &Bench<'_>, page: &mut Page) -> Result<()> {
 }
 
 /// A project of one agent with one `http` tool, its data directory and keys.
-struct Site {
-    folder: tempfile::TempDir,
-    binary: PathBuf,
+pub(super) struct Site {
+    pub(super) folder: tempfile::TempDir,
+    pub(super) binary: PathBuf,
     keys: Keys,
+    /// The journal's database, when it is not a file.
+    pub(super) database: Option<String>,
 }
 
 impl Site {
-    fn new(bench: &Bench<'_>, contract: &str, port: u16) -> Result<Self> {
+    pub(super) fn new(bench: &Bench<'_>, contract: &str, port: u16) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let project = folder.path().join("project");
         let tool = format!(
@@ -66,19 +67,15 @@ impl Site {
         let binary = bench.built.join("topside");
         let keys = Keys::make(&binary)?;
         keys.declare(&folder.path().join("data"))?;
-        Ok(Self { folder, binary, keys })
+        Ok(Self { folder, binary, keys, database: None })
     }
 
     fn serve(&self) -> Result<Server> {
-        let port = free_port()?;
-        let mut command = Command::new(&self.binary);
-        command.args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--project"]);
-        command.arg(self.folder.path().join("project")).arg("--data").arg(self.folder.path().join("data"));
-        Server::start(&mut command, port, "/health")
+        self.serve_as(&["serve"], "/health")
     }
 
     /// Asks for so many runs and does not wait for them; gives the id of the last one that each client asked for.
-    fn submit(&self, port: u16, runs: usize) -> Result<Vec<String>> {
+    pub(super) fn submit(&self, port: u16, runs: usize) -> Result<Vec<String>> {
         let left = AtomicUsize::new(runs);
         let take = || left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
         let client = || -> Result<Option<String>> {
@@ -158,10 +155,8 @@ fn held(bench: &Bench<'_>, page: &mut Page) -> Result<()> {
     );
     let mut ended = Figure::default();
     for run in lasts.iter().take(*pairs) {
-        let (_, list) = site.ask(server.port, "GET", &format!("/runs/{run}/events"), &[], "")?;
-        let records = list["records"].as_array().context("no records")?;
-        let call =
-            records.iter().filter_map(|record| record["call"].as_str()).next_back().context("no call is held")?;
+        let told = site.until(server.port, run, "waiting")?;
+        let call = told["approvals"][0].as_str().with_context(|| format!("no call is held: {told}"))?;
         let watch = Stopwatch::start();
         let (status, told) =
             site.ask(server.port, "POST", &format!("/approvals/{call}"), &[], r#"{"vote":"approve"}"#)?;
@@ -243,6 +238,6 @@ fn watch(port: u16, run: &str, key: &str) -> Result<BufReader<TcpStream>> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "another process can only be asked again")]
-fn pause(time: Duration) {
+pub(super) fn pause(time: Duration) {
     std::thread::sleep(time);
 }

@@ -39,37 +39,37 @@ impl Operator<'_> {
             match told["status"].as_str()? {
                 _ if watch.seconds() > REST_SECONDS_MAX => return Some(told),
                 "queued" | "running" => {}
-                "waiting" => self.approve(run_id)?,
-                "needs_resolution" => self.resolve(run, run_id)?,
+                "waiting" => self.approve(&told)?,
+                "needs_resolution" => self.resolve(run, &told)?,
                 _ => return Some(told),
             }
             pause(POLL);
         }
     }
 
-    /// Approves of every call of the run that is held.
-    fn approve(&self, run_id: &str) -> Option<()> {
-        let list = self.told("/approvals")?;
-        for approval in list["approvals"].as_array().into_iter().flatten().filter(|held| held["run_id"] == run_id) {
-            let path = format!("/approvals/{}", approval["call_id"].as_str()?);
+    /// Approves of every call that is held.
+    fn approve(&self, run: &Value) -> Option<()> {
+        for call in run["approvals"].as_array().into_iter().flatten() {
             // A vote that came before, or for a call that waits no more, is refused; the next look tells.
+            let path = format!("/approvals/{}", call.as_str()?);
             self.ask(&self.keys.approver, "POST", &path, &[], r#"{"vote":"approve"}"#)?;
         }
         Some(())
     }
 
-    /// Says of the call in doubt what the witness saw of it: only calls of `send` can be.
-    fn resolve(&self, run: &str, run_id: &str) -> Option<()> {
-        let page = self.told(&format!("/runs/{run_id}/events"))?;
-        let doubt = page["records"].as_array()?.iter().rev().find(|record| record["kind"] == "in_doubt")?;
-        let call = doubt["call"].as_str().or_else(|| doubt["body"]["call"].as_str())?;
-        let happened = self.witness.deeds(run).iter().any(|deed| deed.tool == "send");
-        let body = match happened {
-            true => format!(r#"{{"call_id":"{call}","outcome":"happened","output":"done"}}"#),
-            false => format!(r#"{{"call_id":"{call}","outcome":"did_not_happen"}}"#),
-        };
-        // One that was resolved before the process died is refused; the next look tells.
-        self.ask(&self.keys.asker, "POST", &format!("/runs/{run_id}/resolve"), &[], &body).map(|_| ())
+    /// Says of the calls in doubt what the witness saw: only those of `send` can be.
+    fn resolve(&self, name: &str, run: &Value) -> Option<()> {
+        let happened = self.witness.deeds(name).iter().any(|deed| deed.tool == "send");
+        for call in run["in_doubt"].as_array().into_iter().flatten() {
+            let body = match happened {
+                true => format!(r#"{{"call_id":{call},"outcome":"happened","output":"done"}}"#),
+                false => format!(r#"{{"call_id":{call},"outcome":"did_not_happen"}}"#),
+            };
+            // One that was resolved before the process died is refused; the next look tells.
+            let path = format!("/runs/{}/resolve", run["run_id"].as_str()?);
+            self.ask(&self.keys.asker, "POST", &path, &[], &body)?;
+        }
+        Some(())
     }
 
     fn told(&self, path: &str) -> Option<Value> {
