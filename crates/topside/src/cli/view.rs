@@ -29,6 +29,8 @@ pub(crate) struct View {
     streamed: String,
     /// Whether a reply is coming in.
     replying: bool,
+    /// Whether the reply's last line is shown and not ended.
+    open_line: bool,
     /// The models that answered.
     models: Vec<String>,
     /// What became of files, by path.
@@ -57,6 +59,7 @@ impl View {
             active: None,
             streamed: String::new(),
             replying: false,
+            open_line: false,
             models: Vec::new(),
             files: BTreeMap::new(),
         }
@@ -77,7 +80,13 @@ impl View {
         match event {
             Event::Record(record) => {
                 let shown = self.record(record);
-                if record.position < self.from { String::new() } else { shown }
+                if record.position < self.from || shown.is_empty() {
+                    return String::new();
+                }
+                // What comes in the middle of a reply begins a line of its own; the reply's own end goes on where it was.
+                let breaks = self.open_line && !matches!(record.happened, Happened::Replied { .. });
+                self.open_line = false;
+                if breaks { format!("\n{shown}") } else { shown }
             }
             Event::Delta(delta) => self.delta(delta),
             Event::Resync(_) => String::new(),
@@ -93,6 +102,7 @@ impl View {
             }
             Delta::Text { text, .. } if self.replying => {
                 self.streamed.push_str(text);
+                self.open_line = !text.ends_with('\n');
                 clean(text).into_owned()
             }
             Delta::Performing { call, .. } => self.announce(*call, 1),
@@ -231,7 +241,7 @@ impl View {
         if text.is_empty() && streamed.is_empty() {
             return rest;
         }
-        let ended = if rest.is_empty() { streamed.ends_with('\n') } else { rest.ends_with('\n') };
+        let ended = if rest.is_empty() { !self.open_line } else { rest.ends_with('\n') };
         if ended { rest } else { rest + "\n" }
     }
 
@@ -339,8 +349,7 @@ impl View {
 
     fn flush(&mut self) -> String {
         let mut shown = String::new();
-        if !self.streamed.is_empty() {
-            self.streamed.clear();
+        if !std::mem::take(&mut self.streamed).is_empty() && std::mem::take(&mut self.open_line) {
             shown.push('\n');
         }
         for call in self.calls.values_mut() {
@@ -461,6 +470,21 @@ mod tests {
             "Good !\nGood day!\n",
         );
         check("deltas come late", &[asking(), replied(1, "Good day.", &[]), said("day.")], "Good day.\n");
+        let sandbox = || {
+            let opened = Happened::SandboxOpened {
+                sandbox: Id::from_bytes([7; 16]),
+                provider: "local".into(),
+                walls: vec!["a".into()],
+                missing: vec![],
+                restored: None,
+            };
+            record(1, opened)
+        };
+        let aside = "· sandbox local, 1 walls\n";
+        let ends = [asking(), said("Good day."), sandbox(), replied(2, "Good day.", &[])];
+        check("something comes before its end", &ends, &format!("Good day.\n{aside}"));
+        let middle = [asking(), said("Good "), sandbox(), said("day."), replied(2, "Good day.", &[])];
+        check("something comes in its middle", &middle, &format!("Good \n{aside}day.\n"));
         check("nothing said", &[asking(), replied(1, "", &[])], "");
     }
 
