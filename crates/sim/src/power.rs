@@ -5,8 +5,8 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
-/// Steps of one life after which it goes round in circles: ordinary ones take some tens of thousands.
-const STEPS_MAX: u64 = 5_000_000;
+/// Steps of one life after which it goes round in circles: ordinary ones take some ten thousand.
+const STEPS_MAX: u64 = 1_000_000;
 /// Where the power goes then.
 pub(crate) const ENDLESS: &str = "in a circle";
 
