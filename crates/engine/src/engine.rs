@@ -205,6 +205,7 @@ impl Engine {
         self.0.dispatch.drain();
         if tokio::time::timeout(grace, self.0.dispatch.idle()).await.is_err() {
             self.0.dispatch.hold();
+            tracing::info!("runs under way begin no further turn");
             // Whatever the outcome, the log says where each run stands.
             let _ = tokio::time::timeout(grace, self.0.dispatch.idle()).await;
         }

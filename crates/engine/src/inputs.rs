@@ -18,8 +18,6 @@ use std::sync::Arc;
 
 /// Messages that may wait to be told to a run.
 pub const STEERS_MAX: usize = 64;
-/// The lease that is assumed of other workers by a process that drives nothing.
-const LEASE_MS_ASSUMED: u64 = 60_000;
 
 /// Other limits for a run; what is `None` stays as it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -317,7 +315,9 @@ impl Inner {
         let ready = self.pinned(closure).await?;
         let contract = ready.toolbox.contract(tool);
         if self.parts.journal.is_shared() {
-            let lease_ms = self.parts.journal.worker().map_or(LEASE_MS_ASSUMED, |worker| worker.lease_ms());
+            // A process that drives nothing has no lease; the project's is that of those who drive.
+            let declared_ms = || u64::from((self.parts.catalog)().settings.worker.lease_seconds) * 1_000;
+            let lease_ms = self.parts.journal.worker().map_or_else(declared_ms, |worker| worker.lease_ms());
             let timeout_ms = contract.map_or(0, |contract| contract.timeout_ms);
             let opens_ms = began_ms.saturating_add(timeout_ms).saturating_add(lease_ms);
             let now_ms = self.parts.clock.wall_ms();
