@@ -5,6 +5,8 @@
 
 pub(crate) mod apply;
 pub(crate) mod chains;
+#[cfg(test)]
+mod costs;
 pub(crate) mod directory;
 pub(crate) mod read;
 mod readers;

@@ -75,7 +75,7 @@ const RUN: &str = "SELECT run, session, agent, principal, status, created_ms, up
     finished_ms IS NULL AND EXISTS(
         SELECT 1 FROM run_index AS earlier WHERE earlier.tenant = r.tenant AND earlier.session = r.session
         AND earlier.submitted_position < r.submitted_position AND earlier.finished_ms IS NULL)
-    FROM run_index AS r WHERE tenant = ?1";
+    FROM run_index AS r";
 
 fn run_row(tenant: &Arc<str>, row: &Row<'_>) -> rusqlite::Result<RunRow> {
     let micro_usd = row.get(17)?;
@@ -117,7 +117,7 @@ fn run_status(name: &str) -> rusqlite::Result<RunStatus> {
 }
 
 pub(crate) fn run(connection: &Connection, tenant: &Arc<str>, run: Id<id::Run>) -> Result<Option<RunRow>, Error> {
-    let mut found = connection.prepare_cached(&format!("{RUN} AND run = ?2"))?;
+    let mut found = connection.prepare_cached(&format!("{RUN} WHERE tenant = ?1 AND run = ?2"))?;
     Ok(found.query_row(params![&**tenant, run.as_bytes()], |row| run_row(tenant, row)).optional()?)
 }
 
@@ -132,12 +132,14 @@ pub(crate) fn runs(
     let before = before.unwrap_or(Id::from_bytes([0xff; 16]));
     let row = |row: &Row<'_>| run_row(tenant, row);
     if let Some(session) = filter.session {
-        let sql = format!("{RUN} AND session = ?2 AND run < ?3 ORDER BY run DESC");
+        let sql = format!(
+            "{RUN} INDEXED BY runs_by_session WHERE tenant = ?1 AND session = ?2 AND run < ?3 ORDER BY run DESC"
+        );
         let mut older = connection.prepare_cached(&sql)?;
         let rows = older.query_map(params![&**tenant, session.as_bytes(), before.as_bytes()], row)?;
         return filter.page(rows.map(|row| Ok(row?)), rows_max);
     }
-    let mut older = connection.prepare_cached(&format!("{RUN} AND run < ?2 ORDER BY run DESC"))?;
+    let mut older = connection.prepare_cached(&format!("{RUN} WHERE tenant = ?1 AND run < ?2 ORDER BY run DESC"))?;
     let rows = older.query_map(params![&**tenant, before.as_bytes()], row)?;
     filter.page(rows.map(|row| Ok(row?)), rows_max)
 }

@@ -87,6 +87,13 @@ pub(crate) fn all_quarantined(connection: &Connection) -> Result<HashSet<Session
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
+/// Whether a run of the session has not ended.
+pub(crate) fn has_open_run(connection: &Connection, key: &SessionKey) -> Result<bool, Error> {
+    let open = "SELECT EXISTS(SELECT 1 FROM run_index INDEXED BY runs_open
+                WHERE tenant = ?1 AND session = ?2 AND finished_ms IS NULL)";
+    Ok(connection.query_row(open, params![&*key.tenant, key.session.as_bytes()], |row| row.get(0))?)
+}
+
 /// The inner error is a refusal: nothing was written for it.
 fn purge(
     connection: &Connection,
@@ -96,8 +103,7 @@ fn purge(
     quarantined: bool,
 ) -> Result<Result<Option<Tombstone>, Error>, Error> {
     let of_session = params![&*key.tenant, key.session.as_bytes()];
-    let open = "SELECT EXISTS(SELECT 1 FROM run_index WHERE tenant = ?1 AND session = ?2 AND finished_ms IS NULL)";
-    if !quarantined && connection.query_row(open, of_session, |row| row.get(0))? {
+    if !quarantined && has_open_run(connection, key)? {
         return Ok(Err(Error::Unended));
     }
     let Head { position: records, hash: head_hash, epoch } = read::head(connection, key)?;
@@ -120,11 +126,11 @@ fn purge(
         "contents",
         "data_keys",
         "session_index",
-        "run_index",
+        "run_index INDEXED BY runs_by_session",
         "artifact_index",
         "checkpoint_index",
         "due",
-        "held_index",
+        "held_index INDEXED BY held_by_session",
         "announced",
         "outbox",
         "quarantine",
@@ -222,7 +228,7 @@ fn expired(
     // Looks at a bounded number of sessions, so that a page of a journal with few old ones ends as well.
     let mut looked_at = connection.prepare_cached(
         "SELECT tenant, session,
-             NOT EXISTS(SELECT 1 FROM run_index AS r WHERE r.tenant = s.tenant AND r.session = s.session
+             NOT EXISTS(SELECT 1 FROM run_index AS r INDEXED BY runs_by_session WHERE r.tenant = s.tenant AND r.session = s.session
                  AND (r.finished_ms IS NULL OR r.finished_ms >= ?1))
              AND NOT EXISTS(SELECT 1 FROM quarantine AS q WHERE q.tenant = s.tenant AND q.session = s.session)
              AND s.updated_ms < ?1
