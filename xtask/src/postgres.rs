@@ -10,22 +10,8 @@ use anyhow::{Context as _, Result, ensure};
 use crate::process;
 use crate::server::free_port;
 
-/// Makes a cluster, runs it while standard input is open, then takes everything away: also when this command is killed.
-const GUARD: &str = r#"
-set -eu
-"$BIN/initdb" -D "$DIR/data" -U topside -A trust -E UTF8 --locale=C --no-sync >"$DIR/log" 2>&1
-cat >>"$DIR/data/postgresql.conf" <<EOF
-listen_addresses = '127.0.0.1'
-port = $PORT
-unix_socket_directories = '$DIR'
-max_connections = 200
-EOF
-"$BIN/pg_ctl" -D "$DIR/data" -l "$DIR/log" -w -t 60 start >/dev/null
-echo started
-cat >/dev/null || true
-"$BIN/pg_ctl" -D "$DIR/data" -m immediate -w stop >/dev/null || true
-rm -rf "$DIR"
-"#;
+/// Runs the server until its standard input is closed: the script of the journal's tests.
+const GUARD: &str = include_str!("../../crates/journal/tests/support/postgres.sh");
 
 /// The server; ended and taken away when it is dropped.
 #[derive(Debug)]

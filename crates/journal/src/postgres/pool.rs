@@ -44,7 +44,8 @@ impl Dial {
         let url = |reason: String| Error::Url { reason: reason.into() };
         let mut roots = settings.ca_pem.clone().unwrap_or_default();
         if let Some(file) = &target.root_certificates {
-            let more = std::fs::read(file).map_err(|error| url(format!("`sslrootcert`: {error}")))?;
+            let more =
+                std::fs::read(file).map_err(|error| url(format!("`sslrootcert` names {}: {error}", file.display())))?;
             roots.extend_from_slice(b"\n");
             roots.extend_from_slice(&more);
         }

@@ -11,27 +11,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Makes a cluster, runs it while its standard input is open, then takes everything away. `-m immediate`: nothing in it is
-/// wanted any more.
-const GUARD: &str = r#"
-set -eu
-"$BIN/initdb" -D "$DIR/data" -U topside -A trust -E UTF8 --locale=C --no-sync >"$DIR/log" 2>&1
-printf 'host all secret 127.0.0.1/32 scram-sha-256\nlocal all all trust\nhost all all 127.0.0.1/32 trust\n' >"$DIR/data/pg_hba.conf"
-cat >>"$DIR/data/postgresql.conf" <<EOF
-listen_addresses = '127.0.0.1'
-port = $PORT
-unix_socket_directories = '$DIR'
-max_connections = 400
-ssl = on
-ssl_cert_file = '$DIR/server.pem'
-ssl_key_file = '$DIR/server.key'
-EOF
-"$BIN/pg_ctl" -D "$DIR/data" -l "$DIR/log" -w -t 60 start >/dev/null
-echo started
-cat >/dev/null || true
-"$BIN/pg_ctl" -D "$DIR/data" -m immediate -w stop >/dev/null || true
-rm -rf "$DIR"
-"#;
+/// Runs the server until its standard input is closed.
+const GUARD: &str = include_str!("postgres.sh");
 
 /// The server.
 #[derive(Debug)]

@@ -136,10 +136,12 @@ fn says(happened: &Happened) -> Vec<(&'static str, String)> {
             says.extend(session_name.as_ref().map(|name| ("session", text(name))));
             says
         }
-        Happened::Forked { session, at, checkpoint, session_name, .. } => {
+        Happened::Forked { session, at, checkpoint, session_name, model, provider, .. } => {
             let mut says = vec![("from", format!("{session}, after {at} records"))];
             says.extend(checkpoint.map(|checkpoint| ("files", checkpoint.to_string())));
             says.extend(session_name.as_ref().map(|name| ("session", text(name))));
+            says.extend(model.as_ref().map(|model| ("model", model.clone())));
+            says.extend(provider.as_ref().map(|provider| ("provider", provider.clone())));
             says
         }
         Happened::CancelRequested { .. }

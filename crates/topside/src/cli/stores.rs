@@ -19,7 +19,7 @@ const DEPTH_MAX: usize = 16;
 /// The journal first: what its records point to is among the objects already, and stays while the session does.
 pub(crate) fn backup(session: &Session, arguments: &Backup) -> Result<Ending, Trouble> {
     let console = &session.console;
-    let data = there(&arguments.data)?;
+    let data = there(&arguments.at.data)?;
     let manifest = journal::backup::of_directory(data.path(), &arguments.directory, Clock::system().wall_ms())?;
     console.data_line(&format!("journal: {} sessions, {} records", manifest.sessions, manifest.records));
     if manifest.broken > 0 {
@@ -46,7 +46,7 @@ pub(crate) fn backup(session: &Session, arguments: &Backup) -> Result<Ending, Tr
 
 pub(crate) fn restore(session: &Session, arguments: &Restore) -> Result<Ending, Trouble> {
     let console = &session.console;
-    let data = Data::at(&arguments.data);
+    let data = Data::at(&arguments.at.data);
     make(data.path())?;
     let restored = journal::restore(&arguments.directory, data.path(), Clock::system().wall_ms())?;
     let manifest = &restored.manifest;
@@ -71,7 +71,7 @@ pub(crate) fn restore(session: &Session, arguments: &Restore) -> Result<Ending, 
 
 pub(crate) fn repair(session: &Session, arguments: &Repair) -> Result<Ending, Trouble> {
     let console = &session.console;
-    let data = there(&arguments.data)?;
+    let data = there(&arguments.at.data)?;
     let repaired = journal::repair(data.path(), Clock::system().wall_ms())?;
     console.data_line(&format!("saved: {} sessions, {} records", repaired.sessions, repaired.records));
     for finding in &repaired.findings {

@@ -119,8 +119,13 @@ impl Service {
     }
 
     /// SIGTERM, and the end it leads to.
-    pub(crate) fn stop(mut self) {
+    pub(crate) fn stop(self) {
         self.signal("-TERM");
+        self.ended();
+    }
+
+    /// The end, which must be a good one.
+    pub(crate) fn ended(mut self) {
         let ended = self.child.wait().unwrap();
         assert!(ended.success(), "{ended}:\n{}", self.logged());
     }
@@ -131,7 +136,8 @@ impl Service {
         self.child.wait().unwrap()
     }
 
-    fn signal(&self, signal: &str) {
+    /// Sends a signal, such as `-TERM`.
+    pub(crate) fn signal(&self, signal: &str) {
         let sent = Command::new("kill").args([signal, &self.process().to_string()]).status().unwrap();
         assert!(sent.success());
     }
