@@ -2,6 +2,7 @@
 //! witness in another process says what was done, and `judge` what must hold. A point that was never reached is red.
 
 mod judge;
+mod lanes;
 mod life;
 mod operator;
 mod points;
@@ -18,6 +19,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::clock::Stopwatch;
 use crate::context::{Context, Scope};
 use crate::keys::Keys;
+use crate::postgres::Cluster;
 use crate::process;
 use crate::report::{Finding, Outcome};
 use life::{Life, Place};
@@ -92,15 +94,31 @@ fn kill(context: &Context, arguments: &Arguments) -> Result<Outcome> {
     let kit = Kit { keys: Keys::make(&binary)?, binary };
     let only = arguments.point.as_deref();
     let mut told = Told::default();
-    if only != Some(WORKERS) {
-        told.add(points::kill_at_each(&kit, arguments.kills, only)?);
-    }
+    // A database for each of the two workers' stages; it outlives them all.
+    let mut cluster = None;
+    let mut jobs = Vec::new();
     if only.is_none_or(|only| only == WORKERS) {
-        told.add(workers::kill_and_stop(&kit)?);
+        cluster = Cluster::start()?;
+        match &mut cluster {
+            Some(cluster) => jobs.extend(workers::jobs(&kit, cluster)?),
+            None => told.notes.push("SKIPPED two workers: there is no PostgreSQL server".to_owned()),
+        }
     }
+    if only != Some(WORKERS) {
+        let plan = points::plan(&kit, arguments.kills, only)?;
+        told.notes.extend(plan.note.clone());
+        jobs.extend(points::jobs(&kit, &plan));
+        let done = lanes::side_by_side("points", jobs);
+        told.wrong.extend(points::unreached(&plan, &done));
+        done.into_iter().for_each(|(_, done)| told.add(done));
+    } else {
+        lanes::side_by_side(WORKERS, jobs).into_iter().for_each(|(_, done)| told.add(done));
+    }
+    drop(cluster);
     if only.is_none() {
         let left = arguments.kills.saturating_sub(told.kills);
-        told.add(random::kill_under_load(&kit, left, arguments.seed)?);
+        let at_random = lanes::side_by_side("at random", random::jobs(&kit, left, arguments.seed)?);
+        at_random.into_iter().for_each(|(_, done)| told.add(done));
     }
     let findings = told.wrong.into_iter().map(|problem| Finding::new("crash", problem)).collect();
     let mut outcome = Outcome::of(findings);

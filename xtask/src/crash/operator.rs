@@ -12,7 +12,8 @@ use crate::clock::Stopwatch;
 use crate::keys::Keys;
 use crate::server::{self, Answer};
 
-const POLL: Duration = Duration::from_millis(2);
+/// Rare enough that the service has the processor for its runs.
+const POLL: Duration = Duration::from_millis(10);
 /// A run may take so long to come to rest.
 const REST_SECONDS_MAX: f64 = 180.0;
 

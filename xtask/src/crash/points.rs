@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result, ensure};
 
 use super::judge::Case;
+use super::lanes::Job;
 use super::life::{Death, Start};
 use super::operator::Operator;
 use super::project::{Agent, LIGHT, WHOLE};
@@ -16,34 +17,61 @@ const TIMES_MAX: u64 = 8;
 const FIRST_DEATH: &str = "deed.before:2";
 const RUN: &str = "r1";
 
-/// Kills at each point, or at one: each time that a run passes it, as far as three quarters of `kills_max` go, and once at
-/// least.
-pub(super) fn kill_at_each(kit: &Kit, kills_max: u64, only: Option<&str>) -> Result<Told> {
-    let mut told = Told::default();
+/// Which points are killed at, and how often.
+#[derive(Debug)]
+pub(super) struct Plan {
+    agent: Agent,
+    /// Each point with the times that an undisturbed run passes it, and the times that it is killed at.
+    points: Vec<(&'static str, u64, u64)>,
+    /// What is left out, and why.
+    pub(super) note: Option<String>,
+}
+
+/// Plans kills at each point, or at one: each time that a run passes it, as far as three quarters of `kills_max` go, and once
+/// at least.
+pub(super) fn plan(kit: &Kit, kills_max: u64, only: Option<&str>) -> Result<Plan> {
     let stage = Stage::set(kit)?;
     let agent = if has_sandbox(&stage.place)? { WHOLE } else { LIGHT };
-    if agent == LIGHT {
-        told.notes.push("SKIPPED sandbox points: this machine makes no sandboxes, see `topside doctor`".to_owned());
-    }
+    let note = (agent == LIGHT)
+        .then(|| "SKIPPED sandbox points: this machine makes no sandboxes, see `topside doctor`".to_owned());
     let reached = undisturbed(stage, agent)?;
     let kills = |times_max: u64| reached.values().map(|times| *times.min(&times_max)).sum::<u64>();
-    let times_max = (2..=TIMES_MAX).take_while(|times| kills(*times) <= kills_max * 3 / 4).last().unwrap_or(1);
-    for point in stdx::points::ALL.iter().filter(|point| only.is_none_or(|only| only == **point)) {
-        let times = reached.get(*point).copied().unwrap_or(0);
-        let kills_before = told.kills;
-        for time in 1..=times.clamp(1, if only.is_some() { TIMES_MAX } else { times_max }) {
+    let shared_out = (2..=TIMES_MAX).take_while(|times| kills(*times) <= kills_max * 3 / 4).last().unwrap_or(1);
+    let times_max = if only.is_some() { TIMES_MAX } else { shared_out };
+    let points = stdx::points::ALL.iter().filter(|point| only.is_none_or(|only| only == **point));
+    let points = points.map(|point| {
+        let passed = reached.get(*point).copied().unwrap_or(0);
+        (*point, passed, passed.clamp(1, times_max))
+    });
+    Ok(Plan { agent, points: points.collect(), note })
+}
+
+/// A job for each kill of the plan, named by its point.
+pub(super) fn jobs<'a>(kit: &'a Kit, plan: &Plan) -> Vec<Job<'a>> {
+    let (agent, mut jobs) = (plan.agent, Vec::new());
+    for (point, passed, times) in &plan.points {
+        for time in 1..=*times {
             let armed = format!("{point}:{time}");
-            let deaths: &[&str] = if times == 0 { &[FIRST_DEATH, &armed] } else { &[&armed] };
-            match die(Stage::set(kit)?, agent, deaths) {
-                Ok(died) => told.add(died),
-                Err(error) => told.wrong.push(format!("{armed}: {error:#}")),
-            }
-        }
-        if told.kills == kills_before && (agent == WHOLE || !is_of_sandbox(point)) {
-            told.wrong.push(format!("{point}: was not reached, so nobody knows what a death there does"));
+            // A point that only a recovery passes is armed in the second life.
+            let deaths = if *passed == 0 { vec![FIRST_DEATH.to_owned(), armed] } else { vec![armed] };
+            jobs.push(Job::new(*point, move || {
+                let told = die(Stage::set(kit)?, agent, &deaths);
+                told.with_context(|| deaths.join(", "))
+            }));
         }
     }
-    Ok(told)
+    jobs
+}
+
+/// The points at which nothing was killed.
+pub(super) fn unreached(plan: &Plan, done: &[(String, Told)]) -> Vec<String> {
+    let needed = plan.points.iter().filter(|(point, ..)| plan.agent == WHOLE || !is_of_sandbox(point));
+    // A recovery is preceded by a kill of its own, elsewhere.
+    let missing = needed.filter(|(point, passed, _)| {
+        let kills = done.iter().filter(|(name, _)| name == point).map(|(_, told)| told.kills).sum::<u64>();
+        kills <= u64::from(*passed == 0)
+    });
+    missing.map(|(point, ..)| format!("{point}: was not reached, so nobody knows what a death there does")).collect()
 }
 
 fn is_of_sandbox(point: &str) -> bool {
@@ -67,7 +95,7 @@ fn undisturbed(stage: Stage, agent: Agent) -> Result<BTreeMap<String, u64>> {
 }
 
 /// Lives one life for each death, then one that nothing disturbs; judges the run.
-fn die(stage: Stage, agent: Agent, deaths: &[&str]) -> Result<Told> {
+fn die(stage: Stage, agent: Agent, deaths: &[String]) -> Result<Told> {
     let mut told = Told { runs: 1, ..Told::default() };
     for (index, death) in deaths.iter().enumerate() {
         let died = match stage.place.start(&[("TOPSIDE_POINT", death)])? {

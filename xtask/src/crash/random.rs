@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use super::judge::Case;
+use super::lanes::{Job, LANES};
 use super::operator::Operator;
 use super::points::id;
 use super::project::{Agent, LIGHT, WHOLE};
@@ -16,6 +17,8 @@ use super::{Kit, Stage, Told, has_sandbox};
 const CLIENTS: u64 = 6;
 /// Every so manieth run uses a sandbox.
 const SANDBOX_EVERY: u64 = 4;
+/// A stage of its own is worth so many kills.
+const STAGE_KILLS_MIN: u64 = 3;
 /// A life lasts at least and at most so long.
 const LIFE_MS: std::ops::Range<u64> = 20..260;
 
@@ -54,13 +57,21 @@ impl Shared {
     }
 }
 
-/// Kills so often.
-pub(super) fn kill_under_load(kit: &Kit, kills: u64, seed: u64) -> Result<Told> {
-    if kills == 0 {
-        return Ok(Told::default());
-    }
+/// Jobs that kill so often in all, each service with clients and waits of its own.
+pub(super) fn jobs(kit: &Kit, kills: u64, seed: u64) -> Result<Vec<Job<'_>>> {
+    let stages = (kills / STAGE_KILLS_MIN).clamp(1, LANES as u64);
+    let has_sandbox = kills > 0 && has_sandbox(&Stage::set(kit)?.place)?;
+    let shares = (0..stages).map(|stage| (stage, kills / stages + u64::from(stage < kills % stages)));
+    let jobs = shares.filter(|(_, kills)| *kills > 0).map(|(stage, kills)| {
+        let seed = seed.wrapping_add(stage << 32);
+        Job::new(format!("at random, stage {stage}"), move || kill_under_load(kit, kills, seed, has_sandbox))
+    });
+    Ok(jobs.collect())
+}
+
+/// Kills one service so often.
+fn kill_under_load(kit: &Kit, kills: u64, seed: u64, has_sandbox: bool) -> Result<Told> {
     let stage = Stage::set(kit)?;
-    let has_sandbox = has_sandbox(&stage.place)?;
     let shared = Shared::default();
     let (done, cases) = std::thread::scope(|scope| {
         let ask = |client| {

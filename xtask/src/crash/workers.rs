@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use super::judge::Case;
+use super::lanes::Job;
 use super::life::{Death, Life, Start, pause};
 use super::points::id;
 use super::project::LIGHT;
@@ -31,22 +32,18 @@ const STOP_SECONDS_MAX: f64 = 30.0;
 const SERVE: [&str; 4] = ["serve", "--api-only", "--listen", "127.0.0.1:0"];
 const WORK: [&str; 3] = ["worker", "--listen", "127.0.0.1:0"];
 
-/// Kills and stops the worker that drives.
-pub(super) fn kill_and_stop(kit: &Kit) -> Result<Told> {
-    let mut told = Told::default();
-    let Some(mut cluster) = Cluster::start()? else {
-        told.notes.push("SKIPPED two workers: there is no PostgreSQL server".to_owned());
-        return Ok(told);
-    };
-    for (point, signal) in DEATHS.map(|point| (point, "KILL")).into_iter().chain(STANDS.map(|point| (point, "STOP"))) {
-        let mut stage = Stage::set(kit)?;
-        stage.place.variables.push(("DATABASE_URL".to_owned(), cluster.database()?));
-        match take_over(stage, point, signal) {
-            Ok(taken) => told.add(taken),
-            Err(error) => told.wrong.push(format!("two workers, {signal} at {point}: {error:#}")),
-        }
-    }
-    Ok(told)
+/// A job for each place where the worker that drives is killed or stopped, on a database of its own.
+pub(super) fn jobs<'a>(kit: &'a Kit, cluster: &mut Cluster) -> Result<Vec<Job<'a>>> {
+    let signals = DEATHS.map(|point| (point, "KILL")).into_iter().chain(STANDS.map(|point| (point, "STOP")));
+    let jobs = signals.map(|(point, signal)| {
+        let database = cluster.database()?;
+        Ok(Job::new(format!("two workers, {signal} at {point}"), move || {
+            let mut stage = Stage::set(kit)?;
+            stage.place.variables.push(("DATABASE_URL".to_owned(), database));
+            take_over(stage, point, signal)
+        }))
+    });
+    jobs.collect()
 }
 
 /// One run: begun by a worker that is struck at a point, ended by another.
