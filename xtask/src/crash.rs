@@ -1,14 +1,14 @@
 //! `crash`: the real binary, killed with SIGKILL at every listed point around a step and then at random under load. A
 //! witness in another process says what was done, and `judge` what must hold. A point that was never reached is red.
 
-mod judge;
+pub(crate) mod judge;
 mod lanes;
-mod life;
-mod operator;
+pub(crate) mod life;
+pub(crate) mod operator;
 mod points;
-mod project;
+pub(crate) mod project;
 mod random;
-mod witness;
+pub(crate) mod witness;
 mod workers;
 
 use std::path::PathBuf;

@@ -14,15 +14,15 @@ use crate::process;
 
 /// A run that was acknowledged, as the service tells it at the end.
 #[derive(Debug)]
-pub(super) struct Case {
-    pub(super) agent: Agent,
+pub(crate) struct Case {
+    pub(crate) agent: Agent,
     /// Its name, its session's and its key's.
-    pub(super) run: String,
-    pub(super) told: Value,
+    pub(crate) run: String,
+    pub(crate) told: Value,
 }
 
 /// What is wrong with the runs; nobody serves the data directory meanwhile.
-pub(super) fn judge(place: &Place, witness: &Witness, cases: &[Case]) -> Result<Vec<String>> {
+pub(crate) fn judge(place: &Place, witness: &Witness, cases: &[Case]) -> Result<Vec<String>> {
     let notes = notes(&place.project)?;
     let mut wrong = Vec::new();
     for case in cases {
@@ -110,7 +110,7 @@ fn notes(project: &Path) -> Result<BTreeMap<String, u64>> {
 }
 
 /// What `sqlite3` says to a statement.
-pub(super) fn sql(database: &Path, statement: &str) -> Result<String> {
+pub(crate) fn sql(database: &Path, statement: &str) -> Result<String> {
     let said = process::capture(Command::new("sqlite3").arg(database).arg(statement))?;
     ensure!(said.status.success(), "sqlite3: {}", said.tail(3));
     Ok(said.text)

@@ -18,27 +18,27 @@ const END_SECONDS_MAX: f64 = 60.0;
 
 /// Where lives are lived: the binary, a project and its data.
 #[derive(Debug)]
-pub(super) struct Place {
-    pub(super) binary: PathBuf,
-    pub(super) project: PathBuf,
-    pub(super) data: PathBuf,
+pub(crate) struct Place {
+    pub(crate) binary: PathBuf,
+    pub(crate) project: PathBuf,
+    pub(crate) data: PathBuf,
     /// What the processes say on standard error, one after the other.
-    pub(super) log: PathBuf,
+    pub(crate) log: PathBuf,
     /// What every process finds in its environment.
-    pub(super) variables: Vec<(String, String)>,
+    pub(crate) variables: Vec<(String, String)>,
 }
 
 /// A process that serves. Killed when it is dropped.
 #[derive(Debug)]
-pub(super) struct Life {
+pub(crate) struct Life {
     child: Child,
-    pub(super) port: u16,
+    pub(crate) port: u16,
     _stdout: BufReader<ChildStdout>,
 }
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Death {
+pub(crate) enum Death {
     /// By SIGKILL.
     Killed,
     /// In another way.
@@ -47,7 +47,7 @@ pub(super) enum Death {
 
 /// What became of a start.
 #[derive(Debug)]
-pub(super) enum Start {
+pub(crate) enum Start {
     Serving(Life),
     /// It ended before it served.
     Died(Death),
@@ -55,7 +55,7 @@ pub(super) enum Start {
 
 impl Place {
     /// The binary with these arguments, in a clean environment.
-    pub(super) fn command(&self, arguments: &[&str]) -> Result<Command> {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Result<Command> {
         let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
         let mut command = Command::new(&self.binary);
         command.args(arguments).current_dir(&self.project).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
@@ -65,12 +65,12 @@ impl Place {
     }
 
     /// Starts the service with these variables.
-    pub(super) fn start(&self, variables: &[(&str, &str)]) -> Result<Start> {
+    pub(crate) fn start(&self, variables: &[(&str, &str)]) -> Result<Start> {
         self.start_as(&["serve", "--listen", "127.0.0.1:0"], variables)
     }
 
     /// Starts one of the processes that go on until they are told to end.
-    pub(super) fn start_as(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Result<Start> {
+    pub(crate) fn start_as(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Result<Start> {
         let mut command = self.command(arguments)?;
         command.arg("--data").arg(&self.data);
         let mut child = command.envs(variables.iter().copied()).stdout(Stdio::piped()).spawn()?;
@@ -85,7 +85,7 @@ impl Place {
     }
 
     /// Starts the service; it must come up.
-    pub(super) fn serve(&self) -> Result<Life> {
+    pub(crate) fn serve(&self) -> Result<Life> {
         match self.start(&[])? {
             Start::Serving(life) => Ok(life),
             Start::Died(_) => bail!("the service did not start:\n{}", self.said()),
@@ -93,12 +93,12 @@ impl Place {
     }
 
     /// What the processes said last.
-    pub(super) fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         process::tail(&std::fs::read_to_string(&self.log).unwrap_or_default(), 15)
     }
 
     /// The log of a session as lines of JSON, or why it can't be had or does not verify.
-    pub(super) fn records(&self, session: &str) -> Result<Vec<Value>> {
+    pub(crate) fn records(&self, session: &str) -> Result<Vec<Value>> {
         let data = self.data.to_string_lossy();
         let mut command = self.command(&["log", session, "--json", "--verify", "--data", &data])?;
         let output = command.stdout(Stdio::piped()).output()?;
@@ -110,7 +110,7 @@ impl Place {
     }
 
     /// An empty file for lines of the points that are reached.
-    pub(super) fn points_log(&self) -> Result<PathBuf> {
+    pub(crate) fn points_log(&self) -> Result<PathBuf> {
         let path = self.log.with_extension("points");
         File::create(&path)?;
         Ok(path)
@@ -119,39 +119,39 @@ impl Place {
 
 impl Life {
     /// Ends it with SIGKILL.
-    pub(super) fn kill(mut self) -> Result<()> {
+    pub(crate) fn kill(mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
     }
 
     /// Ends it in an orderly way.
-    pub(super) fn stop(mut self) -> Result<()> {
+    pub(crate) fn stop(mut self) -> Result<()> {
         Command::new("kill").arg(self.child.id().to_string()).status()?;
         death(&mut self.child)?;
         Ok(())
     }
 
     /// How it ended; waits for that.
-    pub(super) fn death(mut self) -> Result<Death> {
+    pub(crate) fn death(mut self) -> Result<Death> {
         death(&mut self.child)
     }
 
     /// Whether it was stopped and has not gone on.
-    pub(super) fn stands_still(&mut self) -> Result<bool> {
+    pub(crate) fn stands_still(&mut self) -> Result<bool> {
         ensure!(self.lives()?, "the process ended instead of standing still");
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
         Ok(stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')))
     }
 
     /// Lets it go on.
-    pub(super) fn go_on(&self) -> Result<()> {
+    pub(crate) fn go_on(&self) -> Result<()> {
         Command::new("kill").args(["-CONT", &self.child.id().to_string()]).status()?;
         Ok(())
     }
 
     /// Whether it has not ended.
-    pub(super) fn lives(&mut self) -> Result<bool> {
+    pub(crate) fn lives(&mut self) -> Result<bool> {
         Ok(self.child.try_wait()?.is_none())
     }
 }
@@ -169,7 +169,7 @@ impl Drop for Life {
     clippy::disallowed_methods,
     reason = "another process can only be asked again, and a random kill is a random wait"
 )]
-pub(super) fn pause(time: Duration) {
+pub(crate) fn pause(time: Duration) {
     std::thread::sleep(time);
 }
 

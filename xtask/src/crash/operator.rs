@@ -19,21 +19,21 @@ const REST_SECONDS_MAX: f64 = 180.0;
 
 /// Somebody who looks after runs of the service on a port.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Operator<'a> {
-    pub(super) keys: &'a Keys,
-    pub(super) witness: &'a Witness,
-    pub(super) port: u16,
+pub(crate) struct Operator<'a> {
+    pub(crate) keys: &'a Keys,
+    pub(crate) witness: &'a Witness,
+    pub(crate) port: u16,
 }
 
 impl Operator<'_> {
     /// Asks for a run under a key of its own; nothing when the process died before it answered.
-    pub(super) fn submit(&self, agent: Agent, run: &str) -> Option<Answer> {
+    pub(crate) fn submit(&self, agent: Agent, run: &str) -> Option<Answer> {
         let body = format!(r#"{{"session":"{run}","agent":"{}","message":"Go {run}"}}"#, agent.name);
         self.ask(&self.keys.asker, "POST", "/runs", &[("Idempotency-Key", run), ("Prefer", "respond-async")], &body)
     }
 
     /// Looks after a run until it rests, or has had its time; nothing when the process died.
-    pub(super) fn look_after(&self, run: &str, run_id: &str) -> Option<Value> {
+    pub(crate) fn look_after(&self, run: &str, run_id: &str) -> Option<Value> {
         let watch = Stopwatch::start();
         loop {
             let told = self.told(&format!("/runs/{run_id}"))?;

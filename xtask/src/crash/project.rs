@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 /// Deeds in the declared store and in the sandbox are counted there; the others, the witness counts.
-pub(super) const STORE: &str = "store.db";
+pub(crate) const STORE: &str = "store.db";
 
 const POLICY: &str = "@id(\"crash.all\")\npermit (principal, action, resource);\n";
 const SCHEMA: &str = "input_schema: {type: object, properties: {run: {type: string}}, required: [run]}";
 
 /// An agent and the tools that its runs call, one in each turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Agent {
-    pub(super) name: &'static str,
+pub(crate) struct Agent {
+    pub(crate) name: &'static str,
     turns: &'static [Turn],
 }
 
@@ -26,7 +26,7 @@ const MARK: &str = "{cmd: \"echo ${run} >> deeds.txt; echo marked\"}";
 const COUNT: &str = "{cmd: \"touch deeds.txt; echo deeds=$(grep -c . deeds.txt)\"}";
 
 /// Every kind of effect, the sandbox's too.
-pub(super) const WHOLE: Agent = Agent {
+pub(crate) const WHOLE: Agent = Agent {
     name: "whole",
     turns: &[
         ("look", "look", RUN),
@@ -40,23 +40,29 @@ pub(super) const WHOLE: Agent = Agent {
 };
 
 /// What needs no sandbox.
-pub(super) const LIGHT: Agent = Agent {
+pub(crate) const LIGHT: Agent = Agent {
     name: "light",
     turns: &[("look", "look", RUN), ("note", "note", RUN), ("charge", "charge", RUN), ("send", "send", RUN)],
 };
 
+/// What somebody must approve of, without a sandbox.
+pub(crate) const HELD: Agent = Agent {
+    name: "held",
+    turns: &[("look", "look", RUN), ("charge", "charge", RUN), ("send", "send", RUN), ("publish", "publish", RUN)],
+};
+
 impl Agent {
-    pub(super) fn has_sandbox(self) -> bool {
+    pub(crate) fn has_sandbox(self) -> bool {
         self.turns.iter().any(|(_, tool, _)| *tool == "exec_command")
     }
 
     /// Whether somebody must approve of one of its calls.
-    pub(super) fn has_approval(self) -> bool {
+    pub(crate) fn has_approval(self) -> bool {
         self.turns.iter().any(|(_, tool, _)| *tool == "publish")
     }
 
     /// What a run says at its end, but for the number that stands behind it.
-    pub(super) fn reply(self, run: &str) -> String {
+    pub(crate) fn reply(self, run: &str) -> String {
         format!("{run} is done")
     }
 
@@ -84,7 +90,7 @@ impl Agent {
 }
 
 /// Writes the project; its tools lead to the witness on this port.
-pub(super) fn write(folder: &Path, port: u16) -> Result<PathBuf> {
+pub(crate) fn write(folder: &Path, port: u16) -> Result<PathBuf> {
     let http = |method: &str, path: &str, rest: &str| {
         format!(
             "description: A deed outside.\n{SCHEMA}\n{rest}run: {{http: {{method: {method}, url: \"http://127.0.0.1:{port}/{path}\"}}}}\n"
@@ -115,7 +121,7 @@ pub(super) fn write(folder: &Path, port: u16) -> Result<PathBuf> {
             ),
         ),
     ];
-    for agent in [WHOLE, LIGHT] {
+    for agent in [WHOLE, LIGHT, HELD] {
         let name = agent.name;
         files.push((format!("agents/{name}.md"), agent.declaration()));
         files.push((format!("models/{name}.yaml"), format!("{name}: {{provider: script, transcript: {name}.yaml}}\n")));

@@ -14,19 +14,19 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// Something that was done outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Deed {
+pub(crate) struct Deed {
     /// The tool that did it.
-    pub(super) tool: String,
+    pub(crate) tool: String,
     /// The run that asked for it.
-    pub(super) run: String,
+    pub(crate) run: String,
     /// The key it came with.
-    pub(super) key: Option<String>,
+    pub(crate) key: Option<String>,
 }
 
 /// The service; ended when it is dropped.
 #[derive(Debug)]
-pub(super) struct Witness {
-    pub(super) port: u16,
+pub(crate) struct Witness {
+    pub(crate) port: u16,
     noted: Arc<Mutex<Noted>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -38,7 +38,7 @@ struct Noted {
 }
 
 impl Witness {
-    pub(super) fn open() -> Result<Self> {
+    pub(crate) fn open() -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let port = listener.local_addr()?.port();
         let noted = Arc::new(Mutex::new(Noted::default()));
@@ -57,7 +57,7 @@ impl Witness {
     }
 
     /// What a run has done.
-    pub(super) fn deeds(&self, run: &str) -> Vec<Deed> {
+    pub(crate) fn deeds(&self, run: &str) -> Vec<Deed> {
         lock(&self.noted).deeds.iter().filter(|deed| deed.run == run).cloned().collect()
     }
 }
