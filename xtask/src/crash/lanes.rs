@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn what_jobs_give_comes_in_their_order_and_a_broken_one_is_wrong() {
-        let (first, second) = std::sync::mpsc::channel();
+        let (first, second) = std::sync::mpsc::sync_channel(1);
         let wait = Mutex::new(second);
         let jobs = vec![
             // Ends after the second.
