@@ -223,6 +223,9 @@ impl Driver {
             }
             let now = self.inner.parts.clock.monotonic();
             if self.must_write(linger.is_some_and(|until| now >= until)) {
+                if self.is_joined().await? {
+                    continue;
+                }
                 linger = None;
                 self.write().await?;
                 continue;
@@ -281,19 +284,39 @@ impl Driver {
             () = timer => None,
         };
         match done {
-            Some((task, done)) => {
-                self.under_way.shift_remove(&task);
-                match done {
-                    Done::Asked(asked) if self.keeps() => {
-                        // Still under way, so that nobody asks again.
-                        self.under_way.insert(task, AbortHandle::new_pair().0);
-                        self.early.push((task, asked));
-                        Ok(())
-                    }
-                    done => self.done(done),
-                }
-            }
+            Some((task, done)) => self.ended(task, done),
             None => Ok(()),
+        }
+    }
+
+    /// Takes what came of a task.
+    fn ended(&mut self, task: Task, done: Done) -> Result<(), Error> {
+        self.under_way.shift_remove(&task);
+        match done {
+            Done::Asked(asked) if self.keeps() => {
+                // Still under way, so that nobody asks again.
+                self.under_way.insert(task, AbortHandle::new_pair().0);
+                self.early.push((task, asked));
+                Ok(())
+            }
+            done => self.done(done),
+        }
+    }
+
+    /// Whether something that is there already can be written with the results that are to be written now. Results wait for
+    /// nothing; but the model is asked first, and what gives its answer at its first poll (a transcript, a second call that
+    /// ended too) saves them a commit of their own.
+    async fn is_joined(&mut self) -> Result<bool, Error> {
+        let are_results = self.pending.iter().all(|fact| matches!(fact.event, Event::Returned(_)));
+        // Else the conversation would be read first.
+        if !are_results || !self.derived.is_empty() || !self.memory.is_whole() {
+            return Ok(false);
+        }
+        self.launch().await?;
+        match self.tasks.next().now_or_never() {
+            Some(Some(Some((task, done)))) => self.ended(task, done).map(|()| true),
+            Some(Some(None)) => Ok(true),
+            Some(None) | None => Ok(false),
         }
     }
 

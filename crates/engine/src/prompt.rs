@@ -18,6 +18,7 @@ const NOT_PERFORMED: &str = "The run ended before this call was performed.";
 pub(crate) struct Memory {
     replies: HashMap<Id<id::Content>, Arc<[Arc<Item>]>>,
     parts: HashMap<Id<id::Content>, Arc<[Part]>>,
+    is_whole: bool,
 }
 
 impl Memory {
@@ -29,6 +30,11 @@ impl Memory {
     /// Remembers an output, or a message, that is about to be recorded.
     pub(crate) fn parts(&mut self, content: &ContentRef, parts: &[Part]) {
         self.parts.insert(content.id, parts.into());
+    }
+
+    /// Whether a conversation was made of it before, so that the next one needs nothing that is not here.
+    pub(crate) const fn is_whole(&self) -> bool {
+        self.is_whole
     }
 
     /// The items of a reply.
@@ -114,6 +120,7 @@ impl Memory {
         for steer in steers {
             items.push(self.message(journal, key, steer).await?);
         }
+        self.is_whole = true;
         Ok(items)
     }
 

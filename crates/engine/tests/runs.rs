@@ -65,6 +65,40 @@ async fn quick_reads_cost_few_commits() {
 }
 
 #[tokio::test]
+async fn the_result_of_a_call_that_happens_once_is_written_with_the_next_one_if_that_is_known_at_once() {
+    let step = |step: u32| match step {
+        0 => "- reply:\n  - call: {id: c0, tool: pay, arguments: {n: 0}}\n".to_owned(),
+        1 | 2 => format!(
+            "- expect: {{outputs: {{c{}: paid}}}}\n  reply:\n  - call: {{id: c{step}, tool: pay, arguments: {{n: {step}}}}}\n",
+            step - 1
+        ),
+        _ => "- expect: {outputs: {c2: paid}}\n  reply:\n  - text: Done.\n".to_owned(),
+    };
+    let transcript = format!("title: thrice\nsteps:\n{}", (0..4).map(step).collect::<String>());
+    let project = Project::new("", &[("pay", "external", "repeat: once\n")], &transcript);
+    project.write("policies/all.cedar", "@id(\"all\") permit (principal, action, resource);\n");
+    let mut functions = Functions::new();
+    functions.add("pay", |_: serde_json::Value, _: Context| async { Ok::<_, String>("paid".to_owned()) });
+    let engine = project.engine(functions);
+    let ticket = engine.submit(ask("Pay thrice.")).await.unwrap();
+    engine.wait(TENANT, ticket.run, LONG).await.unwrap();
+    let key = journal::SessionKey::new(TENANT, ticket.session);
+    let stored = engine.journal().records(&key, 0, 100).await.unwrap();
+    let names: Vec<_> = kinds(&engine, ticket.session).await.split(' ').map(str::to_owned).collect();
+    let mut entries: Vec<(u64, Vec<&str>)> = Vec::new();
+    for (record, name) in stored.iter().zip(&names) {
+        match entries.last_mut().filter(|(commit, _)| *commit == record.commit_id) {
+            Some((_, names)) => names.push(name),
+            None => entries.push((record.commit_id, vec![name])),
+        }
+    }
+    let entries: Vec<_> = entries.into_iter().map(|(_, names)| names.join(" ")).collect();
+    // A deed follows the commit of its `began`, never one that it is not in.
+    let next = "returned replied judged began";
+    assert_eq!(entries, ["submitted", "replied judged began", next, next, "returned replied finished"]);
+}
+
+#[tokio::test]
 async fn bad_arguments_and_unknown_tools_go_back_to_the_model() {
     let transcript = r#"
 title: mistakes
