@@ -233,6 +233,18 @@ impl Local {
         }
     }
 
+    /// Gives the room back that sessions took up which are over.
+    pub(crate) fn let_go(&self) {
+        let mut sessions = self.sessions.lock();
+        let known = sessions.len();
+        sessions.shrink_to(known * 2);
+    }
+
+    /// How many sessions are held or ready.
+    pub(crate) fn count(&self) -> usize {
+        self.sessions.lock().len()
+    }
+
     /// What is ready and held by nobody, together with the timers that are due; one of each tenant, then the next.
     pub(crate) fn claimable(&self, due: Vec<DueRow>, now_ms: u64, rows_max: usize, busy: &[Arc<str>]) -> Vec<Ready> {
         let sessions = self.sessions.lock();

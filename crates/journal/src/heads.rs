@@ -38,10 +38,11 @@ impl<H: Copy> Heads<H> {
         self.old.remove(key);
     }
 
-    /// Forgets everything: after a failed commit nothing here is known to be stored.
+    /// Forgets everything, and the room for it: after a failed commit nothing here is known to be stored, and a writer at rest
+    /// needs none of it.
     pub(crate) fn clear(&mut self) {
-        self.young.clear();
-        self.old.clear();
+        self.young = HashMap::new();
+        self.old = HashMap::new();
     }
 }
 

@@ -110,6 +110,11 @@ impl Registry {
             || self.all.lock().as_ref().is_some_and(|all| all.receiver_count() > 0)
     }
 
+    /// How many sessions are listened to.
+    pub(crate) fn count(&self) -> usize {
+        self.sessions.lock().len()
+    }
+
     pub(crate) fn tell(&self, hint: Hint) {
         if let Some(sender) = self.sessions.lock().get(&hint.key) {
             // No receiver is no fault: it left in this moment.

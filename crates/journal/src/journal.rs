@@ -127,6 +127,20 @@ pub struct Parts {
     pub objects: Arc<dyn Objects>,
 }
 
+/// What a journal has in memory for sessions, by their number. All of it is zero once nobody drives, reads or watches any and
+/// the journal was twice told to let go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// Unwrapped data keys.
+    pub data_keys: usize,
+    /// Sessions that this process holds or that are ready for it; on a journal that processes share the database knows.
+    pub claimed: usize,
+    /// Sessions that somebody listens to.
+    pub listened_to: usize,
+    /// Connections to a database in a file that stay open to read with.
+    pub connections: usize,
+}
+
 /// How the journal does.
 #[derive(Clone, Debug, Default)]
 pub struct Health {
@@ -245,6 +259,35 @@ impl Journal {
     /// How it does; for readiness.
     pub fn health(&self) -> Health {
         self.inner.store.health()
+    }
+
+    /// Lets go of what nobody has used since it was last told so: data keys, pages of the database, connections that read. To
+    /// be called every so often, so that what waits costs no memory.
+    pub fn let_go(&self) {
+        let Inner { store, data_keys, local, .. } = &*self.inner;
+        data_keys.let_go();
+        local.let_go();
+        store.let_go();
+    }
+
+    /// What is in memory for sessions now.
+    pub fn kept(&self) -> Kept {
+        let Inner { store, data_keys, local, hints, .. } = &*self.inner;
+        Kept {
+            data_keys: data_keys.count(),
+            claimed: local.count(),
+            listened_to: hints.count(),
+            connections: store.idle_connections(),
+        }
+    }
+
+    /// The last record of each of some sessions, in their order; `None` for one that has none. At most
+    /// [`PAGE_ROWS_MAX`](crate::query::PAGE_ROWS_MAX) sessions at a time.
+    pub async fn last_records(&self, keys: Vec<SessionKey>) -> Result<Vec<Option<StoredRecord>>, Error> {
+        if keys.len() > PAGE_ROWS_MAX {
+            return Err(Error::Invalid { reason: "the last records of more sessions than a page has rows" });
+        }
+        self.inner.store.last_records(keys).await
     }
 
     /// How often this journal was opened, this time included.

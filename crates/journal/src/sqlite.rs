@@ -156,6 +156,17 @@ impl Store for Sqlite {
         }
     }
 
+    fn idle_connections(&self) -> usize {
+        self.readers.idle_count()
+    }
+
+    fn let_go(&self) {
+        self.readers.let_go();
+        // One that finds no room in the queue is not at rest.
+        let _ = self.queue.try_send(Job::LetGo);
+        self.drain();
+    }
+
     async fn close(&self) -> Result<(), Error> {
         self.readers.close();
         match &self.hands {
@@ -218,6 +229,10 @@ impl Store for Sqlite {
     async fn head(&self, key: &SessionKey) -> Result<Head, Error> {
         let key = key.clone();
         self.readers.read(move |connection| read::head(connection, &key)).await
+    }
+
+    async fn last_records(&self, keys: Vec<SessionKey>) -> Result<Vec<Option<StoredRecord>>, Error> {
+        self.readers.read(move |connection| keys.iter().map(|key| read::last_record(connection, key)).collect()).await
     }
 
     async fn records(&self, key: &SessionKey, from: u64, rows_max: usize) -> Result<Vec<StoredRecord>, Error> {

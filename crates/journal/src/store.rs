@@ -24,6 +24,12 @@ pub(crate) trait Store: Upkeep + Waiting + Send + Sync + fmt::Debug {
         None
     }
     fn health(&self) -> Health;
+    /// Lets go of what nobody has used since it was last told so.
+    fn let_go(&self) {}
+    /// Connections that stay open although nobody uses them now.
+    fn idle_connections(&self) -> usize {
+        0
+    }
     /// Ends the writer after what is queued; then nothing is taken any more.
     async fn close(&self) -> Result<(), Error>;
 
@@ -41,6 +47,15 @@ pub(crate) trait Store: Upkeep + Waiting + Send + Sync + fmt::Debug {
     }
 
     async fn head(&self, key: &SessionKey) -> Result<Head, Error>;
+    /// The last record of each of some sessions, in their order; `None` for one that has none.
+    async fn last_records(&self, keys: Vec<SessionKey>) -> Result<Vec<Option<StoredRecord>>, Error> {
+        let mut last = Vec::with_capacity(keys.len());
+        for key in &keys {
+            let position = self.head(key).await?.position;
+            last.push(self.records(key, position.saturating_sub(1), 1).await?.pop());
+        }
+        Ok(last)
+    }
     async fn records(&self, key: &SessionKey, from: u64, rows_max: usize) -> Result<Vec<StoredRecord>, Error>;
     async fn content(&self, key: &SessionKey, item: Id<id::Content>) -> Result<Option<Stored>, Error>;
     async fn data_key(&self, key: &SessionKey) -> Result<Option<Vec<u8>>, Error>;

@@ -17,13 +17,15 @@ pub(crate) struct DataKey {
     pub(crate) wrapped: Vec<u8>,
     stored: AtomicBool,
     destroyed: AtomicBool,
+    /// Whether it was asked for since the cache was last told to let go.
+    used: AtomicBool,
 }
 
 impl DataKey {
     /// `None` can't happen for a key of 32 bytes; `ring` says it may.
     pub(crate) fn new(session: SessionKey, key: &[u8; 32], wrapped: Vec<u8>, stored: bool) -> Option<Self> {
         let cipher = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).ok()?);
-        Some(Self { session, cipher, wrapped, stored: stored.into(), destroyed: false.into() })
+        Some(Self { session, cipher, wrapped, stored: stored.into(), destroyed: false.into(), used: true.into() })
     }
 
     pub(crate) const fn session(&self) -> &SessionKey {
@@ -74,7 +76,22 @@ impl DataKeys {
     /// The session's key, or the generation to settle one under.
     pub(crate) fn get(&self, session: &SessionKey) -> Result<Arc<DataKey>, u64> {
         let inner = self.inner.lock();
-        inner.keys.get(session).cloned().ok_or(inner.generation)
+        let key = inner.keys.get(session).ok_or(inner.generation)?;
+        key.used.store(true, Ordering::Relaxed);
+        Ok(key.clone())
+    }
+
+    /// Forgets the keys that nobody holds and nobody asked for since it was last told so.
+    pub(crate) fn let_go(&self) {
+        let mut inner = self.inner.lock();
+        inner.keys.retain(|_, key| key.used.swap(false, Ordering::Relaxed) || Arc::strong_count(key) > 1);
+        let keys = inner.keys.len();
+        inner.keys.shrink_to(keys * 2);
+    }
+
+    /// How many keys are in memory.
+    pub(crate) fn count(&self) -> usize {
+        self.inner.lock().keys.len()
     }
 
     /// Puts a key in unless one is there, and gives the one that is there in the end. `None`: a key was destroyed since
@@ -117,5 +134,32 @@ impl DataKeys {
         if inner.keys.get(key.session()).is_some_and(|there| Arc::ptr_eq(there, key)) {
             inner.keys.remove(key.session());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::Id;
+
+    #[test]
+    fn a_key_that_rests_is_let_go_and_one_that_is_held_or_used_is_not() {
+        let keys = DataKeys::new(100);
+        let session = |n: u8| SessionKey::new("default", Id::from_bytes([n; 16]));
+        let settle = |n: u8| {
+            let key = DataKey::new(session(n), &[n; 32], vec![n], true).unwrap();
+            keys.settle(key, 0).unwrap()
+        };
+        let held = settle(1);
+        drop((settle(2), settle(3)));
+        keys.let_go();
+        assert_eq!(keys.count(), 3, "each was asked for just now");
+        drop(keys.get(&session(2)).unwrap());
+        keys.let_go();
+        assert!(keys.get(&session(3)).is_err());
+        assert_eq!(keys.count(), 2);
+        keys.let_go();
+        assert!(Arc::ptr_eq(&keys.get(&session(1)).unwrap(), &held));
+        assert_eq!(keys.count(), 1);
     }
 }

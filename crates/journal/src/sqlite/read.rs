@@ -49,6 +49,18 @@ pub(crate) fn records(
     Ok(found)
 }
 
+pub(crate) fn last_record(connection: &Connection, key: &SessionKey) -> Result<Option<StoredRecord>, Error> {
+    let mut last = connection.prepare_cached(
+        "SELECT position, hash, bytes, commit_id FROM records INDEXED BY records_by_place
+         WHERE tenant = ?1 AND session = ?2 ORDER BY position DESC LIMIT 1",
+    )?;
+    let record = last.query_row(params![&*key.tenant, key.session.as_bytes()], |row| {
+        let bytes = row.get_ref(2)?.as_blob()?.into();
+        Ok(StoredRecord { position: row.get(0)?, hash: Digest(row.get(1)?), bytes, commit_id: row.get(3)? })
+    });
+    Ok(record.optional()?)
+}
+
 pub(crate) fn content(
     connection: &Connection,
     key: &SessionKey,

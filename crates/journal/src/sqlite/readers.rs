@@ -21,8 +21,15 @@ struct Pool {
     database: Database,
     /// Is told of damage.
     shared: Arc<Shared>,
-    /// `None` once closed.
-    idle: Mutex<Option<Vec<Connection>>>,
+    /// `None` once closed. The one used last is at the end, and comes first.
+    idle: Mutex<Option<Vec<Idle>>>,
+}
+
+/// A connection that nobody uses now.
+struct Idle {
+    connection: Connection,
+    /// Whether it was used since the pool was last told to let go.
+    used: bool,
 }
 
 impl fmt::Debug for Readers {
@@ -55,6 +62,22 @@ impl Readers {
         done.await.map_err(Error::io)?
     }
 
+    /// Closes the connections that were not used since it was last told so, with what they keep of the database.
+    pub(crate) fn let_go(&self) {
+        let mut idle = self.pool.idle.lock();
+        let Some(there) = idle.as_mut() else { return };
+        let (stay, go): (Vec<_>, Vec<_>) = there.drain(..).partition(|idle| idle.used);
+        *there = stay.into_iter().map(|idle| Idle { used: false, ..idle }).collect();
+        drop(idle);
+        // Closed without the lock: whoever wants to read need not wait for it.
+        drop(go);
+    }
+
+    /// How many connections are idle.
+    pub(crate) fn idle_count(&self) -> usize {
+        self.pool.idle.lock().as_ref().map_or(0, Vec::len)
+    }
+
     /// Closes what is idle; what is in use is closed when it is done.
     pub(crate) fn close(&self) {
         self.permits.close();
@@ -77,14 +100,14 @@ impl Pool {
     fn take(&self) -> Result<Connection, Error> {
         let idle = match self.idle.lock().as_mut() {
             None => return Err(Error::Closed),
-            Some(idle) => idle.pop(),
+            Some(idle) => idle.pop().map(|idle| idle.connection),
         };
         idle.map_or_else(|| schema::connect_reader(&self.database), Ok)
     }
 
     fn give_back(&self, connection: Connection) {
         if let Some(idle) = self.idle.lock().as_mut() {
-            idle.push(connection);
+            idle.push(Idle { connection, used: true });
         }
     }
 }

@@ -66,6 +66,8 @@ pub(crate) enum Job {
     },
     /// Look whether it can write again.
     Probe,
+    /// Keep nothing in memory, if nothing was written since it was last told so.
+    LetGo,
     Close,
 }
 
@@ -98,6 +100,8 @@ pub(crate) struct Writer {
     pub(crate) data_keys: Arc<DataKeys>,
     jobs: mpsc::Receiver<Job>,
     commit_id: u64,
+    /// The last commit when it was last told to let go.
+    rested_commit_id: u64,
     pruned_ms: u64,
     clock: Clock,
     limits: Limits,
@@ -136,6 +140,7 @@ impl Writer {
             data_keys,
             jobs,
             commit_id,
+            rested_commit_id: commit_id,
             pruned_ms,
             clock,
             limits,
@@ -181,6 +186,7 @@ impl Writer {
             Job::Release { key, reply } => drop(reply.send(self.release(&key))),
             Job::OutboxPut { read, rows, reply } => drop(reply.send(self.outbox_put(&read, &rows))),
             Job::Probe => self.probe(),
+            Job::LetGo => self.let_go(),
             // Nothing new is taken; what was taken is still written.
             Job::Close => self.jobs.close(),
         }
@@ -331,6 +337,17 @@ impl Writer {
         }
         self.checkpoint();
         Ok(erased)
+    }
+
+    /// Forgets heads and pages when nothing was written since it was last told so: they are read again with the next entry.
+    fn let_go(&mut self) {
+        if self.rested_commit_id == self.commit_id {
+            self.heads.clear();
+            if let Err(error) = self.connection.execute_batch("PRAGMA shrink_memory") {
+                tracing::warn!(%error, "the writer keeps its pages");
+            }
+        }
+        self.rested_commit_id = self.commit_id;
     }
 
     /// Moves the write-ahead log into the database. A reader in the middle of a statement may hold a part of it back
