@@ -2,7 +2,7 @@
 
 use crate::host::{self, Canonical};
 use crate::lookup::{Refused, Resolver, SystemLookup, Unresolved, Vetting};
-use crate::{Error, Lookup, Origin, Request, Response, Settings, trust};
+use crate::{Carrier, Error, Lookup, Origin, Request, Response, Settings, trust};
 use bytes::Bytes;
 use http::{HeaderMap, Method, header};
 use hyper_util::client::proxy::matcher::Matcher;
@@ -19,17 +19,19 @@ const HEADERS_CARRIED: [header::HeaderName; 4] =
 #[derive(Clone, Debug)]
 pub struct Client(Arc<Inner>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Inner {
     settings: Settings,
     tls: rustls::ClientConfig,
     lookup: Arc<dyn Lookup>,
     vetting: Vetting,
-    proxies: Matcher,
+    proxies: Arc<Matcher>,
     /// Takes hosts as written; uses the proxies.
     operator: reqwest::Client,
     /// Dials vetted addresses only; made when the first untrusted host is asked for.
     untrusted: OnceLock<reqwest::Client>,
+    /// Whoever carries requests in the place of sockets.
+    carrier: Option<Arc<dyn Carrier>>,
 }
 
 impl Client {
@@ -54,13 +56,21 @@ impl Client {
             .https(text(&settings.https_proxy))
             .no(text(&settings.no_proxy))
             .build();
+        let proxies = Arc::new(proxies);
         let resolver = Resolver { lookup: lookup.clone(), vetting: None };
         let mut builder = builder(&settings, &tls, resolver);
         for proxy in proxies_of(&settings)? {
             builder = builder.proxy(proxy);
         }
         let operator = builder.build().map_err(|error| Error::Settings { reason: chain(&error) })?;
-        Ok(Self(Arc::new(Inner { settings, tls, lookup, vetting, proxies, operator, untrusted: OnceLock::new() })))
+        let (untrusted, carrier) = (OnceLock::new(), None);
+        Ok(Self(Arc::new(Inner { settings, tls, lookup, vetting, proxies, operator, untrusted, carrier })))
+    }
+
+    /// The same client over a network of the caller's own: it opens no socket.
+    #[must_use]
+    pub fn over(&self, carrier: Arc<dyn Carrier>) -> Self {
+        Self(Arc::new(Inner { carrier: Some(carrier), ..(*self.0).clone() }))
     }
 
     /// Sends a request and waits until the answer's headers are there. Dropping the future cancels it.
@@ -110,6 +120,9 @@ impl Client {
     }
 
     async fn hop(&self, request: &Request, host: &Canonical) -> Result<reqwest::Response, Error> {
+        if let Some(carrier) = &self.0.carrier {
+            return Ok(carrier.carry(request.clone()).await?.into_response());
+        }
         let client = match request.origin {
             Origin::Operator => &self.0.operator,
             Origin::Untrusted => self.vetted(&request.url, host).await?,

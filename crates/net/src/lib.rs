@@ -2,6 +2,7 @@
 //! What is said over a connection is the caller's; no other room opens a socket outward.
 
 pub mod address;
+mod carrier;
 mod client;
 mod error;
 pub mod host;
@@ -12,6 +13,7 @@ mod settings;
 mod trust;
 
 pub use address::Class;
+pub use carrier::{Carried, Carrier};
 pub use client::Client;
 pub use error::Error;
 pub use lookup::{Lookup, SystemLookup};
@@ -21,5 +23,5 @@ pub use settings::{Network, Settings};
 pub use trust::tls;
 
 pub use bytes::Bytes;
-pub use http::{HeaderMap, HeaderName, HeaderValue, Method};
+pub use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 pub use url::Url;
