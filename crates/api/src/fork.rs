@@ -42,10 +42,11 @@ pub struct ForkSession {
     /// The agent that goes on, as it is declared now; without it the agent that stood last, as it was then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
-    /// The declared model that goes on.
+    /// The declared model that goes on: every run of the new session asks it instead of its agent's own. Agents inside others keep
+    /// theirs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// The provider that makes its sandbox.
+    /// The provider that makes the sandboxes of the new session's runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<String>,
     /// What the user says. Without it a session that is forked in the middle of a run goes on with what that run had to do, and
@@ -72,6 +73,12 @@ pub struct Fork {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::checkpoint")]
     pub checkpoint_id: Option<Id<id::Checkpoint>>,
+    /// The model that its runs ask instead of their agents' own, when one was chosen for it or for the session it goes on from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// The same of the provider that makes their sandboxes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
     /// What was done outside before the fork: it stays done, and the new session believes that it is.
     pub outside_effects: Vec<OutsideEffect>,
 }

@@ -68,6 +68,12 @@ pub enum Happened {
         /// The name that the client gave this session.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         session_name: Option<Text>,
+        /// The model that its runs ask instead of their agents' own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        model: Option<String>,
+        /// The provider of sandboxes that its runs use instead of their agents' own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        provider: Option<String>,
     },
     /// Somebody wants the run to end.
     CancelRequested {

@@ -130,9 +130,11 @@ impl Closure {
         Self::new(Agent { model: model.alias.clone(), ..agent }, model, tools, manifest, nested)
     }
 
-    /// The same agent with another provider of sandboxes; one that has no sandbox stays as it is.
+    /// The same agent with another provider of sandboxes, also for the agents inside it; one that has no sandbox stays as it is.
     pub fn with_provider(&self, provider: &str) -> Result<Self, BadClosure> {
         let Self { mut agent, model, tools, manifest, nested, .. } = self.clone();
+        let inside = |(name, closure): (String, Arc<Self>)| Ok((name, Arc::new(closure.with_provider(provider)?)));
+        let nested = nested.into_iter().map(inside).collect::<Result<_, BadClosure>>()?;
         if let Some(sandbox) = &mut agent.sandbox {
             provider.clone_into(&mut sandbox.provider);
         }

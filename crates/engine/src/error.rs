@@ -132,9 +132,6 @@ pub enum Error {
         /// Its id.
         session: Id<id::Session>,
     },
-    /// A model or a provider was chosen for a session in which no run goes on.
-    #[error("a model or a provider is chosen for a run, and none goes on here; hint: give a message")]
-    ForkWithoutRun,
     /// There is no such model.
     #[error("there is no model `{asked}` that could be asked; hint: name one that models/ declares")]
     ModelUnknown {
@@ -213,7 +210,6 @@ impl Error {
             Self::Unheard(unheard) => unheard.code(),
             Self::NotForkable { .. } => "not_forkable",
             Self::SessionExists { .. } => "session_exists",
-            Self::ForkWithoutRun => "fork_without_run",
             Self::ModelUnknown { .. } => "model_unknown",
             Self::CheckpointDamaged => "checkpoint_damaged",
             Self::Callback { .. } => "callback_invalid",

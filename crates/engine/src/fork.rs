@@ -51,9 +51,9 @@ pub struct Fork {
     pub at: u64,
     /// The agent, as it is declared now; `None`: the one that stood last, as it was then.
     pub agent: Option<String>,
-    /// The alias of another model.
+    /// The alias of another model, which every run of the new session asks instead of its agent's own.
     pub model: Option<String>,
-    /// Another provider of sandboxes.
+    /// Another provider of sandboxes, for every run of the new session.
     pub provider: Option<String>,
     /// What the user says. Without it, a session that is forked in the middle of a run goes on with what that one had to do, and
     /// one that is forked at the end of a run waits.
@@ -77,6 +77,10 @@ pub struct ForkView {
     pub at: u64,
     /// The checkpoint that its files come from.
     pub checkpoint: Option<Id<id::Checkpoint>>,
+    /// The model that its runs ask instead of their agents' own.
+    pub model: Option<String>,
+    /// The provider of sandboxes that its runs use instead of their agents' own.
+    pub provider: Option<String>,
     /// What was done outside before, oldest first.
     pub outside_effects: Vec<OutsideEffect>,
 }
@@ -96,6 +100,27 @@ pub struct OutsideEffect {
     pub position: u64,
     /// How it ended; `None`: nobody has said.
     pub status: Option<CallStatus>,
+}
+
+/// What holds for every run of a session instead of what its agents declare.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Chosen {
+    model: Option<String>,
+    provider: Option<String>,
+}
+
+impl Chosen {
+    fn of(body: &Forked) -> Self {
+        Self { model: body.model.clone(), provider: body.provider.clone() }
+    }
+}
+
+impl Fork {
+    /// What is chosen for the new session: what was chosen for the other one holds on, unless another agent goes on.
+    fn chosen(&self, parent: &Parent) -> Chosen {
+        let before = if self.agent.is_none() { parent.course.chosen.clone() } else { Chosen::default() };
+        Chosen { model: self.model.clone().or(before.model), provider: self.provider.clone().or(before.provider) }
+    }
 }
 
 /// How a session stands at a position that can be gone on from.
@@ -128,13 +153,15 @@ struct Course {
     turn: u32,
     /// Whether the workspace could not be kept when it was to be.
     is_unkept: bool,
+    chosen: Chosen,
     began: IndexMap<Id<id::Call>, Begun>,
 }
 
 impl Course {
     fn new() -> Self {
         let (state, head, began) = (Session::default(), Digest::ZERO, IndexMap::new());
-        Self { state, head, at_ms: 0, last: None, turn: 0, is_unkept: false, began }
+        let chosen = Chosen::default();
+        Self { state, head, at_ms: 0, last: None, turn: 0, is_unkept: false, chosen, began }
     }
 
     fn see(&mut self, record: &Record, hash: Digest) -> Result<(), Error> {
@@ -154,7 +181,10 @@ impl Course {
                     begun.status = Some(body.status);
                 }
             }
-            Event::Forked(body) => self.last = Some((body.run, body.agent.clone(), None)),
+            Event::Forked(body) => {
+                self.last = Some((body.run, body.agent.clone(), None));
+                self.chosen = Chosen::of(body);
+            }
             Event::Checkpointed(body) => self.is_unkept = body.snapshot.is_none(),
             Event::Replied(body) if body.scope.is_none() => self.turn = body.turn,
             _ => {}
@@ -244,7 +274,10 @@ impl Engine {
         let parent = inner.parent(&fork).await?;
         let outside_effects = inner.outside_effects(&parent).await?;
         let checkpoint = parent.course.state.snapshot.as_ref().map(|snapshot| snapshot.checkpoint);
+        let chosen = fork.chosen(&parent);
         let view = |session, run| ForkView {
+            model: chosen.model.clone(),
+            provider: chosen.provider.clone(),
             session,
             session_name: fork.session_name.clone(),
             run,
@@ -256,9 +289,6 @@ impl Engine {
             return Ok(view(session, run));
         }
         let goes_on = fork.message.is_some() || parent.rest == Rest::Thinking;
-        if !goes_on && (fork.model.is_some() || fork.provider.is_some()) {
-            return Err(Error::ForkWithoutRun);
-        }
         let closure = inner.closure_of(&fork, &parent).await?;
         inner.ready(&closure).await?;
         let session = match &fork.session_name {
@@ -374,19 +404,38 @@ impl Inner {
 
     /// What goes on: the closure that stood last, or the one that is declared now, with what is chosen instead.
     async fn closure_of(&self, fork: &Fork, parent: &Parent) -> Result<Arc<Closure>, Error> {
-        let catalog = (self.parts.catalog)();
-        let mut closure = match (&fork.agent, parent.closure) {
-            (Some(agent), _) => catalog.agent(Some(agent))?,
-            (None, Some(closure)) => self.pinned(closure).await?.closure.clone(),
-            (None, None) => catalog.agent(Some(&parent.agent))?,
-        };
-        let unusable =
-            |error: catalog::BadClosure| Error::Closure { agent: parent.agent.clone(), detail: error.to_string() };
-        if let Some(alias) = &fork.model {
+        let own = Chosen { model: fork.model.clone(), provider: fork.provider.clone() };
+        match (&fork.agent, parent.closure) {
+            (Some(agent), _) => self.with_chosen((self.parts.catalog)().agent(Some(agent))?, &own),
+            // What was chosen for the other session is in it already.
+            (None, Some(closure)) => self.with_chosen(self.pinned(closure).await?.closure.clone(), &own),
+            (None, None) => {
+                let closure = (self.parts.catalog)().agent(Some(&parent.agent))?;
+                self.with_chosen(closure, &fork.chosen(parent))
+            }
+        }
+    }
+
+    /// What was chosen for every run of a session; nothing, unless it goes on from another.
+    pub(crate) async fn chosen(&self, key: &SessionKey) -> Result<Chosen, Error> {
+        let records = self.parts.journal.records(key, 0, 1).await?;
+        let first = records.first().map(journal::StoredRecord::decode).transpose()?;
+        Ok(match first.map(|record| record.event) {
+            Some(Event::Forked(body)) => Chosen::of(&body),
+            _ => Chosen::default(),
+        })
+    }
+
+    /// An agent with what was chosen instead of its own.
+    pub(crate) fn with_chosen(&self, mut closure: Arc<Closure>, chosen: &Chosen) -> Result<Arc<Closure>, Error> {
+        let agent = closure.agent.name.clone();
+        let unusable = |error: catalog::BadClosure| Error::Closure { agent: agent.clone(), detail: error.to_string() };
+        if let Some(alias) = &chosen.model {
+            let catalog = (self.parts.catalog)();
             let model = catalog.model(alias).ok_or_else(|| Error::ModelUnknown { asked: alias.clone() })?;
             closure = Arc::new(closure.with_model(model.clone()).map_err(unusable)?);
         }
-        if let Some(provider) = &fork.provider {
+        if let Some(provider) = &chosen.provider {
             if !self.parts.providers.iter().any(|there| there.name() == provider) {
                 let detail = format!("this process has no provider `{provider}`; hint: see `topside doctor`");
                 return Err(sandbox::Error::Start { stage: "claim", detail }.into());
@@ -487,7 +536,10 @@ impl Inner {
             Some(snapshot) => Some(self.copy(snapshot, key).await?),
             None => None,
         };
+        let Chosen { model, provider } = fork.chosen(parent);
         Ok(Forked {
+            model,
+            provider,
             run: parent.run,
             session: parent.key.session,
             position: fork.at,

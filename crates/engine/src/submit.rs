@@ -94,13 +94,16 @@ impl Engine {
         let callback = callback.map(|callback| inner.vetted(callback)).transpose()?;
         let (session, name, may_be_known) = match session {
             SessionName::New => (inner.id(), None, false),
-            SessionName::Id(id) => (id, None, agent.is_none()),
+            SessionName::Id(id) => (id, None, true),
             SessionName::Named(name) => (Id::from_name(&tenant, &name), Some(name), true),
         };
         let key = SessionKey::new(tenant.as_str(), session);
         let known = if may_be_known { inner.parts.journal.session(&key).await? } else { None };
         let agent = agent.as_deref().or(known.as_ref().map(|session| session.agent.as_str()));
-        let closure = (inner.parts.catalog)().agent(agent)?;
+        let mut closure = (inner.parts.catalog)().agent(agent)?;
+        if known.is_some() {
+            closure = inner.with_chosen(closure, &inner.chosen(&key).await?)?;
+        }
         let limits = limits.lowered(closure.agent.limits)?;
         inner.ready(&closure).await?;
         let sealer = inner.parts.journal.sealer(&key).await?;

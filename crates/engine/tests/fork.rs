@@ -131,7 +131,6 @@ async fn a_fork_at_the_end_waits_for_its_message() {
     let view = engine.wait(TENANT, told.run.unwrap(), LONG).await.unwrap();
     assert_eq!((view.status, view.reply.as_deref()), (RunStatus::Completed, Some("Then this.")));
     for (chosen, code) in [
-        (Fork { model: Some("other".into()), ..fork(ticket.session, 7) }, "fork_without_run"),
         (Fork { model: Some("none".into()), ..fork(ticket.session, 5) }, "model_unknown"),
         (Fork { agent: Some("mayo".into()), ..fork(ticket.session, 5) }, "agent_unknown"),
         (Fork { provider: Some("moon".into()), ..fork(ticket.session, 5) }, "sandbox_start"),

@@ -46,6 +46,8 @@ fn forked(from: &SessionKey, n: u16, object: &str) -> domain::record::Draft {
         agent: "maya".to_owned(),
         checkpoint: Some(snapshot(object)),
         session_name: None,
+        model: None,
+        provider: None,
     };
     draft(NOW_MS, Event::Forked(forked))
 }

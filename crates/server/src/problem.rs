@@ -103,7 +103,6 @@ impl From<engine::Error> for No {
             E::Unheard(_) => told(409, "The vote does not count"),
             E::NotForkable { .. } => told(409, "No session can go on from there"),
             E::SessionExists { .. } => told(409, "The session is there already"),
-            E::ForkWithoutRun => told(422, "No run goes on"),
             E::ModelUnknown { .. } => told(422, "No such model"),
             E::CheckpointDamaged => told(409, "The checkpoint is damaged"),
             E::Callback { .. } => told(422, "A client can't be called back there"),

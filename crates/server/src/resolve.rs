@@ -144,6 +144,8 @@ impl Reader<'_> {
             agent: body.agent,
             checkpoint: body.checkpoint.map(|snapshot| snapshot.checkpoint),
             session_name: self.optional(body.session_name.as_ref()).await?,
+            model: body.model,
+            provider: body.provider,
         })
     }
 

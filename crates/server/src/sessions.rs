@@ -158,6 +158,8 @@ fn shown_fork(view: ForkView) -> Fork {
         run_id: view.run,
         at: view.at,
         checkpoint_id: view.checkpoint,
+        model: view.model,
+        provider: view.provider,
         outside_effects: view.outside_effects.into_iter().map(effect).collect(),
     }
 }

@@ -33,6 +33,7 @@ pub(super) const POST_RUN: Endpoint = Endpoint {
         (413, "message_too_large"),
         (422, "agent_no_default"),
         (422, "agent_unknown"),
+        (422, "model_unknown"),
         KEY_CONFLICT,
         (422, "limits_higher"),
         (422, "callback_invalid"),

@@ -79,7 +79,6 @@ pub(super) const FORK_SESSION: Endpoint = Endpoint {
         (409, "session_exists"),
         (422, "agent_unknown"),
         (422, "model_unknown"),
-        (422, "fork_without_run"),
         (409, "checkpoint_damaged"),
     ],
     example: r#"curl -s {auth}{base}/sessions/demo/fork -H 'content-type: application/json' \

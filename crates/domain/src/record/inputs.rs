@@ -149,4 +149,10 @@ pub struct Forked {
     /// The name that the client gave this session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_name: Option<ContentRef>,
+    /// The alias of the model that its runs ask instead of their agents' own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// The provider of sandboxes that its runs use instead of their agents' own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
 }

@@ -153,6 +153,8 @@ impl Teller {
                 agent: "maya".into(),
                 checkpoint: Some(snapshot()),
                 session_name: None,
+                model: None,
+                provider: None,
             }),
             _ => return None,
         })
