@@ -79,7 +79,7 @@ impl From<domain::Limits> for Limits {
 pub struct Callback {
     /// The address, `https://…`.
     pub url: String,
-    /// The kinds of records it wants to hear of; without them `parked` and `finished`.
+    /// The kinds of records it wants to hear of; without them `parked`, `in_doubt` and `finished`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub events: Option<Vec<String>>,
 }
@@ -132,6 +132,13 @@ pub struct Run {
     pub usage: Usage,
     /// What they cost.
     pub cost: Cost,
+    /// How often it was tried: once, and once more for each time that something in it failed for a passing reason, or that it was
+    /// taken up after a process that was lost. Lists leave it out of runs that ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<u32>,
+    /// For how many seconds it has made no progress, when the process that answers is the one that drives it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_progress_seconds: Option<u64>,
     /// When it was asked for, in milliseconds since the Unix epoch.
     pub created_ms: u64,
     /// When it ended.

@@ -26,4 +26,7 @@ pub struct Session {
     pub updated_ms: u64,
     /// How many records its log has.
     pub records: u64,
+    /// For how many seconds its run has made no progress, when the process that answers is the one that drives it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_progress_seconds: Option<u64>,
 }

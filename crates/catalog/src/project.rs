@@ -105,7 +105,11 @@ pub(crate) fn project(node: &Node, check: &mut Check<'_>) -> Project {
             Retention { sessions_days: node.get("sessions_days").map(|_| number(node, "sessions_days", 0)) };
     }
     if let Some(node) = node.get("worker") {
-        settings.worker = Worker { lease_seconds: number(node, "lease_seconds", settings.worker.lease_seconds) };
+        let Worker { lease_seconds, no_progress_seconds_max } = settings.worker;
+        settings.worker = Worker {
+            lease_seconds: number(node, "lease_seconds", lease_seconds),
+            no_progress_seconds_max: number(node, "no_progress_seconds_max", no_progress_seconds_max),
+        };
     }
     let mut switched_off = Vec::new();
     if let Some(node) = node.get("database") {

@@ -106,7 +106,7 @@ pub struct Webhook {
 }
 
 /// The events that a webhook is sent when it names none.
-pub const WEBHOOK_EVENTS_DEFAULT: [&str; 2] = ["parked", "finished"];
+pub const WEBHOOK_EVENTS_DEFAULT: [&str; 3] = ["parked", "in_doubt", "finished"];
 
 /// How long sessions are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -127,15 +127,22 @@ pub struct Database {
 /// Seconds after which the sessions of a process that is not heard of are taken over, unless the project says otherwise.
 pub const LEASE_SECONDS_DEFAULT: u32 = 15;
 
+/// Seconds without any progress after which a run's driver is stopped, unless the project says otherwise: beyond the longest
+/// silence of a model.
+const NO_PROGRESS_SECONDS_MAX_DEFAULT: u32 = 1_800;
+
 /// What holds for processes that drive runs together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Worker {
     /// Seconds after which the sessions of a process that is not heard of are taken over.
     pub lease_seconds: u32,
+    /// Seconds without any progress after which a run's driver is stopped and its session given back. While something with a
+    /// time limit is under way, twice that limit holds when it is longer.
+    pub no_progress_seconds_max: u32,
 }
 
 impl Default for Worker {
     fn default() -> Self {
-        Self { lease_seconds: LEASE_SECONDS_DEFAULT }
+        Self { lease_seconds: LEASE_SECONDS_DEFAULT, no_progress_seconds_max: NO_PROGRESS_SECONDS_MAX_DEFAULT }
     }
 }

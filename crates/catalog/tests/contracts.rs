@@ -405,7 +405,7 @@ webhooks:
 - {url: \"${env.HOOK_URL}\", secret: \"${env.HOOK_KEY}\"}
 retention: {sessions_days: 30}
 database: {url: \"${env.DATABASE_URL}\", direct_url: \"${env.DATABASE_URL_DIRECT:-}\"}
-worker: {lease_seconds: 20}
+worker: {lease_seconds: 20, no_progress_seconds_max: 60}
 ";
 
 #[test]
@@ -430,9 +430,10 @@ fn settings_arrive_and_what_misses_a_variable_is_off() {
     assert_eq!(settings.breaker, Breaker { failures: 7, open_seconds: 30 });
     let hooks: Vec<_> = settings.webhooks.iter().map(|hook| (hook.url.as_str(), hook.events.join(" "))).collect();
     let first = ("https://example.com/hook?from=topside", "finished in_doubt".to_owned());
-    assert_eq!(hooks, [first.clone(), ("${env.HOOK_URL}", "parked finished".to_owned())]);
+    assert_eq!(hooks, [first.clone(), ("${env.HOOK_URL}", "parked in_doubt finished".to_owned())]);
     assert_eq!(settings.webhooks[0].secret, "${secret.HOOK}", "kept as written");
     assert_eq!((settings.retention.sessions_days, settings.worker.lease_seconds), (Some(30), 20));
+    assert_eq!(settings.worker.no_progress_seconds_max, 60);
     let database =
         Database { url: "${env.DATABASE_URL}".into(), direct_url: Some("${env.DATABASE_URL_DIRECT:-}".into()) };
     assert_eq!(settings.database.as_ref(), Some(&database));
@@ -451,6 +452,7 @@ fn settings_arrive_and_what_misses_a_variable_is_off() {
     );
     let bare = load(&[]).settings;
     assert_eq!((bare.worker.lease_seconds, bare.retention.sessions_days, bare.webhooks.len()), (15, None, 0));
+    assert_eq!(bare.worker.no_progress_seconds_max, 1_800);
     assert_eq!((bare.concurrency.per_tenant, bare.database), (None, None));
 }
 

@@ -17,6 +17,7 @@ use machine::ScopeId;
 use model::{Delta, Deltas, Prompt, Reply};
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -70,15 +71,17 @@ impl Driver {
             cache_key: Some(self.key.session.to_string()),
             output_tokens_max: (tokens < SCARCE_TOKENS).then_some(declared.map_or(tokens, |most| most.min(tokens))),
         };
-        let (inner, key) = (self.inner.clone(), self.key.clone());
+        let (inner, key, pulse) = (self.inner.clone(), self.key.clone(), self.pulse.clone());
         let steers = u32::try_from(steers.len()).unwrap_or(u32::MAX);
         Ok(Box::pin(async move {
             let alias = &ready.closure.model.alias;
             let most = (inner.parts.catalog)().settings.concurrency.per_model.get(alias).copied();
+            let waits = pulse.excused();
             let _place = inner.model_places.take(alias, most).await;
+            drop(waits);
             let started = inner.parts.clock.monotonic();
             inner.channels.tell(&key.tenant, key.session, id, || LiveKind::Asking { turn });
-            let reply = reply(&inner, &key, id, &ready, &prompt).await;
+            let reply = reply(&inner, &key, id, &ready, &prompt, pulse.signs()).await;
             let took = inner.parts.clock.monotonic().saturating_sub(started);
             Done::Asked(Box::new(Asked { scope, turn, steers, reply, took }))
         }))
@@ -205,6 +208,7 @@ async fn reply(
     run: Id<id::Run>,
     ready: &Ready,
     prompt: &Prompt,
+    signs: Arc<AtomicU64>,
 ) -> Result<Reply, Unanswered> {
     let catalog = (inner.parts.catalog)();
     let (retries, breaker) = (catalog.settings.retries, catalog.settings.breaker);
@@ -225,7 +229,7 @@ async fn reply(
     }
     let reply = if inner.channels.is_watched(&key.tenant, key.session) {
         let (sender, receiver) = mpsc::channel(DELTAS_MAX);
-        let deltas = Deltas::to(sender);
+        let deltas = Deltas::to(sender).counted(signs);
         let show = show(inner, key, run, receiver);
         let reply = async {
             let reply = model.reply(prompt, &deltas).await;
@@ -234,7 +238,7 @@ async fn reply(
         };
         tokio::join!(reply, show).0
     } else {
-        model.reply(prompt, &Deltas::none()).await
+        model.reply(prompt, &Deltas::none().counted(signs)).await
     };
     // What would fail again says nothing of the endpoint's health.
     let is_well = reply.as_ref().err().is_none_or(|failure| !failure.retryable);

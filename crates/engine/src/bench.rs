@@ -4,6 +4,7 @@ use crate::driver::{Done, Driver};
 use crate::engine::Inner;
 use crate::facts::Fact;
 use crate::live::LiveKind;
+use crate::liveness::Pulse;
 use async_trait::async_trait;
 use catalog::Closure;
 use domain::record::{SandboxClosed, SandboxOpened, Snapshot, WorkspaceLost};
@@ -317,7 +318,7 @@ async fn make(
     };
     let Some(snapshot) = source.snapshot.as_ref().filter(|_| source.files != Files::Lost) else { return Err(error) };
     let sandbox = provider.create(spec(Start::Restored)).await?;
-    if let Err(error) = crate::keep::restore(inner, sandbox.as_ref(), snapshot).await {
+    if let Err(error) = crate::keep::restore(inner, key, sandbox.as_ref(), snapshot).await {
         sandbox.close().await;
         return Err(error);
     }
@@ -361,6 +362,7 @@ pub(crate) struct CallBench {
     pub(crate) run: Id<id::Run>,
     pub(crate) call: Id<id::Call>,
     pub(crate) slot: Arc<Slot>,
+    pub(crate) pulse: Arc<Pulse>,
     pub(crate) project: std::path::PathBuf,
     pub(crate) idempotency_key: Option<String>,
     /// Where whole outputs of earlier calls are.
@@ -381,6 +383,7 @@ impl Bench for CallBench {
     }
 
     fn progress(&self, chunk: Progress) {
+        self.pulse.sign();
         let (call, bytes) = (self.call, chunk.bytes);
         let channels = &self.inner.channels;
         channels.tell(&self.key.tenant, self.key.session, self.run, || LiveKind::Output { call, bytes });

@@ -4,6 +4,9 @@ use domain::record::Finished;
 use domain::{RunStatus, Usage};
 use parking_lot::Mutex;
 
+/// How often the wait after a driver that held on to its thread is doubled.
+const DOUBLED_MAX: u64 = 9;
+
 /// What this process has done so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -19,6 +22,12 @@ pub struct Counts {
     pub timed_out: u64,
     /// Runs that ended at another limit.
     pub budget_exhausted: u64,
+    /// Drivers that were stopped because they made no progress.
+    pub drivers_stopped: u64,
+    /// Of those, the ones that held on to their thread.
+    pub threads_lost: u64,
+    /// Times that a part was left alone because it kept failing.
+    pub breakers_opened: u64,
     /// Turns of the runs that ended.
     pub turns: u64,
     /// Calls of the runs that ended.
@@ -40,6 +49,26 @@ impl Tally {
 
     pub(crate) fn submitted(&self) {
         self.0.lock().submitted += 1;
+    }
+
+    pub(crate) fn stopped(&self) {
+        self.0.lock().drivers_stopped += 1;
+    }
+
+    /// A driver was stopped and let go, or not; gives the wait until its session is driven again. Each one that held on to its
+    /// thread doubles it, so that a call that is repeated can't take every thread of the process.
+    pub(crate) fn stuck(&self, let_go: bool, wait_ms: u64) -> u64 {
+        if let_go {
+            return wait_ms;
+        }
+        let mut counts = self.0.lock();
+        counts.threads_lost += 1;
+        tracing::error!(
+            code = "driver_stuck",
+            threads_lost = counts.threads_lost,
+            "what was stopped holds on to its thread; hint: a function that a tool runs must not block; start the process again"
+        );
+        wait_ms << counts.threads_lost.saturating_sub(1).min(DOUBLED_MAX)
     }
 
     pub(crate) fn ended(&self, body: &Finished) {

@@ -9,8 +9,10 @@ use crate::dispatch::{Job, Wake};
 use crate::engine::Inner;
 use crate::facts::{self, Fact, Given, Reason};
 use crate::finish::Finishing;
+use crate::liveness::{self, Attended, Pulse};
 use crate::prompt::Memory;
 use crate::ready::Ready;
+use crate::totals::{Attempts, Totals};
 use crate::{Error, fold, retry};
 use domain::record::{Deferred, Resumed, When};
 use domain::{Call, Digest, Event, Failure, FailureClass, Id, Usage, Wait, id};
@@ -100,6 +102,10 @@ pub(crate) struct Driver {
     pub(crate) doom: Option<Failure>,
     /// What asking used that gave no reply.
     pub(crate) spent: Usage,
+    /// What tells that this driver gets on.
+    pub(crate) pulse: Arc<Pulse>,
+    /// How often the current run was tried, when this driver saw all of it.
+    pub(crate) attempts: Option<Attempts>,
     tasks: FuturesUnordered<BoxFuture<'static, Option<(Task, Done)>>>,
     under_way: IndexMap<Task, AbortHandle>,
     /// Replies that came while the workspace was kept: the log tells of a turn's files before it tells of the next turn.
@@ -121,26 +127,33 @@ pub(crate) async fn drive(inner: Arc<Inner>, job: Job) {
             return;
         }
     };
-    // A driver that panics must not take its place, or its session, with it.
-    let driven = AssertUnwindSafe(driver.run(recovering)).catch_unwind().await;
-    let (epoch, folded) = (driver.epoch, driver.base.position);
-    let next_ms = match &driven {
-        Ok(Ok(Rest::Done)) => None,
-        Ok(Ok(Rest::Held)) => Some(inner.parts.clock.wall_ms()),
-        Ok(Err(error)) => {
+    let (epoch, slot, pulse) = (driver.epoch, driver.slot.clone(), driver.pulse.clone());
+    // A driver that panics, or that hangs, must not take its place, or its session, with it.
+    let attended = liveness::attend(&pulse, async move {
+        let driven = AssertUnwindSafe(driver.run(recovering)).catch_unwind().await;
+        driver.slot.close().await;
+        (driven, driver.base.position)
+    });
+    let (folded, next_ms) = match attended.await {
+        Attended::Ended(Ok((Ok(Ok(Rest::Done)), folded))) => (folded, None),
+        Attended::Ended(Ok((Ok(Ok(Rest::Held)), folded))) => (folded, Some(inner.parts.clock.wall_ms())),
+        Attended::Ended(Ok((Ok(Err(error)), folded))) => {
             tracing::error!(session_id = %key.session, code = error.code(), %error, "the driver failed; another one takes the session up");
-            Some(inner.parts.clock.wall_ms() + FAILED_RETRY_MS)
+            inner.dispatch.forget(&key);
+            (folded, Some(inner.parts.clock.wall_ms() + FAILED_RETRY_MS))
         }
-        Err(_) => {
+        Attended::Ended(Ok((Err(_), _)) | Err(_)) => {
             tracing::error!(session_id = %key.session, code = "driver_panicked", "the driver panicked; another one takes the session up");
-            Some(inner.parts.clock.wall_ms() + FAILED_RETRY_MS)
+            inner.dispatch.forget(&key);
+            (u64::MAX, Some(inner.parts.clock.wall_ms() + FAILED_RETRY_MS))
+        }
+        Attended::Stopped { let_go } => {
+            slot.close().await;
+            inner.dispatch.forget(&key);
+            (u64::MAX, Some(inner.parts.clock.wall_ms() + inner.tally.stuck(let_go, FAILED_RETRY_MS)))
         }
     };
-    driver.slot.close().await;
-    drop(driver);
-    if !matches!(driven, Ok(Ok(_))) {
-        inner.dispatch.forget(&key);
-    }
+    inner.pulses.end(&key, &pulse);
     if let Err(error) = inner.parts.journal.release(&key, Release { epoch, folded, next_ms }).await {
         // The lease ends by itself.
         tracing::warn!(session_id = %key.session, code = error.code(), %error, "the session could not be given back");
@@ -174,6 +187,7 @@ impl Driver {
     ) -> Result<Self, Error> {
         let sealer = inner.parts.journal.sealer(&key).await?;
         let (mut base, mut memory) = (Session::default(), Memory::default());
+        let is_new = seed.is_some();
         match seed {
             Some(seed) => {
                 base.apply(seed.stamp, &seed.event)?;
@@ -182,9 +196,13 @@ impl Driver {
             }
             None => fold::catch_up(&inner.parts.journal, &key, &mut base).await?,
         }
+        let pulse = inner.pulses.begin(&key);
+        let attempts = is_new.then(Attempts::default);
         Ok(Self {
             state: base.clone(),
             base,
+            pulse,
+            attempts,
             inner,
             key,
             wake,
@@ -271,6 +289,8 @@ impl Driver {
             }
         };
         let slot = self.slot.clone();
+        // With nothing under way it waits for somebody, or for a time.
+        let _rests = self.tasks.is_empty().then(|| self.pulse.excused());
         let done = tokio::select! {
             // Always in this order, so that what a driver does is a function of what happened: news from outside first.
             biased;
@@ -380,6 +400,7 @@ impl Driver {
                 Err(error) if may_pass(&error) && attempt < STORE_ATTEMPTS_MAX => {
                     let session_id = self.key.session;
                     tracing::error!(%session_id, code = error.code(), %error, attempt, "the journal does not take records; trying again");
+                    let _waits = self.pulse.excused();
                     tokio::time::sleep(Duration::from_millis(STORE_RETRY_MS)).await;
                 }
                 Err(error) => return Err(error.into()),
@@ -395,6 +416,9 @@ impl Driver {
         let facts: Vec<Fact> = self.pending.drain(..).chain(self.derived.drain(..)).collect();
         crate::points::after_append(facts.iter());
         for fact in facts {
+            if let Some(attempts) = &mut self.attempts {
+                attempts.see(&fact.event);
+            }
             match &fact.event {
                 Event::SandboxOpened(_) => self.slot.recorded(),
                 Event::Parked(body) if body.waits_for != Wait::Retry => self.tell_parked(body.run).await,
@@ -409,10 +433,13 @@ impl Driver {
                     self.permits.clear();
                     self.ready.clear();
                     self.tell_end(&before, fact.stamp, body).await;
+                    self.attempts = Some(Attempts::default());
                 }
                 _ => {}
             }
         }
+        let attempts = self.attempts.map(Attempts::count);
+        self.pulse.wrote(self.base.run.as_ref().map(|run| Totals::of(run, attempts)));
     }
 
     /// Starts what is wanted and not under way, and ends what is under way and no longer wanted.

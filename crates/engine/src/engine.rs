@@ -3,9 +3,11 @@
 use crate::counts::{Counts, Tally};
 use crate::dispatch::{Dispatch, Ends, Job};
 use crate::live::{Channels, Watch};
+use crate::liveness::Pulses;
 use crate::places::ModelPlaces;
 use crate::ready::Crew;
-use crate::retry::Breakers;
+use crate::retry::{BreakerView, Breakers};
+use crate::totals::Known;
 use crate::{Error, driver};
 use blob::Blobs;
 use catalog::Catalog;
@@ -87,6 +89,10 @@ pub(crate) struct Inner {
     pub(crate) tally: Tally,
     pub(crate) breakers: Breakers,
     pub(crate) model_places: ModelPlaces,
+    /// How the drivers here get on.
+    pub(crate) pulses: Pulses,
+    /// What runs that nobody drives here have come to.
+    pub(crate) known: Known,
     /// The worker that this process is among those that share the journal.
     pub(crate) worker: OnceLock<Worker>,
 }
@@ -104,6 +110,8 @@ pub struct Health {
     pub active: usize,
     /// Sessions that wait for a driver.
     pub waiting: usize,
+    /// The longest time for which a session that is driven has made no progress, in milliseconds.
+    pub no_progress_ms_max: u64,
 }
 
 impl Engine {
@@ -114,7 +122,20 @@ impl Engine {
         let (ends, channels, crew) = (Ends::default(), Channels::default(), Crew::default());
         let (tally, breakers) = (Tally::default(), Breakers::default());
         let (model_places, worker) = (ModelPlaces::default(), OnceLock::new());
-        Self(Arc::new(Inner { parts, dispatch, ends, channels, crew, tally, breakers, model_places, worker }))
+        let (pulses, known) = (Pulses::default(), Known::default());
+        Self(Arc::new(Inner {
+            parts,
+            dispatch,
+            ends,
+            channels,
+            crew,
+            tally,
+            breakers,
+            model_places,
+            pulses,
+            known,
+            worker,
+        }))
     }
 
     /// Takes up the runs that an earlier process left; gives the number of their sessions. They go on in the background. Runs
@@ -191,12 +212,19 @@ impl Engine {
         };
         let model = self.catalog().agent(None).map(|closure| inner.expanded(&closure.model.name)).unwrap_or_default();
         let sandbox = inner.parts.providers.iter().any(|provider| provider.is_ready());
-        Health { ready, model, sandbox, active, waiting }
+        let no_progress_ms_max = inner.pulses.silent_ms_max();
+        Health { ready, model, sandbox, active, waiting, no_progress_ms_max }
     }
 
     /// What this process has done so far.
     pub fn counts(&self) -> Counts {
-        self.0.tally.counts()
+        Counts { breakers_opened: self.0.breakers.opened(), ..self.0.tally.counts() }
+    }
+
+    /// The parts that this process has left alone because they keep failing, by name.
+    pub fn breakers(&self) -> Vec<BreakerView> {
+        let settings = (self.0.parts.catalog)().settings.breaker;
+        self.0.breakers.views(self.0.parts.clock.wall_ms(), settings)
     }
 
     /// Takes no new runs; waits up to `grace` for those that run, then holds them at the end of their turns for as long

@@ -163,7 +163,8 @@ impl Driver {
     /// A run that has just ended, from what this driver still knows of it; read back only where it does not.
     async fn end_view(&mut self, before: &Session, stamp: Stamp, body: &Finished) -> Result<RunView, Error> {
         let known = before.run.as_ref().filter(|run| run.id == body.run);
-        let Some(run) = known.filter(|run| !run.used_sandbox && run.save == Save::Declared) else {
+        let plain = known.filter(|run| !run.used_sandbox && run.save == Save::Declared);
+        let Some((run, attempts)) = plain.zip(self.attempts) else {
             return self.inner.view(&self.key.tenant, body.run).await;
         };
         let journal = &self.inner.parts.journal;
@@ -196,6 +197,8 @@ impl Driver {
             tool_calls: body.tool_calls,
             usage: body.usage,
             cost: body.cost,
+            attempts: Some(attempts.count()),
+            no_progress_ms: None,
             artifacts: Vec::new(),
             created_ms: run.created_ms,
             finished_ms: Some(stamp.at_ms),

@@ -3,6 +3,7 @@
 use crate::driver::{Done, Driver};
 use crate::engine::Inner;
 use crate::facts::Fact;
+use crate::liveness::Pulse;
 use domain::agent::Checkpoint;
 use domain::record::{Checkpointed, Snapshot};
 use domain::{Event, Failure, FailureClass, Id, id};
@@ -39,6 +40,7 @@ impl Driver {
     /// A future that keeps the workspace.
     pub(crate) fn keep(&self, turn: u32) -> BoxFuture<'static, Done> {
         let (inner, key, slot) = (self.inner.clone(), self.key.clone(), self.slot.clone());
+        let pulse = self.pulse.clone();
         let declared = self
             .ready_of(None)
             .and_then(|ready| ready.closure.agent.sandbox.as_ref().map(|sandbox| sandbox.checkpoint));
@@ -48,7 +50,7 @@ impl Driver {
         }
         Box::pin(async move {
             let outcome = match slot.get().await {
-                Ok(sandbox) => store(&inner, &key, sandbox.as_ref()).await,
+                Ok(sandbox) => store(&inner, &key, &pulse, sandbox.as_ref()).await,
                 Err(error) => Err(Unkept::Sandbox(error)),
             };
             stdx::points::reach("checkpoint.put");
@@ -77,7 +79,7 @@ impl Driver {
     }
 }
 
-async fn store(inner: &Inner, key: &SessionKey, sandbox: &dyn Sandbox) -> Result<Snapshot, Unkept> {
+async fn store(inner: &Inner, key: &SessionKey, pulse: &Pulse, sandbox: &dyn Sandbox) -> Result<Snapshot, Unkept> {
     let checkpoint: Id<id::Checkpoint> = inner.id();
     let object = object_of(key, checkpoint);
     let place = object.parse().map_err(Unkept::Objects)?;
@@ -87,7 +89,8 @@ async fn store(inner: &Inner, key: &SessionKey, sandbox: &dyn Sandbox) -> Result
             Ok(export) => export,
             Err(error) => return Err(Unkept::of(error)),
         };
-        let stored = inner.parts.blobs.put_stream(&place, archive::pieces(export.as_mut()), limits.bytes_max).await;
+        let pieces = archive::pieces(export.as_mut()).inspect(|_| pulse.sign());
+        let stored = inner.parts.blobs.put_stream(&place, pieces, limits.bytes_max).await;
         match stored {
             Ok(stored) => {
                 let entries = export.totals().entries;
@@ -124,7 +127,13 @@ pub(crate) fn object_of(key: &SessionKey, checkpoint: Id<id::Checkpoint>) -> Str
 }
 
 /// Fills an empty workspace with what was kept, after its digest was checked.
-pub(crate) async fn restore(inner: &Inner, sandbox: &dyn Sandbox, snapshot: &Snapshot) -> Result<(), Error> {
+pub(crate) async fn restore(
+    inner: &Inner,
+    key: &SessionKey,
+    sandbox: &dyn Sandbox,
+    snapshot: &Snapshot,
+) -> Result<(), Error> {
+    let pulse = inner.pulses.of(key);
     let lost = |detail: String| Error::Start { stage: "workspace", detail };
     if snapshot.form != FORM {
         return Err(lost(format!("the checkpoint has the form `{}`, which is not known here", snapshot.form)));
@@ -136,6 +145,11 @@ pub(crate) async fn restore(inner: &Inner, sandbox: &dyn Sandbox, snapshot: &Sna
         return Err(lost("the checkpoint's bytes were changed".into()));
     }
     let (_, pieces) = inner.parts.blobs.get_stream(&place).await.map_err(|error| lost(error.to_string()))?;
-    let archive = pieces.map_err(std::io::Error::other).boxed();
+    let sign = move |_: &_| {
+        if let Some(pulse) = &pulse {
+            pulse.sign();
+        }
+    };
+    let archive = pieces.map_err(std::io::Error::other).inspect(sign).boxed();
     sandbox.import(archive, ArchiveLimits::default()).await.map(|_| ())
 }

@@ -56,6 +56,7 @@ impl Driver {
             run: run.id,
             call: id,
             slot: self.slot.clone(),
+            pulse: self.pulse.clone(),
             project: (self.inner.parts.catalog)().root.clone(),
             idempotency_key: state.key.clone(),
             history: self.base.history.clone(),
@@ -64,7 +65,8 @@ impl Driver {
         let is_repeatable = contract.repeat == Repeat::Safe;
         let keeps = ready.closure.agent.sandbox.as_ref().is_some_and(|sandbox| sandbox.checkpoint == Checkpoint::Turn);
         let may_change = keeps && contract.effect != Effect::Read;
-        let deed = Deed { permit, ready, bench, expected, is_repeatable, may_change };
+        let timeout_ms = contract.timeout_ms;
+        let deed = Deed { permit, ready, bench, expected, is_repeatable, may_change, timeout_ms };
         Box::pin(async move { deed.perform().await })
     }
 
@@ -87,11 +89,13 @@ struct Deed {
     is_repeatable: bool,
     /// Whether it changes the workspace when it takes the sandbox.
     may_change: bool,
+    /// What its contract allows it.
+    timeout_ms: u64,
 }
 
 impl Deed {
     async fn perform(self) -> Done {
-        let Self { permit, ready, bench, expected, is_repeatable, may_change } = self;
+        let Self { permit, ready, bench, expected, is_repeatable, may_change, timeout_ms } = self;
         let CallBench { inner, key, run, call, .. } = &bench;
         let call = *call;
         let began = || {
@@ -114,7 +118,9 @@ impl Deed {
         }
         stdx::points::reach("deed.before");
         let started = inner.parts.clock.monotonic();
+        let within = bench.pulse.within(timeout_ms);
         let outcome = tools::execute(permit, &ready.toolbox, &bench).await;
+        drop(within);
         let took = inner.parts.clock.monotonic().saturating_sub(started);
         stdx::points::reach("deed.after");
         // What the tool itself says no to tells nothing of the health of what it talks to.

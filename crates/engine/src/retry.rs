@@ -5,6 +5,7 @@ use domain::contract::Retry;
 use domain::{Failure, FailureClass};
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use stdx::{Backoff, Random};
 
@@ -34,7 +35,21 @@ struct Seen {
 
 /// Breakers of the parts that this process talks to, by name. Models and tools are few; a limit holds all the same.
 #[derive(Debug, Default)]
-pub(crate) struct Breakers(Mutex<HashMap<String, Seen>>);
+pub(crate) struct Breakers {
+    parts: Mutex<HashMap<String, Seen>>,
+    opened: AtomicU64,
+}
+
+/// A part that keeps failing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BreakerView {
+    /// Its name.
+    pub part: String,
+    /// Failures in a row.
+    pub failures: u32,
+    /// Whether it is left alone now; else the next attempt is let through, and tells.
+    pub is_open: bool,
+}
 
 /// Parts that are remembered; beyond it all are forgotten, which closes their breakers.
 const PARTS_MAX: usize = 1_024;
@@ -42,7 +57,7 @@ const PARTS_MAX: usize = 1_024;
 impl Breakers {
     /// Whether the part may be asked now; else when it may be.
     pub(crate) fn admit(&self, part: &str, now_ms: u64, settings: Breaker) -> Result<(), u64> {
-        let mut parts = self.0.lock();
+        let mut parts = self.parts.lock();
         let Some(seen) = parts.get_mut(part).filter(|seen| seen.failures >= settings.failures) else {
             return Ok(());
         };
@@ -56,7 +71,7 @@ impl Breakers {
 
     /// What asking the part came to.
     pub(crate) fn heard(&self, part: &str, is_well: bool, now_ms: u64, settings: Breaker) {
-        let mut parts = self.0.lock();
+        let mut parts = self.parts.lock();
         if is_well {
             parts.remove(part);
             return;
@@ -65,10 +80,32 @@ impl Breakers {
             parts.clear();
         }
         let seen = parts.entry(part.to_owned()).or_default();
-        seen.failures += 1;
+        seen.failures = seen.failures.saturating_add(1);
         if seen.failures >= settings.failures {
             seen.open_until_ms = now_ms + u64::from(settings.open_seconds) * 1_000;
         }
+        if seen.failures == settings.failures {
+            self.opened.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(part, failures = seen.failures, "left alone for a while, because it keeps failing");
+        }
+    }
+
+    /// How often a part was left alone that was not before.
+    pub(crate) fn opened(&self) -> u64 {
+        self.opened.load(Ordering::Relaxed)
+    }
+
+    /// The parts that keep failing, by name.
+    pub(crate) fn views(&self, now_ms: u64, settings: Breaker) -> Vec<BreakerView> {
+        let parts = self.parts.lock();
+        let failing = parts.iter().filter(|(_, seen)| seen.failures >= settings.failures);
+        let view = |(part, seen): (&String, &Seen)| {
+            let (part, failures, is_open) = (part.clone(), seen.failures, now_ms < seen.open_until_ms);
+            BreakerView { part, failures, is_open }
+        };
+        let mut views: Vec<_> = failing.map(view).collect();
+        views.sort_by(|a, b| a.part.cmp(&b.part));
+        views
     }
 }
 
@@ -103,10 +140,14 @@ mod tests {
         assert_eq!(breakers.admit("m", 0, settings), Ok(()), "one failure is none");
         breakers.heard("m", false, 10, settings);
         assert_eq!(breakers.admit("m", 1_009, settings), Err(1_010));
+        let view = |is_open| vec![BreakerView { part: "m".into(), failures: 2, is_open }];
+        assert_eq!(breakers.views(1_009, settings), view(true));
+        assert_eq!(breakers.views(1_010, settings), view(false));
         assert_eq!(breakers.admit("other", 1_009, settings), Ok(()));
         assert_eq!(breakers.admit("m", 1_010, settings), Ok(()), "one is let through");
         assert_eq!(breakers.admit("m", 1_010, settings), Err(2_010), "and no other");
         breakers.heard("m", true, 1_020, settings);
         assert_eq!(breakers.admit("m", 1_021, settings), Ok(()));
+        assert_eq!((breakers.opened(), breakers.views(1_021, settings)), (1, Vec::new()));
     }
 }

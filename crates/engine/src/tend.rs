@@ -30,7 +30,7 @@ impl Engine {
         let is_shared = inner.parts.journal.is_shared();
         let drives = inner.parts.limits.drivers_max > 0;
         let (stop, stopped) = watch::channel(false);
-        let mut tasks = Vec::new();
+        let mut tasks = vec![tokio::spawn(crate::kept::let_go(inner.clone(), stopped.clone()))];
         if drives {
             let lease_ms = worker.lease_ms;
             let worker = inner.parts.journal.join(worker).await?;
@@ -41,6 +41,7 @@ impl Engine {
                 tasks.push(tokio::spawn(beat(inner.clone(), lease_ms / BEATS, stopped.clone())));
             }
             tasks.push(tokio::spawn(claim(inner.clone(), stopped.clone())));
+            tasks.push(tokio::spawn(crate::liveness::watch(inner.clone(), stopped.clone())));
             tasks.push(tokio::spawn(crate::webhooks::tell(inner.clone(), stopped.clone())));
             tasks.push(tokio::spawn(crate::retention::keep(self.clone(), stopped.clone())));
         }
@@ -75,7 +76,8 @@ impl Drop for Tending {
     }
 }
 
-async fn pause(ms: u64, stopped: &mut watch::Receiver<bool>) -> bool {
+/// Waits, unless the tending ends meanwhile.
+pub(crate) async fn pause(ms: u64, stopped: &mut watch::Receiver<bool>) -> bool {
     tokio::select! {
         biased;
         _ = stopped.changed() => false,

@@ -1,6 +1,7 @@
 //! Runs and sessions as they are shown outside.
 
 use crate::engine::{Engine, Inner};
+use crate::totals::Totals;
 use crate::{Error, fold, prompt};
 use domain::record::{Forked, Submitted};
 use domain::{ContentRef, Cost, Event, Failure, Id, Item, RunStatus, Usage, Wait, id};
@@ -46,6 +47,11 @@ pub struct RunView {
     pub usage: Usage,
     /// What they cost.
     pub cost: Cost,
+    /// How often it was tried: once, and once more for each time that something in it failed for a passing reason, or that it was
+    /// taken up after a process that was lost. Lists leave it out of runs that ended.
+    pub attempts: Option<u32>,
+    /// For how long it has made no progress, when it is driven by this process.
+    pub no_progress_ms: Option<u64>,
     /// What it left behind.
     pub artifacts: Vec<ArtifactView>,
     /// When it was asked for, in milliseconds since the Unix epoch.
@@ -88,6 +94,8 @@ pub struct SessionView {
     pub updated_ms: u64,
     /// The next position of its log.
     pub next_position: u64,
+    /// For how long it has made no progress, when it is driven by this process.
+    pub no_progress_ms: Option<u64>,
 }
 
 impl Engine {
@@ -124,7 +132,13 @@ impl Engine {
         rows_max: usize,
     ) -> Result<Page<RunView, Id<id::Run>>, Error> {
         let page = self.0.parts.journal.runs(&Arc::from(tenant), filter, before, rows_max).await?;
-        Ok(Page { rows: page.rows.iter().map(RunView::of).collect(), next: page.next })
+        let mut rows = Vec::with_capacity(page.rows.len());
+        for row in &page.rows {
+            let mut view = RunView::of(row);
+            self.0.so_far(row, &mut view).await?;
+            rows.push(view);
+        }
+        Ok(Page { rows, next: page.next })
     }
 
     /// A session.
@@ -132,7 +146,7 @@ impl Engine {
         let key = SessionKey::new(tenant, session);
         let row = self.0.parts.journal.session(&key).await?.ok_or(Error::NoSuchSession { session })?;
         let name = self.0.session_name(&key).await?;
-        Ok(SessionView { name, ..SessionView::of(&row) })
+        Ok(SessionView { name, ..self.0.session_view(&row) })
     }
 
     /// Sessions, newest first; without their names.
@@ -143,7 +157,7 @@ impl Engine {
         rows_max: usize,
     ) -> Result<Page<SessionView, SessionCursor>, Error> {
         let page = self.0.parts.journal.sessions(&Arc::from(tenant), before, rows_max).await?;
-        Ok(Page { rows: page.rows.iter().map(SessionView::of).collect(), next: page.next })
+        Ok(Page { rows: page.rows.iter().map(|row| self.0.session_view(row)).collect(), next: page.next })
     }
 }
 
@@ -161,6 +175,7 @@ impl Inner {
         let key = SessionKey::new(row.tenant.clone(), row.session);
         let mut view = RunView::of(&row);
         view.session_name = self.session_name(&key).await?;
+        self.so_far(&row, &mut view).await?;
         if !row.status.is_end() {
             let held = self.parts.journal.held_of(&row.tenant, row.run).await?;
             view.approvals = held.into_iter().map(|held| held.call).collect();
@@ -169,6 +184,7 @@ impl Inner {
             view.in_doubt = self.in_doubt(&key, row.run).await?;
         }
         if let Some(position) = row.finished_position {
+            view.attempts = Some(self.attempts(&row).await?);
             let records = self.parts.journal.records(&key, position, 1).await?;
             let record = records.first().map(journal::StoredRecord::decode).transpose()?;
             if let Some(Event::Finished(body)) = record.map(|record| record.event) {
@@ -183,6 +199,32 @@ impl Inner {
             }
         }
         Ok(view)
+    }
+
+    /// Adds to a run that is under way what it has come to so far: the index tells that of runs that ended.
+    async fn so_far(&self, row: &RunRow, view: &mut RunView) -> Result<(), Error> {
+        if row.status.is_end() || row.status == RunStatus::Queued {
+            return Ok(());
+        }
+        if let Some(totals) = self.totals(row).await? {
+            let Totals { turns, tool_calls, usage, cost, used_sandbox, attempts, .. } = totals;
+            (view.turns, view.tool_calls, view.usage, view.cost) = (turns, tool_calls, usage, cost);
+            (view.used_sandbox, view.attempts) = (used_sandbox, attempts);
+        }
+        if row.status == RunStatus::Running {
+            view.no_progress_ms = self.no_progress_ms(&SessionKey::new(row.tenant.clone(), row.session));
+        }
+        Ok(())
+    }
+
+    /// For how long a session has made no progress, when it is driven here.
+    fn no_progress_ms(&self, key: &SessionKey) -> Option<u64> {
+        self.pulses.of(key).map(|pulse| pulse.silent_ms())
+    }
+
+    fn session_view(&self, row: &SessionRow) -> SessionView {
+        let no_progress_ms = self.no_progress_ms(&SessionKey::new(row.tenant.clone(), row.session));
+        SessionView { no_progress_ms, ..SessionView::of(row) }
     }
 
     /// Whether a run waits for somebody, and what it waits for has not come yet.
@@ -251,6 +293,8 @@ impl RunView {
             tool_calls: row.tool_calls,
             usage: row.usage,
             cost: row.cost,
+            attempts: None,
+            no_progress_ms: None,
             artifacts: Vec::new(),
             created_ms: row.created_ms,
             finished_ms: row.finished_ms,
@@ -269,6 +313,7 @@ impl SessionView {
             created_ms: row.created_ms,
             updated_ms: row.updated_ms,
             next_position: row.next_position,
+            no_progress_ms: None,
         }
     }
 }

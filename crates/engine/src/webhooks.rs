@@ -42,7 +42,7 @@ pub struct Callback {
     /// The address.
     pub url: String,
     /// The kinds of records it wants to hear of, some of `submitted`, `parked`, `resumed`, `in_doubt`, `artifact_saved`,
-    /// `finished`; none: `parked` and `finished`.
+    /// `finished`; none: `parked`, `in_doubt` and `finished`.
     pub events: Vec<String>,
 }
 

@@ -80,6 +80,7 @@ impl Model for Endpoint {
         let mut attempts = 0;
         loop {
             attempts += 1;
+            deltas.count();
             usage.model_calls += 1;
             let mut failure = match self.attempt(prompt, body.clone(), deltas).await {
                 Ok(mut reply) => {

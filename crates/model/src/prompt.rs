@@ -2,7 +2,7 @@
 
 use domain::{Item, ToolSpec, Usage};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::mpsc;
 
 /// What a model is asked. Cloning is cheap, and so is extending the clone for the next turn.
@@ -72,6 +72,8 @@ pub enum Delta {
 pub struct Deltas {
     sender: Option<mpsc::Sender<Delta>>,
     emitted: AtomicBool,
+    /// Counts the attempts and the events of their answers.
+    events: Option<Arc<AtomicU64>>,
 }
 
 impl Deltas {
@@ -82,7 +84,19 @@ impl Deltas {
 
     /// To this channel.
     pub fn to(sender: mpsc::Sender<Delta>) -> Self {
-        Self { sender: Some(sender), emitted: AtomicBool::new(false) }
+        Self { sender: Some(sender), ..Self::default() }
+    }
+
+    /// The same, with every attempt and every event of an answer counted, watched or not: signs that the model is alive.
+    pub fn counted(self, events: Arc<AtomicU64>) -> Self {
+        Self { events: Some(events), ..self }
+    }
+
+    /// The model gave a sign of life, or is asked once more.
+    pub(crate) fn count(&self) {
+        if let Some(events) = &self.events {
+            events.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Whether anybody watches; when nobody does, deltas need not be made.

@@ -96,13 +96,45 @@ fn own(out: &mut String, engine: &Engine) {
             "Entries that wait for the journal's writer.",
             journal.queued_entries as u64,
         ),
+        (
+            "topside_no_progress_seconds_max",
+            "The longest time for which a session that is driven here has made no progress.",
+            health.no_progress_ms_max / 1_000,
+        ),
         ("process_resident_memory_bytes", "Resident memory.", resident_bytes()),
     ];
     for (name, help, value) in gauges {
         head(out, name, "gauge", help);
         line(out, name, "", value);
     }
-    runs(out, &engine.counts());
+    let counts = engine.counts();
+    runs(out, &counts);
+    for (name, help, value) in [
+        (
+            "topside_drivers_stopped_total",
+            "Drivers that were stopped because they made no progress.",
+            counts.drivers_stopped,
+        ),
+        ("topside_threads_lost_total", "Of those, the ones that held on to their thread.", counts.threads_lost),
+        (
+            "topside_breakers_opened_total",
+            "Times that a part was left alone because it kept failing.",
+            counts.breakers_opened,
+        ),
+    ] {
+        head(out, name, "counter", help);
+        line(out, name, "", value);
+    }
+    head(
+        out,
+        "topside_breaker_open",
+        "gauge",
+        "Parts that keep failing: 1 while one is left alone, 0 when the next attempt is let through.",
+    );
+    for breaker in engine.breakers() {
+        // A part's name quotes an alias with backticks; neither holds a quotation mark.
+        line(out, "topside_breaker_open", &format!("part=\"{}\"", breaker.part), u64::from(breaker.is_open));
+    }
     head(out, "topside_journal_commits_total", "counter", "Commits of this data directory so far.");
     line(out, "topside_journal_commits_total", "", journal.commit_id);
     head(out, "topside_build_info", "gauge", "The program's version.");

@@ -146,6 +146,8 @@ pub(crate) async fn shown_run(app: &App, asked: &Asked, view: RunView) -> Result
         tool_calls: view.tool_calls,
         usage: view.usage.into(),
         cost: view.cost.into(),
+        attempts: view.attempts,
+        no_progress_seconds: view.no_progress_ms.map(|ms| ms / 1_000),
         created_ms: view.created_ms,
         finished_ms: view.finished_ms,
     })

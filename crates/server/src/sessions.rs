@@ -135,6 +135,7 @@ fn shown_session(view: SessionView) -> Session {
         created_ms: view.created_ms,
         updated_ms: view.updated_ms,
         records: view.next_position,
+        no_progress_seconds: view.no_progress_ms.map(|ms| ms / 1_000),
     }
 }
 

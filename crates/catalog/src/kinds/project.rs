@@ -140,7 +140,7 @@ static WEBHOOK: Shape = Shape::Object(&Object {
         ),
         field(
             "events",
-            Optional("[parked, finished]"),
+            Optional("[parked, in_doubt, finished]"),
             Shape::List { of: &EVENT, items_max: 8 },
             "Which events are sent.",
         ),
@@ -184,12 +184,20 @@ static DATABASE: Object = Object {
 static WORKER: Object = Object {
     name: "worker",
     about: "What holds for processes that drive runs together.",
-    fields: &[field(
-        "lease_seconds",
-        Optional("15"),
-        Shape::Integer { min: 3, max: 300 },
-        "Seconds after which the sessions of a process that is not heard of any more are taken over by another.",
-    )],
+    fields: &[
+        field(
+            "lease_seconds",
+            Optional("15"),
+            Shape::Integer { min: 3, max: 300 },
+            "Seconds after which the sessions of a process that is not heard of any more are taken over by another.",
+        ),
+        field(
+            "no_progress_seconds_max",
+            Optional("1800"),
+            count(86_400),
+            "Seconds without any progress (a record, a piece of a reply, a tool's output, bytes of a workspace) after which a run's driver is stopped and its session given back. While a tool runs, twice its time limit when that is longer.",
+        ),
+    ],
 };
 
 static SANDBOX: Object = Object {

@@ -37,6 +37,7 @@ struct Choice<'a> {
 pub(super) async fn read(prompt: &Prompt, mut events: Events, deltas: &Deltas) -> Result<Reply, Failure> {
     let mut draft = Draft::default();
     while let Some(data) = events.next().await? {
+        deltas.count();
         if data.trim() == "[DONE]" {
             events.finish().await;
             return draft.reply(prompt);

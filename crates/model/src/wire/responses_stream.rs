@@ -29,6 +29,7 @@ struct Event<'a> {
 pub(super) async fn read(prompt: &Prompt, mut events: Events, deltas: &Deltas) -> Result<Reply, Failure> {
     let mut streamed: Vec<Box<RawValue>> = Vec::new();
     while let Some(data) = events.next().await? {
+        deltas.count();
         if data == "[DONE]" {
             continue;
         }
