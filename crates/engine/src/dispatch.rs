@@ -218,6 +218,11 @@ impl Dispatch {
         (state.active, state.waiting_count)
     }
 
+    /// Sessions that are driven or wait for it.
+    pub(crate) fn known_count(&self) -> usize {
+        self.state.lock().known.len()
+    }
+
     /// How many more sessions can be driven now, and the tenants that have as many as they may.
     pub(crate) fn room(&self) -> (usize, Vec<Arc<str>>) {
         let state = self.state.lock();
@@ -308,6 +313,11 @@ impl Ends {
     /// Whether anybody waits for it.
     pub(crate) fn awaited(&self, run: Id<id::Run>) -> bool {
         self.0.lock().contains_key(&run)
+    }
+
+    /// How many runs somebody waits for.
+    pub(crate) fn count(&self) -> usize {
+        self.0.lock().values().filter(|awaited| awaited.sender.receiver_count() > 0).count()
     }
 
     /// Tells those who wait.

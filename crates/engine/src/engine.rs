@@ -12,7 +12,7 @@ use crate::{Error, driver};
 use blob::Blobs;
 use catalog::Catalog;
 use domain::{Event, Id, id, template};
-use journal::{Backend, Journal, SessionKey, Worker};
+use journal::{Backend, Journal, SessionKey, StoredRecord, Worker};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -149,17 +149,19 @@ impl Engine {
         let (mut sessions, mut from, mut last) = (0, None, None);
         loop {
             let page = journal.unfinished(from.as_ref(), RECOVER_ROWS).await?;
-            for run in page.rows {
-                // Runs of one session follow one another here.
-                if last.as_ref() == Some(&run.key) {
-                    continue;
-                }
-                if !self.0.is_parked(&run.key).await? {
+            let mut keys: Vec<SessionKey> = page.rows.into_iter().map(|run| run.key).collect();
+            // Runs of one session follow one another here, also over the end of a page.
+            keys.dedup();
+            keys.retain(|key| last.as_ref() != Some(key));
+            last = keys.last().cloned().or(last);
+            // One read for all of them: most may be waiting.
+            let records = journal.last_records(keys.clone()).await?;
+            for (key, record) in keys.iter().zip(&records) {
+                if !is_parked(record.as_ref())? {
                     self.room().await;
                     sessions += 1;
-                    self.0.clone().start(self.0.dispatch.grown(&run.key, true, None));
+                    self.0.clone().start(self.0.dispatch.grown(key, true, None));
                 }
-                last = Some(run.key);
             }
             from = page.next;
             if from.is_none() {
@@ -256,14 +258,6 @@ impl Inner {
         });
     }
 
-    /// Whether the last that happened in a session is that its run was parked: no input came since.
-    async fn is_parked(&self, key: &SessionKey) -> Result<bool, Error> {
-        let head = self.parts.journal.head(key).await?;
-        let last = self.parts.journal.records(key, head.position.saturating_sub(1), 1).await?;
-        let event = last.first().map(journal::StoredRecord::decode).transpose()?.map(|record| record.event);
-        Ok(matches!(event, Some(Event::Parked(_) | Event::InDoubt(_))))
-    }
-
     /// Whether this process may act on what it has claimed. To be asked right before a deed.
     pub(crate) fn may_act(&self) -> bool {
         self.worker.get().is_none_or(|worker| worker.lease().is_good())
@@ -286,4 +280,10 @@ impl Inner {
     pub(crate) fn id<K: domain::id::Kind>(&self) -> Id<K> {
         Id::new(self.parts.clock.wall_ms(), self.parts.random.bytes())
     }
+}
+
+/// Whether the last that happened in a session is that its run was parked: no input came since.
+fn is_parked(last: Option<&StoredRecord>) -> Result<bool, Error> {
+    let event = last.map(StoredRecord::decode).transpose()?.map(|record| record.event);
+    Ok(matches!(event, Some(Event::Parked(_) | Event::InDoubt(_))))
 }

@@ -69,6 +69,11 @@ impl Channels {
         channels.entry((tenant.into(), session)).or_insert_with(|| broadcast::channel(WATCH_EVENTS_MAX).0).subscribe()
     }
 
+    /// How many sessions somebody watches.
+    pub(crate) fn count(&self) -> usize {
+        self.0.lock().values().filter(|sender| sender.receiver_count() > 0).count()
+    }
+
     /// Whether anybody watches a session.
     pub(crate) fn is_watched(&self, tenant: &Arc<str>, session: Id<id::Session>) -> bool {
         let channels = self.0.lock();
