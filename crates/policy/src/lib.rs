@@ -3,6 +3,7 @@
 mod approval;
 mod pack;
 mod permit;
+mod question;
 mod split;
 
 pub use approval::{APPROVAL_SECONDS_DEFAULT, APPROVAL_SECONDS_MAX, QUORUM_MAX};

@@ -1,15 +1,12 @@
 //! A pack: policies that were parsed, checked against the schema and stand ready.
 
 use crate::approval::Asked;
+use crate::question::Questions;
 use crate::split::statements;
 use crate::{Decision, Permit, Request};
-use cedar_policy::{
-    Authorizer, Context, Decision as Cedar, Entities, Entity, EntityId, EntityTypeName, EntityUid, Policy, PolicyId,
-    PolicySet, Request as CedarRequest, RestrictedExpression, Schema, ValidationMode, Validator,
-};
-use domain::{Digest, Effect, Judgement, Obligation, Verdict};
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::str::FromStr;
+use cedar_policy::{Authorizer, Decision as Cedar, Policy, PolicyId, PolicySet, Schema, ValidationMode, Validator};
+use domain::{Digest, Judgement, Obligation, Verdict};
+use std::collections::HashMap;
 use std::time::Duration;
 
 const SCHEMA: &str = include_str!("../packs/schema.cedarschema");
@@ -78,16 +75,7 @@ pub struct Pack {
     /// What those ask for that want an approval.
     asked: HashMap<PolicyId, Asked>,
     authorizer: Authorizer,
-    types: Types,
-}
-
-#[derive(Debug)]
-struct Types {
-    tenant: EntityTypeName,
-    principal: EntityTypeName,
-    agent: EntityTypeName,
-    tool: EntityTypeName,
-    actions: BTreeMap<Effect, EntityUid>,
+    questions: Questions,
 }
 
 impl Pack {
@@ -130,7 +118,7 @@ impl Pack {
             }
         }
         let name = format!("{name}@{}", &Digest::of(&digest).to_string()[..12]);
-        Ok(Self { name, policies, places, asked, authorizer: Authorizer::new(), types: Types::new()? })
+        Ok(Self { name, policies, places, asked, authorizer: Authorizer::new(), questions: Questions::new()? })
     }
 
     /// Name and short digest.
@@ -146,10 +134,10 @@ impl Pack {
     /// Judges a call. `now` is a monotonic time; a permit expires [`crate::PERMIT_MS_MAX`] after it. Fails closed: what can't be
     /// judged, and what an erring policy may have forbidden, is denied.
     pub fn decide(&self, request: &Request<'_>, now: Duration) -> Decision {
-        let Some((question, entities)) = self.types.question(request) else {
+        let Some((question, parties)) = self.questions.ask(request) else {
             return Decision::Deny(self.judgement(Verdict::Deny, vec![], "request_invalid"));
         };
-        let answer = self.authorizer.is_authorized(&question, &self.policies, &entities);
+        let answer = self.authorizer.is_authorized(&question, &self.policies, &parties.entities);
         let matched: Vec<_> = answer.diagnostics().reason().collect();
         let deny = |reason| Decision::Deny(self.judgement(Verdict::Deny, self.placed(&matched), reason));
         if answer.diagnostics().errors().next().is_some() {
@@ -194,50 +182,6 @@ impl Pack {
     }
 }
 
-impl Types {
-    fn new() -> Result<Self, Error> {
-        let name = |name| EntityTypeName::from_str(name).map_err(|error| Error::Schema { detail: error.to_string() });
-        let action = name("Action")?;
-        let actions = [Effect::Read, Effect::Write, Effect::External, Effect::Destructive]
-            .map(|effect| (effect, EntityUid::from_type_name_and_id(action.clone(), EntityId::new(effect.name()))));
-        Ok(Self {
-            tenant: name("Tenant")?,
-            principal: name("Principal")?,
-            agent: name("Agent")?,
-            tool: name("Tool")?,
-            actions: actions.into(),
-        })
-    }
-
-    fn question(&self, request: &Request<'_>) -> Option<(CedarRequest, Entities)> {
-        let uid = |kind: &EntityTypeName, id: &str| EntityUid::from_type_name_and_id(kind.clone(), EntityId::new(id));
-        let tenant = uid(&self.tenant, &request.call.tenant);
-        let principal = uid(&self.principal, &request.principal.to_string());
-        let agent = uid(&self.agent, request.agent);
-        let tool = uid(&self.tool, &request.call.tool);
-        let effect = request.contract.effect;
-        let parents = || HashSet::from([tenant.clone()]);
-        let attributes = HashMap::from([("effect".into(), RestrictedExpression::new_string(effect.name().into()))]);
-        let entities = Entities::from_entities(
-            [
-                Entity::new_no_attrs(principal.clone(), parents()),
-                Entity::new_no_attrs(agent.clone(), parents()),
-                Entity::new(tool.clone(), attributes, parents()).ok()?,
-            ],
-            None,
-        )
-        .ok()?;
-        let context = Context::from_pairs([
-            ("on_behalf_of".into(), RestrictedExpression::new_entity_uid(principal)),
-            ("turn".into(), RestrictedExpression::new_long(request.turn.into())),
-            ("tool_calls".into(), RestrictedExpression::new_long(request.tool_calls.into())),
-        ])
-        .ok()?;
-        let action = self.actions.get(&effect)?.clone();
-        Some((CedarRequest::new(agent, action, tool, context, None).ok()?, entities))
-    }
-}
-
 /// An error with what caused it, in one line.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -253,7 +197,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 mod tests {
     use super::*;
     use domain::contract::Approval;
-    use domain::{Call, Contract, Hold, Id};
+    use domain::{Call, Contract, Effect, Hold, Id};
 
     fn pack(text: &str) -> Result<Pack, Error> {
         Pack::new("test", &[Source { file: "policies/a.cedar".into(), text: text.into() }])
