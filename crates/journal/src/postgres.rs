@@ -4,8 +4,10 @@
 //! stand in between; what can't go through one (migrations, listening) goes over the database's own URL.
 
 mod append;
+mod attempt;
 mod claims;
 mod fault;
+mod group;
 mod index;
 mod pool;
 mod read;
@@ -195,7 +197,7 @@ impl Store for Postgres {
         // An entry is at most APPEND_BYTES_MAX, far below 4 GiB.
         let weight_bytes = u32::try_from(entry.weight_bytes()).unwrap_or(u32::MAX);
         let room_bytes = self.room_bytes.clone().acquire_many_owned(weight_bytes).await.map_err(|_| Error::Closed)?;
-        let appender = self.appender.clone();
+        let (appender, entry) = (self.appender.clone(), Arc::new(entry));
         // A task of its own: whoever asked may go away in the middle, and the others are told all the same. `close` waits
         // for it by the room that it holds.
         let task = tokio::spawn(async move {

@@ -6,10 +6,10 @@ use crate::append::{Fence, Idempotency};
 use crate::contents::DataKeys;
 use crate::heads::Heads;
 use crate::hints::{Hint, Registry};
+use crate::postgres::attempt::{Attempt, Key};
 use crate::postgres::fault::Fault;
-use crate::postgres::index::Folded;
-use crate::postgres::pool::{Param, Pool, Sql};
-use crate::postgres::statement::{self, Parts};
+use crate::postgres::group::Groups;
+use crate::postgres::pool::{Pool, Sql};
 use crate::postgres::wake::Waker;
 use crate::postgres::{read, upkeep};
 use crate::query::{Head, StoredRecord};
@@ -52,6 +52,7 @@ pub(crate) struct Appender {
     hints: Arc<Registry>,
     data_keys: Arc<DataKeys>,
     waker: Waker,
+    groups: Arc<Groups>,
     heads: Mutex<Heads<Place>>,
     places: Vec<tokio::sync::Mutex<()>>,
     hasher: RandomState,
@@ -59,7 +60,7 @@ pub(crate) struct Appender {
 
 /// Entries that were sent and not answered.
 #[derive(Debug, Default)]
-struct Unanswered(Option<(Place, Vec<StoredRecord>)>);
+struct Unanswered(Option<Arc<Attempt>>);
 
 /// What came of one attempt.
 enum Tried {
@@ -80,9 +81,10 @@ impl Appender {
         waker: Waker,
         heads_max: usize,
     ) -> Self {
+        let groups = Arc::new(Groups::new(pool.clone()));
         let heads = Mutex::new(Heads::new(heads_max));
         let places = (0..PLACES).map(|_| tokio::sync::Mutex::default()).collect();
-        Self { pool, clock, random, hints, data_keys, waker, heads, places, hasher: RandomState::new() }
+        Self { pool, clock, random, hints, data_keys, waker, groups, heads, places, hasher: RandomState::new() }
     }
 
     /// Forgets where a log stands.
@@ -91,7 +93,7 @@ impl Appender {
     }
 
     /// Appends an entry.
-    pub(crate) async fn append(&self, entry: &Append) -> Result<Appended, Error> {
+    pub(crate) async fn append(&self, entry: &Arc<Append>) -> Result<Appended, Error> {
         // At most PLACES, so nothing is cut.
         let place = usize::try_from(self.hasher.hash_one(&entry.key) % PLACES as u64).unwrap_or(0);
         let _turn = self.places[place].lock().await;
@@ -137,35 +139,39 @@ impl Appender {
     }
 
     /// Tries to append at a place.
-    async fn attempt(&self, entry: &Append, place: Place, unanswered: &mut Unanswered) -> Result<Tried, Error> {
+    async fn attempt(&self, entry: &Arc<Append>, place: Place, unanswered: &mut Unanswered) -> Result<Tried, Error> {
         let mut head = place.head;
-        let (mut records, mut written) = link::link(&entry.key, &entry.fence, &entry.drafts, &mut head, 0);
-        let sent = self.send(entry, place, head, &records).await;
-        let rows = match sent {
-            Ok(rows) => rows,
-            Err(Fault::Condition) => return Ok(Tried::Not),
+        let (records, mut written) = link::link(&entry.key, &entry.fence, &entry.drafts, &mut head, 0);
+        let key = self.key(entry, place);
+        let attempt = Arc::new(Attempt::new(entry, place, (head, records), key, self.clock.wall_ms())?);
+        let commit_id = match self.groups.send(&attempt).await {
+            Ok(Some(commit_id)) => commit_id,
+            Ok(None) | Err(Fault::Condition) => return Ok(Tried::Not),
             Err(Fault::Refused(error)) => return Err(error),
             Err(fault @ (Fault::Unsent(_) | Fault::Again(_))) => return Ok(Tried::Outage(fault)),
             Err(fault @ Fault::Lost(_)) => {
-                unanswered.0 = Some((place, records));
+                unanswered.0 = Some(attempt);
                 return Ok(Tried::Outage(fault));
             }
         };
-        let Some(row) = rows.first() else {
-            return Ok(Tried::Not);
-        };
-        let commit_id = read::number(row, 0)?;
         written.commit_id = commit_id;
-        for record in &mut records {
-            record.commit_id = commit_id;
-        }
         let data_key = entry.contents.first().map(|item| self.hasher.hash_one(&item.key.wrapped)).or(place.data_key);
-        self.keep(entry, Place { head, data_key, ..place }, records);
+        self.keep(entry, Place { head, data_key, ..place }, attempt.records(), commit_id);
         Ok(Tried::Done(Appended::Written(written)))
     }
 
+    /// What is known of the session's data key.
+    fn key(&self, entry: &Append, place: Place) -> Key {
+        match entry.contents.first() {
+            None => Key::Known,
+            Some(item) if !item.key.is_stored() => Key::Brought,
+            Some(item) if place.data_key != Some(self.hasher.hash_one(&item.key.wrapped)) => Key::Checked,
+            Some(_) => Key::Known,
+        }
+    }
+
     /// What is to be done once an entry is durable.
-    fn keep(&self, entry: &Append, place: Place, records: Vec<StoredRecord>) {
+    fn keep(&self, entry: &Append, place: Place, records: &[StoredRecord], commit_id: u64) {
         if let Some(item) = entry.contents.first() {
             item.key.set_stored();
         }
@@ -173,80 +179,9 @@ impl Appender {
         let next_position = place.head.position;
         self.waker.tell(&entry.key, next_position);
         if self.hints.wanted() {
-            self.hints.tell(Hint { key: entry.key.clone(), next_position, records: records.into() });
+            let records = records.iter().map(|record| StoredRecord { commit_id, ..record.clone() }).collect();
+            self.hints.tell(Hint { key: entry.key.clone(), next_position, records });
         }
-    }
-
-    async fn send(
-        &self,
-        entry: &Append,
-        place: Place,
-        head: Head,
-        records: &[StoredRecord],
-    ) -> Result<Vec<tokio_postgres::Row>, Fault> {
-        let mut folded = Folded::default();
-        for (draft, record) in entry.drafts.iter().zip(records) {
-            for change in &draft.changes {
-                folded.take(record.position, change).map_err(Fault::Refused)?;
-            }
-        }
-        let rows = Rows::new(entry, records);
-        let parts = self.parts(entry, place, &folded);
-        let (tenant, session) = (&*entry.key.tenant, entry.key.session.to_string());
-        let (position, next) = (whole(place.head.position), whole(head.position));
-        let (previous, last): (&[u8], &[u8]) = (&place.head.hash.0, &head.hash.0);
-        let epoch = match entry.fence {
-            Fence::Input(_) => None,
-            Fence::Effect { epoch, .. } => Some(whole(epoch)),
-        };
-        let wrapped = entry.contents.first().map(|item| &*item.key.wrapped);
-        let keyed = Keyed::new(entry);
-        let (now, index) = (whole(self.clock.wall_ms()), folded.json());
-        let params: [Param<'_>; 21] = [
-            &tenant,
-            &session,
-            &position,
-            &previous,
-            &place.erasures,
-            &epoch,
-            &next,
-            &last,
-            &rows.hashes,
-            &rows.bytes,
-            &rows.ids,
-            &rows.forms,
-            &rows.item_keys,
-            &rows.bodies,
-            &wrapped,
-            &keyed.key,
-            &keyed.body,
-            &keyed.run,
-            &keyed.expires_ms,
-            &now,
-            &index,
-        ];
-        self.pool.once(statement::append(parts), &params).await
-    }
-
-    fn parts(&self, entry: &Append, place: Place, folded: &Folded) -> Parts {
-        let mut parts = folded.parts();
-        if place.head.position == 0 {
-            parts = parts.with(Parts::FIRST);
-        }
-        match &entry.fence {
-            Fence::Input(None) => parts = parts.with(Parts::INPUT),
-            Fence::Input(Some(_)) => parts = parts.with(Parts::INPUT).with(Parts::KEYED),
-            Fence::Effect { .. } => {}
-        }
-        if let Some(item) = entry.contents.first() {
-            parts = parts.with(Parts::CONTENTS);
-            if !item.key.is_stored() {
-                parts = parts.with(Parts::DATA_KEY).with(Parts::KEY_CHECKED);
-            } else if place.data_key != Some(self.hasher.hash_one(&item.key.wrapped)) {
-                parts = parts.with(Parts::KEY_CHECKED);
-            }
-        }
-        parts
     }
 
     /// Looks at the log: whether the entry is there already, why it can't be, or where it goes.
@@ -295,13 +230,13 @@ impl Appender {
         place: Place,
         Unanswered(unanswered): &Unanswered,
     ) -> Result<Option<Appended>, Error> {
-        let Some((tried, records)) = unanswered else {
+        let Some(tried) = unanswered else {
             return Ok(None);
         };
-        let (Some(first), Some(last)) = (records.first(), records.last()) else {
+        let (Some(first), Some(last)) = (tried.records().first(), tried.records().last()) else {
             return Ok(None);
         };
-        if place.head.position <= tried.head.position {
+        if place.head.position <= tried.place().head.position {
             return Ok(None);
         }
         let stored = read::records(&self.pool, &entry.key, last.position, 1).await?;
@@ -310,9 +245,8 @@ impl Appender {
             return Ok(None);
         };
         let commit_id = there.commit_id;
-        let records = records.iter().map(|record| StoredRecord { commit_id, ..record.clone() }).collect();
         let (first_position, last_position, head_hash) = (first.position, last.position, last.hash);
-        self.keep(entry, place, records);
+        self.keep(entry, place, tried.records(), commit_id);
         Ok(Some(Appended::Written(Written { first_position, last_position, head_hash, commit_id })))
     }
 
@@ -367,58 +301,6 @@ pub(crate) async fn prune(pool: &Pool, clock: &Clock, rows_max: i64) -> Result<(
     Ok(())
 }
 
-/// Records and contents, column by column.
-struct Rows<'a> {
-    hashes: Vec<&'a [u8]>,
-    bytes: Vec<&'a [u8]>,
-    ids: Option<Vec<String>>,
-    forms: Option<Vec<i16>>,
-    item_keys: Option<Vec<Option<&'a [u8]>>>,
-    bodies: Option<Vec<&'a [u8]>>,
-}
-
-impl<'a> Rows<'a> {
-    fn new(entry: &'a Append, records: &'a [StoredRecord]) -> Self {
-        let contents = (!entry.contents.is_empty()).then_some(&entry.contents);
-        Self {
-            hashes: records.iter().map(|record| &record.hash.0[..]).collect(),
-            bytes: records.iter().map(|record| &*record.bytes).collect(),
-            ids: contents.map(|items| items.iter().map(|item| item.id.to_string()).collect()),
-            // Four forms.
-            forms: contents.map(|items| items.iter().map(|item| small(item.stored.form.number())).collect()),
-            item_keys: contents.map(|items| items.iter().map(|item| item.stored.item_key.as_deref()).collect()),
-            bodies: contents.map(|items| items.iter().map(|item| &*item.stored.body).collect()),
-        }
-    }
-}
-
-/// An idempotency key as parameters.
-#[derive(Default)]
-struct Keyed<'a> {
-    key: Option<&'a [u8]>,
-    body: Option<&'a [u8]>,
-    run: Option<String>,
-    expires_ms: Option<i64>,
-}
-
-impl<'a> Keyed<'a> {
-    fn new(entry: &'a Append) -> Self {
-        let Fence::Input(Some(Idempotency { key, body, run, expires_at_ms })) = &entry.fence else {
-            return Self::default();
-        };
-        Self {
-            key: Some(&key.0),
-            body: Some(&body.0),
-            run: Some(run.to_string()),
-            expires_ms: Some(whole(*expires_at_ms)),
-        }
-    }
-}
-
 fn whole(number: u64) -> i64 {
     read::milliseconds(number)
-}
-
-fn small(number: i64) -> i16 {
-    i16::try_from(number).unwrap_or(i16::MAX)
 }

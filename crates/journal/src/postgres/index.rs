@@ -171,7 +171,7 @@ impl Folded {
         };
         let (due, over): (Vec<_>, Vec<_>) = self.timers.iter().partition(|(_, at_ms)| at_ms.is_some());
         let mut rows = json!({
-            "session": session,
+            "sessions": session.into_iter().collect::<Vec<_>>(),
             "submitted": self.submitted.values().collect::<Vec<_>>(),
             "runs": self.runs.values().collect::<Vec<_>>(),
             "artifacts": self.artifacts,

@@ -82,6 +82,7 @@ pub(crate) struct Pool {
     dial: Dial,
     statements: Statements,
     statement_ms: u64,
+    connections_max: usize,
     room: Arc<Semaphore>,
     idle: Mutex<Vec<Open>>,
     /// The polled halves; they end when the asking halves are dropped.
@@ -103,15 +104,21 @@ impl fmt::Debug for Open {
 impl Pool {
     /// An empty pool; `statements` is not [`Statements::Auto`] any more.
     pub(crate) fn new(dial: Dial, statements: Statements, settings: &PostgresSettings) -> Self {
+        let connections_max = settings.connections_max.max(1);
         Self {
             dial,
             statements,
             statement_ms: settings.statement_ms,
-            room: Arc::new(Semaphore::new(settings.connections_max.max(1))),
+            connections_max,
+            room: Arc::new(Semaphore::new(connections_max)),
             idle: Mutex::default(),
             wires: Mutex::default(),
             error: Mutex::default(),
         }
+    }
+
+    pub(crate) const fn connections_max(&self) -> usize {
+        self.connections_max
     }
 
     /// What went wrong with the last statement, when it was the database or the way to it.
