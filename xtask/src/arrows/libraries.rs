@@ -53,6 +53,8 @@ const ONLY: &[Only] = &[
         reason: "people write declarations, transcripts, keys and secrets; everything else is JSON",
     },
     Only { library: "seccompiler", rooms: &["jail"], reason: "the walls are built in one place" },
+    Only { library: "tikv-jemalloc-ctl", rooms: &["topside"], reason: "the binary chooses how memory is given" },
+    Only { library: "tikv-jemallocator", rooms: &["topside"], reason: "the binary chooses how memory is given" },
     Only {
         library: "tokio-postgres",
         rooms: &["journal"],

@@ -33,10 +33,14 @@ pub(crate) use ending::Ending;
 use arguments::{Command, KeyCommand, Place};
 use domain::record::Vote;
 use ending::Trouble;
+use std::time::Duration;
 use topside::{App, Builder, Drives, Environment, Launcher};
 
 /// Worker threads at most: beyond them, one database and one network are what a run waits for.
 const WORKERS_MAX: usize = 8;
+/// How long a thread for what blocks, such as a read of the database, waits for more. What a service at rest asks itself every
+/// second goes round among the threads there are: with a long wait none of them would ever end.
+const BLOCKING_IDLE_MS: u64 = 1_500;
 
 /// What every command may use.
 #[derive(Debug)]
@@ -61,7 +65,11 @@ pub(crate) fn main(launcher: Result<Launcher, jail::Error>) -> Ending {
     };
     let session = Session { console, environment, launcher };
     let workers = std::thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .thread_keep_alive(Duration::from_millis(BLOCKING_IDLE_MS))
+        .enable_all()
+        .build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
