@@ -117,12 +117,19 @@ async fn until_told(
         app.data().announce(&url)?;
     }
     app.tend().await?;
-    let sessions = app.recover().await?;
     let agents = app.catalog().agents().count();
-    tracing::info!(%url, data = %app.data().path().display(), agents, recovered_sessions = sessions, "{}", if is_worker { "working" } else { "serving" });
+    tracing::info!(%url, data = %app.data().path().display(), agents, "{}", if is_worker { "working" } else { "serving" });
     for off in &app.catalog().switched_off {
         tracing::warn!("{off}");
     }
+    // While it serves: there may be many runs to look at, and nobody's question waits for that.
+    let recovering = async {
+        match app.recover().await {
+            Ok(sessions) => tracing::info!(sessions, "took up what had not ended"),
+            Err(error) => return error,
+        }
+        std::future::pending().await
+    };
     let told = async {
         // The service answers already; whoever reads the line finds the health as it is.
         let _ = tokio::time::timeout(Duration::from_millis(PROBE_MS_MAX), app.probe_sandboxes()).await;
@@ -131,6 +138,7 @@ async fn until_told(
     };
     tokio::select! {
         () = told => return Ok(AtOnce::No),
+        failed = recovering => return Err(failed.into()),
         ended = &mut serving => return ended.map(|()| AtOnce::No).map_err(Trouble::from),
         wish = signals.next() => {
             let what = match wish {
