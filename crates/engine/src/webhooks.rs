@@ -13,6 +13,7 @@ use net::{HeaderName, HeaderValue, Method, Origin, Request, Timeouts, Url};
 use ring::hmac;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use stdx::Backoff;
 use tokio::sync::watch;
@@ -256,6 +257,8 @@ impl Inner {
         let rows = self.parts.journal.outbox(self.parts.clock.wall_ms(), PAGE_ROWS).await?;
         let is_full = rows.len() == PAGE_ROWS;
         let spread = rows.iter().any(|row| row.target.is_empty());
+        // What could not be done now is there again at once: it is looked for after a while only.
+        let is_stuck = AtomicBool::new(false);
         futures::stream::iter(rows)
             .for_each_concurrent(AT_ONCE_MAX, async |row| {
                 let told =
@@ -263,10 +266,11 @@ impl Inner {
                 if let Err(error) = told {
                     let run_id = row.run;
                     tracing::warn!(%run_id, code = error.code(), %error, "others can't be told of a run");
+                    is_stuck.store(true, Ordering::Relaxed);
                 }
             })
             .await;
-        Ok(is_full || spread)
+        Ok((is_full || spread) && !is_stuck.into_inner())
     }
 
     /// Works out whom a record is told.
