@@ -5,6 +5,7 @@
 
 mod claims;
 mod database;
+mod groups;
 mod lost;
 mod news;
 #[path = "../support/pooler.rs"]
