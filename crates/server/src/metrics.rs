@@ -86,11 +86,17 @@ impl Metrics {
 
 fn own(out: &mut String, engine: &Engine) {
     let health = engine.health();
-    let journal = engine.journal().health();
+    let (journal, kept) = (engine.journal().health(), engine.kept());
     let gauges = [
         ("topside_ready", "Whether the service takes runs.", u64::from(health.ready.is_ok())),
         ("topside_sessions_active", "Sessions that are driven.", health.active as u64),
         ("topside_sessions_waiting", "Sessions that wait for a driver.", health.waiting as u64),
+        ("topside_sessions_watched", "Sessions whose events somebody follows.", kept.watched as u64),
+        (
+            "topside_data_keys",
+            "Sessions whose data key is in memory; one that rests for 20 seconds has none.",
+            kept.journal.data_keys as u64,
+        ),
         (
             "topside_journal_queued_entries",
             "Entries that wait for the journal's writer.",

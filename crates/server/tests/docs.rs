@@ -143,6 +143,7 @@ async fn health_and_metrics_tell_what_is() {
         "topside_turns_total 1",
         "topside_ready 1",
         "topside_sessions_active 0",
+        "topside_sessions_watched 0",
     ] {
         assert!(metrics.lines().any(|found| found == line), "{line} is not in {metrics}");
     }
