@@ -151,7 +151,11 @@ fn held(bench: &Bench<'_>, page: &mut Page) -> Result<()> {
     let resident = server.resident_mib()?;
     page.fact(
         &format!("resident memory 60 s after {held} runs were held, MiB"),
-        &format!("{resident:.1} (idle: {idle:.1}; {:.0} runs a second were created and held)", *held as f64 / created),
+        &format!(
+            "{resident:.1} (idle: {idle:.1}, so {:.1} more; {:.0} runs a second were created and held)",
+            resident - idle,
+            *held as f64 / created
+        ),
     );
     let mut ended = Figure::default();
     for run in lasts.iter().take(*pairs) {
@@ -165,6 +169,12 @@ fn held(bench: &Bench<'_>, page: &mut Page) -> Result<()> {
         ended.add(watch.seconds() * 1e3);
     }
     page.alone(&format!("from the approval to the end, {held} runs held, ms"), &ended);
+    server.stop()?;
+    let server = site.serve()?;
+    page.fact(
+        &format!("start to `/health`, {held} runs held, ms"),
+        &format!("{:.1}; {:.1} MiB resident", server.ready_ms, server.resident_mib()?),
+    );
     server.stop()
 }
 
