@@ -84,6 +84,13 @@ impl Want {
     }
 }
 
+impl Want {
+    /// Whether a driver begins it and hears of it later, so that what comes from outside meanwhile may stand before its end.
+    const fn takes_time(&self) -> bool {
+        matches!(self, Self::Ask(..) | Self::Perform(_) | Self::Checkpoint(_) | Self::Finish(_))
+    }
+}
+
 impl fmt::Display for Want {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -114,8 +121,8 @@ struct Replaying<'a> {
     memory: Memory,
     /// What is wanted now.
     wanted: Vec<Want>,
-    /// What was wanted at some time: what was under way may end after it is wanted no more.
-    ever: HashSet<Want>,
+    /// What was begun and has not ended, as far as the record can tell: it may end after it is wanted no more.
+    under_way: HashSet<Want>,
     ready: HashMap<Digest, Arc<Ready>>,
     calls: HashMap<Id<id::Call>, Call>,
     prompts: u64,
@@ -154,7 +161,7 @@ impl<'a> Replaying<'a> {
             state: Session::default(),
             memory: Memory::default(),
             wanted: Vec::new(),
-            ever: HashSet::new(),
+            under_way: HashSet::new(),
             ready: HashMap::new(),
             calls: HashMap::new(),
             prompts: 0,
@@ -172,17 +179,34 @@ impl<'a> Replaying<'a> {
         if let Err(Error::History(refused)) = fold::fold_one(&mut self.state, record) {
             return Ok(differs("a record that follows", refused));
         }
+        self.ends(&record.event);
         self.want(record.head.at_ms);
         Ok(Ok(()))
     }
 
-    /// Works out what is wanted at a time.
+    /// Works out what is wanted at a time. What takes time is under way from then on.
     fn want(&mut self, at_ms: u64) {
         self.wanted = self.state.wanted(at_ms).iter().map(Want::of).collect();
-        self.ever.extend(self.wanted.iter().cloned());
+        self.under_way.extend(self.wanted.iter().filter(|want| want.takes_time()).cloned());
     }
 
-    /// Whether a record answers what the machine wants, or did when it was begun.
+    /// What a record ends is under way no more, and nothing is after a driver was lost or a run has ended.
+    fn ends(&mut self, event: &Event) {
+        match event {
+            Event::Replied(body) => _ = self.under_way.remove(&Want::Ask(body.scope, body.turn)),
+            Event::Deferred(body) => match body.call {
+                Some(call) => _ = self.under_way.remove(&Want::Perform(call)),
+                None => self.under_way.retain(|want| !matches!(want, Want::Ask(scope, _) if *scope == body.scope)),
+            },
+            Event::Returned(body) => _ = self.under_way.remove(&Want::Perform(body.call)),
+            Event::InDoubt(body) => _ = self.under_way.remove(&Want::Perform(body.call)),
+            Event::Checkpointed(body) => _ = self.under_way.remove(&Want::Checkpoint(body.turn)),
+            Event::Resumed(_) | Event::Finished(_) => self.under_way.clear(),
+            _ => {}
+        }
+    }
+
+    /// Whether a record answers what the machine wants at this very point, or what is under way.
     async fn follows(&mut self, event: &Event) -> Checked {
         let any = match event {
             Event::Parked(body) => vec![Want::Park(body.run)],
@@ -238,7 +262,7 @@ impl<'a> Replaying<'a> {
             // From outside, or the harness's own doings about sandboxes: nothing asks for them.
             _ => return Ok(Ok(())),
         };
-        if any.iter().any(|want| self.ever.contains(want)) {
+        if any.iter().any(|want| self.wanted.contains(want) || self.under_way.contains(want)) {
             return Ok(Ok(()));
         }
         let expected = self.wanted.first().map_or_else(|| "nothing but an input".to_owned(), ToString::to_string);

@@ -6,9 +6,10 @@ mod common;
 
 use common::{Project, TENANT, World, ask, kinds, principal, records};
 use domain::record::Vote;
-use domain::{Event, RunStatus};
+use domain::{ContentRef, Event, Record, RunStatus};
 use engine::{Ballot, Differing, Engine, LimitChange, Replay, Submission, Ticket};
 use journal::ContentsMode;
+use std::collections::HashMap;
 use std::time::Duration;
 use tools::{Context, Functions};
 
@@ -28,6 +29,9 @@ steps:
   - text: "Done."
 "#;
 
+const TOOLS: [common::ToolLines<'static>; 2] =
+    [("look", "read", ""), ("send", "external", "idempotency: {key: arguments}\n")];
+
 fn functions() -> Functions {
     let mut functions = Functions::new();
     functions.add("look", |arguments: serde_json::Value, _: Context| async move {
@@ -39,8 +43,7 @@ fn functions() -> Functions {
 
 /// A run with a call that was held, an invalid one, and one with a key.
 async fn done(contents: ContentsMode) -> (Project, Engine, Ticket) {
-    let tools = [("look", "read", ""), ("send", "external", "idempotency: {key: arguments}\n")];
-    let project = Project::new("", &tools, TRANSCRIPT);
+    let project = Project::new("", &TOOLS, TRANSCRIPT);
     let engine = project.engine_in(World { contents, functions: functions(), ..World::default() });
     let ticket = engine.submit(ask("Go.")).await.unwrap();
     let view = engine.wait(TENANT, ticket.run, LONG).await.unwrap();
@@ -159,6 +162,82 @@ async fn a_record_that_the_machine_did_not_want_is_told() {
     let replay = engine.replay(TENANT, ticket.run).await.unwrap();
     let Replay::Differs { position: at, found, .. } = replay else { panic!("{replay:?}") };
     assert!(at == position && found.contains("checkpointed"), "{at}: {found}");
+}
+
+/// A log in which one record stands elsewhere, with links of its own in another house, so that only the replay can tell.
+async fn moved(engine: &Engine, ticket: Ticket, from: usize, to: usize) -> (Vec<&'static str>, Replay) {
+    let mut log = records(engine, ticket.session).await;
+    let record = log.remove(from);
+    log.insert(to, record);
+    let kinds = log.iter().map(|record| record.event.kind()).collect();
+    let project = Project::new("", &TOOLS, TRANSCRIPT);
+    let other = project.engine_in(World { functions: functions(), ..World::default() });
+    // Its agent is pinned there as well.
+    let pinned = other.submit(ask("Go.")).await.unwrap();
+    other.wait(TENANT, pinned.run, LONG).await.unwrap();
+    let key = journal::SessionKey::new(TENANT, ticket.session);
+    let sealer = other.journal().sealer(&key).await.unwrap();
+    let mut append = journal::Append::new(key.clone(), journal::Fence::Effect { epoch: 0, expect: 0 });
+    let at_ms = log.iter().map(|record| record.head.at_ms).max().unwrap();
+    let mut sealed = HashMap::new();
+    for Record { head, mut event } in log {
+        for content in contents_of(&mut event) {
+            let anew = match sealed.get(&content.id) {
+                Some(anew) => Clone::clone(anew),
+                None => {
+                    let read = engine.journal().content(&key, content).await.unwrap();
+                    let (anew, item) = sealer.seal(&content.media, &read.into_bytes().unwrap()).unwrap();
+                    append = append.content(item);
+                    anew
+                }
+            };
+            sealed.insert(content.id, anew.clone());
+            *content = anew;
+        }
+        append = append.draft(&domain::record::Draft { at_ms, principal: head.principal, event });
+    }
+    other.journal().append(append).await.unwrap();
+    (kinds, other.replay(TENANT, ticket.run).await.unwrap())
+}
+
+/// The contents that a record of these runs points to.
+fn contents_of(event: &mut Event) -> Vec<&mut ContentRef> {
+    match event {
+        Event::Submitted(body) => body.message.iter_mut().collect(),
+        Event::Voted(body) => body.reason.iter_mut().collect(),
+        Event::Replied(body) => vec![&mut body.items],
+        Event::Returned(body) => vec![&mut body.output],
+        Event::Finished(body) => body.reply.iter_mut().collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[tokio::test]
+async fn a_record_that_stands_elsewhere_fails_where_it_stands() {
+    let (_project, engine, ticket) = done(ContentsMode::Sealed).await;
+    let log = kinds(&engine, ticket.session).await;
+    let log: Vec<_> = log.split(' ').collect();
+    let (_, same) = moved(&engine, ticket, 0, 0).await;
+    assert!(matches!(same, Replay::Same { prompts: 3, .. }), "{same:?}\n{log:?}");
+    let place = |kind: &str, nth: usize| {
+        let (at, _) = log.iter().enumerate().filter(|(_, there)| **there == kind).nth(nth).unwrap();
+        at
+    };
+    // What is moved, where to, and the first record that can't stand where it then stands: what was moved, when it comes too early,
+    // else what needed it. Each was wanted at some time.
+    for (from, to, missed) in [
+        (place("judged", 0), place("replied", 1), place("returned", 0)),
+        (place("began", 0), place("replied", 1), place("began", 0)),
+        (place("returned", 1), place("began", 0), place("began", 0)),
+        (place("replied", 1), place("replied", 0) + 1, place("replied", 0) + 1),
+        (place("parked", 0), place("resumed", 0), place("resumed", 0)),
+        (place("judged", 2), place("judged", 1), place("judged", 1) + 1),
+        (place("finished", 0), place("finished", 0) - 1, place("finished", 0) - 1),
+    ] {
+        let (kinds, replay) = moved(&engine, ticket, from, to).await;
+        let Replay::Differs { position, .. } = replay else { panic!("{} to {to}: {kinds:?}", log[from]) };
+        assert_eq!(position, missed as u64, "{} from {from} to {to}: {replay:?} in {kinds:?}", log[from]);
+    }
 }
 
 #[tokio::test]
