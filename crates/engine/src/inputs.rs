@@ -71,6 +71,28 @@ impl Standing {
     }
 }
 
+/// Who asks for something about a run, and under which key.
+#[derive(Clone, Copy, Debug)]
+struct By<'a> {
+    tenant: &'a str,
+    run: Id<id::Run>,
+    principal: Id<id::Principal>,
+    idempotency: Option<IdempotencyKey>,
+}
+
+/// What a wish comes to.
+#[derive(Debug)]
+struct Said {
+    event: Event,
+    contents: Vec<SealedItem>,
+}
+
+impl Said {
+    const fn bare(event: Event) -> Self {
+        Self { event, contents: Vec::new() }
+    }
+}
+
 /// A wish that is about to be recorded.
 pub(crate) struct Wish {
     pub(crate) principal: Id<id::Principal>,
@@ -90,18 +112,14 @@ impl Engine {
         when: When,
         idempotency: Option<IdempotencyKey>,
     ) -> Result<RunView, Error> {
-        let view = self.run(tenant, run).await?;
-        if view.status.is_end() {
-            return Ok(view);
-        }
-        let Some(standing) = self.0.standing(tenant, run, idempotency).await? else { return Ok(view) };
-        let Ok(current) = standing.run() else { return self.run(tenant, run).await };
-        if current.cancelled == Some(When::Now) || current.cancelled == Some(when) {
-            return Ok(view);
-        }
-        let event = Event::CancelRequested(CancelRequested { run, when });
-        self.0.wish(standing.key, Wish { principal, event, contents: Vec::new(), idempotency }).await?;
-        self.run(tenant, run).await
+        let by = By { tenant, run, principal, idempotency };
+        self.wished(by, async |standing| {
+            // Of a run that has ended, or is about to in this way or a sooner one, nothing changes.
+            let Ok(current) = standing.run() else { return Ok(None) };
+            let is_known = current.cancelled == Some(When::Now) || current.cancelled == Some(when);
+            Ok((!is_known).then(|| Said::bare(Event::CancelRequested(CancelRequested { run, when }))))
+        })
+        .await
     }
 
     /// Has a run begin nothing new. Calls that have begun end, and what the model is saying is kept.
@@ -112,13 +130,12 @@ impl Engine {
         principal: Id<id::Principal>,
         idempotency: Option<IdempotencyKey>,
     ) -> Result<RunView, Error> {
-        if let Some(standing) = self.0.standing(tenant, run, idempotency).await?
-            && !standing.going_on()?.is_paused
-        {
-            let event = Event::PauseRequested(PauseRequested { run });
-            self.0.wish(standing.key, Wish { principal, event, contents: Vec::new(), idempotency }).await?;
-        }
-        self.run(tenant, run).await
+        let by = By { tenant, run, principal, idempotency };
+        self.wished(by, async |standing| {
+            let is_paused = standing.going_on()?.is_paused;
+            Ok((!is_paused).then(|| Said::bare(Event::PauseRequested(PauseRequested { run }))))
+        })
+        .await
     }
 
     /// Has a run that was paused go on.
@@ -129,14 +146,14 @@ impl Engine {
         principal: Id<id::Principal>,
         idempotency: Option<IdempotencyKey>,
     ) -> Result<RunView, Error> {
-        if let Some(standing) = self.0.standing(tenant, run, idempotency).await? {
+        let by = By { tenant, run, principal, idempotency };
+        self.wished(by, async |standing| {
             if !standing.going_on()?.is_paused {
                 return Err(Error::RunNotPaused { run });
             }
-            let event = Event::ResumeRequested(ResumeRequested { run });
-            self.0.wish(standing.key, Wish { principal, event, contents: Vec::new(), idempotency }).await?;
-        }
-        self.run(tenant, run).await
+            Ok(Some(Said::bare(Event::ResumeRequested(ResumeRequested { run }))))
+        })
+        .await
     }
 
     /// Has the model told something in the middle of a run: after the turn that is under way, or at once. At once, calls that
@@ -151,15 +168,15 @@ impl Engine {
         idempotency: Option<IdempotencyKey>,
     ) -> Result<RunView, Error> {
         check_message(&message)?;
-        if let Some(standing) = self.0.standing(tenant, run, idempotency).await? {
+        let by = By { tenant, run, principal, idempotency };
+        self.wished(by, async |standing| {
             if standing.going_on()?.steers.len() >= STEERS_MAX {
                 return Err(Error::SteersMax { waiting: STEERS_MAX });
             }
             let (message, item) = self.0.seal_text(&standing.key, media::TEXT, message.as_bytes()).await?;
-            let event = Event::Steered(Steered { run, message, when });
-            self.0.wish(standing.key, Wish { principal, event, contents: vec![item], idempotency }).await?;
-        }
-        self.run(tenant, run).await
+            Ok(Some(Said { event: Event::Steered(Steered { run, message, when }), contents: vec![item] }))
+        })
+        .await
     }
 
     /// Raises limits of a run. One that waits because it reached a limit goes on.
@@ -171,13 +188,14 @@ impl Engine {
         raise: LimitChange,
         idempotency: Option<IdempotencyKey>,
     ) -> Result<RunView, Error> {
-        if let Some(standing) = self.0.standing(tenant, run, idempotency).await? {
+        let by = By { tenant, run, principal, idempotency };
+        self.wished(by, async |standing| {
             let limits = raise.raised(*standing.going_on()?.limits())?;
             let event = Event::Raised(Raised { run, limits });
-            self.0.has_effect(&standing, principal, &event)?;
-            self.0.wish(standing.key, Wish { principal, event, contents: Vec::new(), idempotency }).await?;
-        }
-        self.run(tenant, run).await
+            self.0.has_effect(standing, principal, &event)?;
+            Ok(Some(Said::bare(event)))
+        })
+        .await
     }
 
     /// Says what became of a call in doubt. On a journal that processes share, not before whoever performed it can't any more:
@@ -196,12 +214,13 @@ impl Engine {
         {
             return Err(Error::MessageTooLarge { bytes: output.len(), bytes_max: crate::MESSAGE_BYTES_MAX });
         }
-        if let Some(standing) = self.0.standing(tenant, run, idempotency).await? {
-            self.0.may_resolve(&standing, call, &settlement).await?;
+        let by = By { tenant, run, principal, idempotency };
+        self.wished(by, async |standing| {
+            self.0.may_resolve(standing, call, &settlement).await?;
             let mut contents = Vec::new();
-            let resolution = match settlement {
+            let resolution = match &settlement {
                 Settlement::Happened { output } => {
-                    let parts = [Part::text(self.0.parts.secrets.redactor().text(&output))];
+                    let parts = [Part::text(self.0.parts.secrets.redactor().text(output))];
                     let json = serde_json::to_vec(&parts).map_err(domain::record::Error::Form)?;
                     let (output, item) = self.0.parts.journal.sealer(&standing.key).await?.seal(media::PARTS, &json)?;
                     contents.push(item);
@@ -210,7 +229,22 @@ impl Engine {
                 Settlement::DidNotHappen => Resolution::DidNotHappen,
                 Settlement::Compensate => Resolution::Compensate,
             };
-            let event = Event::Resolved(Resolved { run, call, resolution });
+            Ok(Some(Said { event: Event::Resolved(Resolved { run, call, resolution }), contents }))
+        })
+        .await
+    }
+
+    /// Records what `said` makes of a run as it stands, unless that is nothing or the same request was taken before; gives the run
+    /// as it stands then.
+    async fn wished(
+        &self,
+        by: By<'_>,
+        said: impl AsyncFnOnce(&Standing) -> Result<Option<Said>, Error>,
+    ) -> Result<RunView, Error> {
+        let By { tenant, run, principal, idempotency } = by;
+        if let Some(standing) = self.0.standing(tenant, run, idempotency).await?
+            && let Some(Said { event, contents }) = said(&standing).await?
+        {
             self.0.wish(standing.key, Wish { principal, event, contents, idempotency }).await?;
         }
         self.run(tenant, run).await
