@@ -17,6 +17,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use stdx::{Clock, Random};
+use tokio::sync::watch;
 
 /// The engine's limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +90,8 @@ pub(crate) struct Inner {
     pub(crate) tally: Tally,
     pub(crate) breakers: Breakers,
     pub(crate) model_places: ModelPlaces,
+    /// How often this process has told others of runs, or tried to.
+    pub(crate) deliveries: watch::Sender<u64>,
     /// How the drivers here get on.
     pub(crate) pulses: Pulses,
     /// What runs that nobody drives here have come to.
@@ -123,6 +126,7 @@ impl Engine {
         let (tally, breakers) = (Tally::default(), Breakers::default());
         let (model_places, worker) = (ModelPlaces::default(), OnceLock::new());
         let (pulses, known) = (Pulses::default(), Known::default());
+        let deliveries = watch::Sender::new(0);
         Self(Arc::new(Inner {
             parts,
             dispatch,
@@ -132,6 +136,7 @@ impl Engine {
             tally,
             breakers,
             model_places,
+            deliveries,
             pulses,
             known,
             worker,
@@ -180,6 +185,11 @@ impl Engine {
     /// Watches what happens in a session between its records.
     pub fn watch(&self, tenant: &str, session: Id<id::Session>) -> Watch {
         self.0.channels.watch(tenant, session)
+    }
+
+    /// How often this process has told others of runs, or tried to; changes whenever the outcome of an attempt was kept.
+    pub fn watch_deliveries(&self) -> watch::Receiver<u64> {
+        self.0.deliveries.subscribe()
     }
 
     /// The log.

@@ -364,6 +364,7 @@ impl Inner {
             tracing::warn!(run_id = %row.run, url = state.url, code = state.code, "others were not told of a run");
         }
         self.parts.journal.outbox_put(&claimed, vec![put(&claimed, &row.target, &state, next_ms)]).await?;
+        self.deliveries.send_modify(|count| *count += 1);
         Ok(())
     }
 

@@ -126,15 +126,16 @@ async fn end(engine: Engine, tending: Tending) {
 
 /// The deliveries of a run, once one of them stands so.
 async fn delivered(engine: &Engine, run: domain::Id<domain::id::Run>, status: DeliveryStatus) -> Vec<DeliveryView> {
-    // Nothing in the log tells of a delivery, so it is looked for at the pace at which it is made.
-    for _ in 0..600 {
+    let mut made = engine.watch_deliveries();
+    loop {
+        made.mark_unchanged();
         let deliveries = engine.deliveries(TENANT, run).await.unwrap();
         if deliveries.iter().any(|delivery| delivery.status == status) {
             return deliveries;
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        let more = tokio::time::timeout(LONG, made.changed()).await;
+        more.unwrap_or_else(|_| panic!("nobody is told: {deliveries:?}")).unwrap();
     }
-    panic!("{:?}", engine.deliveries(TENANT, run).await);
 }
 
 #[tokio::test]
