@@ -117,6 +117,34 @@ async fn a_fork_in_the_middle_goes_on_on_another_model_and_tells_what_was_done_o
 }
 
 #[tokio::test]
+async fn what_is_chosen_for_a_fork_holds_for_all_its_runs_and_for_the_forks_of_it() {
+    let (_project, engine, ticket) = done().await;
+    let chosen = Fork { model: Some("other".into()), ..fork(ticket.session, 7) };
+    let forked = engine.fork(chosen).await.unwrap();
+    // At a run's end nothing goes on yet, and what is chosen waits.
+    assert_eq!((forked.run, forked.model.as_deref(), forked.provider), (None, Some("other"), None));
+    let said = async |session: Id<id::Session>, agent: Option<String>| {
+        let message = Submission { session: SessionName::Id(session), agent, ..ask("and then?") };
+        let run = engine.submit(message).await.unwrap().run;
+        engine.wait(TENANT, run, LONG).await.unwrap().reply.unwrap_or_default()
+    };
+    for agent in [None, Some("maya".to_owned()), None] {
+        assert_eq!(said(forked.session, agent).await, "The other one says: sent.");
+    }
+    let last = engine.checkpoints(TENANT, forked.session).await.unwrap().pop().unwrap().at;
+    let again = engine.fork(fork(forked.session, last)).await.unwrap();
+    assert_eq!((again.model.as_deref(), again.run), (Some("other"), None));
+    assert_eq!(said(again.session, None).await, "The other one says: sent.");
+    let before = engine.fork(fork(forked.session, 1)).await.unwrap();
+    assert_eq!(before.model.as_deref(), Some("other"), "also where it had no run yet");
+    // Another agent goes on as it is declared.
+    let own = Fork { agent: Some("maya".into()), ..fork(forked.session, 1) };
+    let own = engine.fork(own).await.unwrap();
+    assert_eq!((own.model, said(own.session, None).await.as_str()), (None, "Then this."));
+    assert_eq!(said(ticket.session, None).await, "Then this.", "the first session is as it was");
+}
+
+#[tokio::test]
 async fn a_fork_at_the_end_waits_for_its_message() {
     let (_project, engine, ticket) = done().await;
     let idle = engine.fork(fork(ticket.session, 7)).await.unwrap();

@@ -95,6 +95,15 @@ impl House {
         Self::over(project())
     }
 
+    /// A house with some files of the project written otherwise.
+    pub fn with(files: &[(&str, &str)]) -> Self {
+        let folder = project();
+        for (path, text) in files {
+            fs::write(folder.path().join(path), text).unwrap();
+        }
+        Self::over(folder)
+    }
+
     fn over(folder: TempDir) -> Self {
         let (release, held) = (Arc::new(Semaphore::new(0)), Arc::new(Notify::new()));
         let engine = engine(folder.path(), functions(&release, &held));
