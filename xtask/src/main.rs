@@ -30,6 +30,7 @@ mod setup;
 mod sim;
 mod source;
 mod tidy;
+mod upgrade;
 
 use std::process::ExitCode;
 
@@ -57,6 +58,8 @@ enum Command {
     Proof(proof::Arguments),
     /// Live worlds from seeds, each with its crashes and failures, and judge them from outside
     Sim(sim::Arguments),
+    /// Put the binary of an earlier commit and the present one on one database and on one data directory, there and back
+    Upgrade(upgrade::Arguments),
     /// Hold the manifests to the table of rooms in ARCHITECTURE.md
     Arrows,
     /// Hold the files to the house's sizes and habits
@@ -83,6 +86,7 @@ fn run(command: Command) -> Result<bool> {
         Command::Check(arguments) => check::run(&arguments),
         Command::Sim(arguments) => sim::run(&arguments),
         Command::Proof(arguments) => proof::run(&arguments),
+        Command::Upgrade(arguments) => upgrade::run(&arguments),
         Command::Arrows => check::only("arrows"),
         Command::Tidy => check::only("tidy"),
     }
