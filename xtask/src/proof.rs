@@ -27,10 +27,12 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     let context = Context::here(true, Scope::Whole, None)?;
     let (mut tally, watch) = (Tally::default(), Stopwatch::start());
-    let parts: [(&str, &dyn Fn() -> Result<Outcome>); 3] = [
+    let parts: [(&str, &dyn Fn() -> Result<Outcome>); 4] = [
         ("sim", &|| sim::in_portions(&context, 0..arguments.seeds)),
         ("walls", &|| mutants::prove(&context)),
         ("crash", &|| crash::kills(&context, arguments.kills, CRASH_SEED)),
+        ("upgrade", &|| upgrade::prove(&context)),
+        ("upgrade", &|| upgrade::prove(&context)),
     ];
     let mut lines = Vec::new();
     for (part, prove) in parts {
