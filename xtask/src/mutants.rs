@@ -56,9 +56,12 @@ pub(crate) fn prove(context: &Context) -> Result<Outcome> {
         match seen {
             Ok(seed) => {
                 outcome.passed += 1;
-                outcome = outcome.note(format!("without {}: seed {seed} is red ({:.0} s)", wall.name, watch.seconds()));
+                println!("   walls: seed {seed} is red without {}, {:.0} s", wall.name, watch.seconds());
+                let told = format!("without {}: seed {seed} is red, and red again when replayed", wall.name);
+                outcome = outcome.note(format!("{told} ({:.0} s)", watch.seconds()));
             }
             Err(error) => {
+                println!("   walls: nothing is seen without {}, {:.0} s", wall.name, watch.seconds());
                 outcome.failed += 1;
                 outcome.findings.push(Finding::new(wall.file, format!("without {}: {error:#}", wall.name)));
             }

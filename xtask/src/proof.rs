@@ -32,7 +32,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
         ("walls", &|| mutants::prove(&context)),
         ("crash", &|| crash::kills(&context, arguments.kills, CRASH_SEED)),
         ("upgrade", &|| upgrade::prove(&context)),
-        ("upgrade", &|| upgrade::prove(&context)),
     ];
     let mut lines = Vec::new();
     for (part, prove) in parts {

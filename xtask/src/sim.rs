@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Result, anyhow, bail};
 
+use crate::clock::Stopwatch;
 use crate::context::{Context, Scope};
 use crate::process;
 use crate::report::{Finding, Outcome};
@@ -13,6 +14,8 @@ use crate::rust_steps::compiler_findings;
 
 /// Seeds that `check` runs.
 const SEEDS_OF_CHECK: u64 = 300;
+/// Seeds after which a proof tells how far it is.
+const PORTION_SEEDS: usize = 500;
 /// Lines of a red world's log that are shown.
 const LOG_LINES_SHOWN: usize = 120;
 
@@ -45,7 +48,33 @@ pub(crate) fn check(context: &Context) -> Result<Outcome> {
 /// Runs seeds in this tree.
 pub(crate) fn seeds(context: &Context, seeds: Range<u64>) -> Result<Outcome> {
     let binary = build(&context.root, &context.target)?;
-    let said = live(&binary, &seeds)?;
+    lived(context, &binary, &seeds)
+}
+
+/// The same a portion at a time, telling how far it is; the first portion that is red is the last.
+pub(crate) fn in_portions(context: &Context, seeds: Range<u64>) -> Result<Outcome> {
+    let (binary, watch) = (build(&context.root, &context.target)?, Stopwatch::start());
+    let mut all = Outcome::default();
+    for from in seeds.clone().step_by(PORTION_SEEDS) {
+        let portion = from..seeds.end.min(from + PORTION_SEEDS as u64);
+        let outcome = lived(context, &binary, &portion)?;
+        println!(
+            "   sim: {} of {} seeds, {:.0} s",
+            portion.end - seeds.start,
+            seeds.end - seeds.start,
+            watch.seconds()
+        );
+        all.findings.extend(outcome.findings);
+        all.notes.extend(outcome.notes.into_iter().map(|note| format!("{}..{}: {note}", portion.start, portion.end)));
+        if !all.findings.is_empty() {
+            break;
+        }
+    }
+    Ok(all)
+}
+
+fn lived(context: &Context, binary: &Path, seeds: &Range<u64>) -> Result<Outcome> {
+    let said = live(binary, seeds)?;
     let log = context.scratch("sim")?.join("log");
     std::fs::write(&log, &said.text)?;
     let told = process::tail(&said.text, LOG_LINES_SHOWN);
