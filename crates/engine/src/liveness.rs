@@ -6,7 +6,7 @@ use crate::tend::pause;
 use crate::totals::Totals;
 use journal::SessionKey;
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -119,9 +119,9 @@ impl Drop for Within {
     }
 }
 
-/// The pulses of the sessions that are driven here.
+/// The pulses of the sessions that are driven here; in order, so that all are looked at in one order.
 #[derive(Debug, Default)]
-pub(crate) struct Pulses(Mutex<HashMap<SessionKey, Arc<Pulse>>>);
+pub(crate) struct Pulses(Mutex<BTreeMap<SessionKey, Arc<Pulse>>>);
 
 impl Pulses {
     /// A driver begins.

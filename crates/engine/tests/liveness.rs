@@ -27,11 +27,11 @@ steps:
 struct Hanging {
     functions: Functions,
     calls: Arc<AtomicU64>,
-    let_go: mpsc::Sender<()>,
+    let_go: mpsc::SyncSender<()>,
 }
 
 fn hanging() -> Hanging {
-    let (let_go, gate) = mpsc::channel::<()>();
+    let (let_go, gate) = mpsc::sync_channel::<()>(1);
     let (gate, calls) = (Arc::new(Mutex::new(gate)), Arc::new(AtomicU64::new(0)));
     let mut functions = Functions::new();
     let counted = calls.clone();
