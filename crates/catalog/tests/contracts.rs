@@ -153,6 +153,19 @@ fn another_model_makes_another_closure_of_the_same_agent() {
     assert_eq!(catalog.model("none"), None);
 }
 
+#[test]
+fn another_provider_reaches_the_agents_inside() {
+    let sandboxed = "--- {model: played, sandbox: local, tools: [lookup]} --- You are Nora.";
+    let maya = load(&[("agents/nora.md", sandboxed)]).agent(Some("maya")).unwrap();
+    let other = maya.with_provider("elsewhere").unwrap();
+    let provider = |closure: &Closure| closure.agent.sandbox.as_ref().map(|sandbox| sandbox.provider.clone());
+    let nora = other.nested("nora").unwrap();
+    assert_eq!((provider(&other), provider(&nora).as_deref()), (None, Some("elsewhere")));
+    assert_eq!(Closure::from_bytes(other.bytes()).unwrap(), other, "its bytes say so too");
+    let back = other.with_provider("local").unwrap();
+    assert_eq!(back.digest(), maya.digest());
+}
+
 /// Agents of these names, of which each asks the next.
 fn row(names: &[&str]) -> Vec<(String, String)> {
     let mut files = Vec::new();
