@@ -2,27 +2,35 @@
 //! engine. What must hold after every restart is in `restart`.
 
 use crate::TENANT;
+use crate::hooks::{EVENTS, Hooks, Place};
 use crate::ledger::Ledger;
 use crate::project::TOOLS;
+use crate::reached::{Kind, Reached};
 use crate::restart::{after_restart, log_of};
 use crate::told::Told;
-use crate::witness::Witness;
-use crate::workspace::Workspaces;
-use domain::record::Vote;
-use domain::{CallStatus, Digest, Event, Id, Record, Usage, id};
-use engine::Engine;
+use crate::witness::{Deed, Witness};
+use crate::workspace::{Files, Workspaces};
+use domain::record::{Finished, Vote};
+use domain::{CallStatus, Digest, Event, Id, Record, RunStatus, Usage, id};
+use engine::{Engine, Replay};
 use journal::{SessionKey, StoredRecord, Verified};
 use machine::{Session, Stamp};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Who saw from outside what happened.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outside<'a> {
+    pub(crate) told: &'a Told,
+    pub(crate) ledger: &'a Ledger,
+    pub(crate) witness: &'a Witness,
+    pub(crate) workspaces: &'a Workspaces,
+    pub(crate) hooks: &'a Hooks,
+}
+
 /// What is wrong with a world that has come to rest.
-pub(crate) async fn at_rest(
-    engine: &Engine,
-    told: &Told,
-    ledger: &Ledger,
-    witness: &Witness,
-    workspaces: &Workspaces,
-) -> Result<(), String> {
+pub(crate) async fn at_rest(engine: &Engine, outside: Outside<'_>, reached: &Reached) -> Result<(), String> {
+    let Outside { told, ledger, witness, workspaces, hooks } = outside;
+    let (times, deeds) = (witness.times(), witness.deeds());
     after_restart(engine.journal(), told).await?;
     let mut logs = BTreeMap::new();
     let sessions: BTreeSet<_> = told.logs().into_keys().collect();
@@ -35,13 +43,21 @@ pub(crate) async fn at_rest(
         }
         let (records, session) = folded(&key, &stored)?;
         one_holder(&key, &records)?;
-        done_as_told(&records, witness)?;
-        approved(&records, witness)?;
-        workspaces_are_told(&key, &records, workspaces)?;
-        shown_as_folded(engine, &records, &session).await?;
+        done_as_told(&records, &times)?;
+        approved(&records, &deeds)?;
+        if let Some(files) = workspaces.files(key.session) {
+            workspaces_are_told(files, &records)?;
+        }
+        for run in ended(&records, &session)? {
+            shown_as_folded(engine, &run).await?;
+            replays(engine, run.run).await?;
+            reached.note(Kind::Replayed);
+        }
+        reached.log(&records);
         logs.insert(key.session, (stored, records));
     }
     nothing_lost(&logs, ledger)?;
+    others_are_told(&logs, &hooks.all())?;
     streams_are_logs(&logs, ledger)
 }
 
@@ -78,8 +94,7 @@ fn one_holder(key: &SessionKey, records: &[Record]) -> Result<(), String> {
 }
 
 /// A call that is recorded to have gone well was done, and none more often than it began.
-fn done_as_told(records: &[Record], witness: &Witness) -> Result<(), String> {
-    let times = witness.times();
+fn done_as_told(records: &[Record], times: &BTreeMap<Id<id::Call>, u32>) -> Result<(), String> {
     let mut began: BTreeMap<Id<id::Call>, u32> = BTreeMap::new();
     let mut returned = BTreeSet::new();
     let mut deeds = BTreeSet::new();
@@ -120,18 +135,27 @@ fn done_as_told(records: &[Record], witness: &Witness) -> Result<(), String> {
     }
 }
 
-/// What the engine shows of a run is what the log says: how it stands, what it used. No run is left in its middle.
-async fn shown_as_folded(engine: &Engine, records: &[Record], session: &Session) -> Result<(), String> {
+/// A run that has ended, by its log alone.
+#[derive(Debug)]
+struct Ended {
+    run: Id<id::Run>,
+    end: Finished,
+}
+
+/// The runs of a log. Each has ended, once; none is left in its middle.
+fn ended(records: &[Record], session: &Session) -> Result<Vec<Ended>, String> {
     let mut used: BTreeMap<Id<id::Run>, Usage> = BTreeMap::new();
     let mut ends = BTreeMap::new();
     let mut runs = Vec::new();
+    let mut add = |run, usage| {
+        let used: &mut Usage = used.entry(run).or_default();
+        *used = used.plus(usage);
+    };
     for Record { event, .. } in records {
         match event {
             Event::Submitted(body) => runs.push(body.run),
-            Event::Replied(body) => {
-                let used = used.entry(body.run).or_default();
-                *used = used.plus(body.usage);
-            }
+            Event::Replied(body) => add(body.run, body.usage),
+            Event::Deferred(body) => add(body.run, body.usage),
             Event::Finished(body) if ends.contains_key(&body.run) => return Err(format!("{} ended twice", body.run)),
             Event::Finished(body) => {
                 ends.insert(body.run, body.clone());
@@ -142,20 +166,69 @@ async fn shown_as_folded(engine: &Engine, records: &[Record], session: &Session)
     if let Some(run) = &session.run {
         return Err(format!("{} is not over: it is {}", run.id, run.status()));
     }
-    for run in runs {
-        let view = engine.run(TENANT, run).await.map_err(|error| format!("{run} can't be shown: {error}"))?;
-        let end = ends.get(&run).ok_or_else(|| format!("{run} has not ended: it is shown as {}", view.status))?;
-        let sum = used.get(&run).copied().unwrap_or_default();
-        let adds_up = end.usage == sum || (end.failure.is_some() && end.usage.total_tokens() >= sum.total_tokens());
-        if view.status != end.status || view.usage != end.usage || view.turns != end.turns || !adds_up {
-            return Err(format!("{run} is shown as {view:?}, its replies used {sum:?}, and its end says {end:?}"));
+    let runs = runs.into_iter().map(|run| {
+        let end = ends.remove(&run).ok_or_else(|| format!("{run} has not ended"))?;
+        let used = used.get(&run).copied().unwrap_or_default();
+        let adds_up = end.usage == used || (end.failure.is_some() && end.usage.total_tokens() >= used.total_tokens());
+        match adds_up {
+            true => Ok(Ended { run, end }),
+            false => Err(format!("the replies of {run} used {used:?}, and its end says {:?}", end.usage)),
+        }
+    });
+    runs.collect()
+}
+
+/// What the engine shows of a run is what the log says: how it stands, what it used.
+async fn shown_as_folded(engine: &Engine, ended: &Ended) -> Result<(), String> {
+    let run = ended.run;
+    let view = engine.run(TENANT, run).await.map_err(|error| format!("{run} can't be shown: {error}"))?;
+    is_shown((view.status, view.usage, view.turns), ended)
+}
+
+fn is_shown(view: (RunStatus, Usage, u32), Ended { run, end }: &Ended) -> Result<(), String> {
+    match view == (end.status, end.usage, end.turns) {
+        true => Ok(()),
+        false => Err(format!("{run} is shown as {view:?}, and its end says {end:?}")),
+    }
+}
+
+/// The harness would do the same again, by what the log says that it was given.
+async fn replays(engine: &Engine, run: Id<id::Run>) -> Result<(), String> {
+    let replay = engine.replay(TENANT, run).await.map_err(|error| format!("{run} can't be replayed: {error}"))?;
+    is_same(run, &replay)
+}
+
+fn is_same(run: Id<id::Run>, replay: &Replay) -> Result<(), String> {
+    match replay {
+        Replay::Same { .. } => Ok(()),
+        Replay::Differs { position, expected, found } => {
+            Err(format!("the replay of {run} differs at {position}: expected {expected}, found {found}"))
         }
     }
-    Ok(())
+}
+
+/// Others were told of every record that they want to hear of, and of nothing that is not in the log.
+fn others_are_told(logs: &Logs, told: &BTreeMap<Place, String>) -> Result<(), String> {
+    let mut wanted = BTreeMap::new();
+    for (session, (_, records)) in logs {
+        for Record { head, event } in records.iter().filter(|record| EVENTS.contains(&record.event.kind())) {
+            wanted.insert((*session, head.position), event.kind());
+        }
+    }
+    if let Some(((session, position), kind)) = wanted.iter().find(|(place, _)| !told.contains_key(*place)) {
+        return Err(format!("nobody was told of `{kind}`, record {position} of {session}"));
+    }
+    let is_told = |(place, kind): &(&Place, &String)| wanted.get(*place) == Some(&kind.as_str());
+    match told.iter().find(|told| !is_told(told)) {
+        Some(((session, position), kind)) => {
+            Err(format!("others were told of `{kind}`, record {position} of {session}, which is not in the log"))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Nothing that people must approve of was done before enough others had.
-fn approved(records: &[Record], witness: &Witness) -> Result<(), String> {
+fn approved(records: &[Record], deeds: &[Deed]) -> Result<(), String> {
     let mut requesters = BTreeMap::new();
     let mut votes: BTreeMap<Id<id::Call>, BTreeSet<Id<id::Principal>>> = BTreeMap::new();
     let mut at_begin = BTreeMap::new();
@@ -174,7 +247,7 @@ fn approved(records: &[Record], witness: &Witness) -> Result<(), String> {
         }
     }
     let session = records.first().map(|record| record.head.session);
-    for deed in witness.deeds().iter().filter(|deed| Some(deed.session) == session) {
+    for deed in deeds.iter().filter(|deed| Some(deed.session) == session) {
         let had = at_begin.get(&deed.call).copied().unwrap_or(0);
         if had < deed.approvals {
             return Err(format!(
@@ -186,11 +259,10 @@ fn approved(records: &[Record], witness: &Witness) -> Result<(), String> {
     Ok(())
 }
 
-/// The files of a workspace are what the log says was done to them: no call is in them that did not begin, and none is missing that
-/// returned, unless the log says that the workspace was lost, taken back or made from another's.
-fn workspaces_are_told(key: &SessionKey, records: &[Record], workspaces: &Workspaces) -> Result<(), String> {
-    let Some(lines) = workspaces.lines(key.session) else { return Ok(()) };
-    let (mut puts, mut began, mut returned, mut is_other) = (BTreeSet::new(), 0, 0, false);
+/// The files of a workspace are what the log says was done to them: no call is in them that did not begin, and nothing that was
+/// put is missing, unless the log says that the workspace was lost, taken back or made from another's.
+fn workspaces_are_told(files: Files, records: &[Record]) -> Result<(), String> {
+    let (mut puts, mut began, mut is_other) = (BTreeSet::new(), 0, false);
     for Record { event, .. } in records {
         match event {
             Event::Replied(body) => {
@@ -198,17 +270,15 @@ fn workspaces_are_told(key: &SessionKey, records: &[Record], workspaces: &Worksp
                 puts.extend(shell.map(|call| call.call));
             }
             Event::Began(body) if puts.contains(&body.call) => began += 1,
-            Event::Returned(body) if puts.contains(&body.call) && body.status == CallStatus::Ok => returned += 1,
             Event::Forked(_) | Event::WorkspaceLost(_) => is_other = true,
             Event::SandboxOpened(body) => is_other |= body.restored.is_some(),
             _ => {}
         }
     }
-    // A command that was left to a session, or killed, may have put its line or not.
-    let left_running = returned;
-    if !is_other && (lines > began || lines + left_running < returned) {
-        let session = key.session;
-        return Err(format!("the workspace of {session} has {lines} lines; {began} puts began, {returned} returned"));
+    let Files { lines, put } = files;
+    if !is_other && (lines > began || lines < put) {
+        let session = records.first().map(|record| record.head.session.to_string()).unwrap_or_default();
+        return Err(format!("the workspace of {session} has {lines} lines; {began} puts began, {put} were put"));
     }
     Ok(())
 }
@@ -277,3 +347,6 @@ fn streams_are_logs(logs: &Logs, ledger: &Ledger) -> Result<(), String> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,22 +4,27 @@
 mod check;
 mod client;
 pub mod disk;
+mod hooks;
 mod ledger;
+mod network;
 mod objects;
 mod power;
 mod project;
+mod reached;
 mod report;
 mod restart;
 mod scribes;
 mod time;
 mod told;
 mod trace;
+mod vendor;
 mod wishes;
 mod witness;
 mod workspace;
 mod world;
 
 pub use power::Power;
+pub use reached::{Counts, KINDS, Kind};
 pub use report::{Figures, Report};
 pub use time::Time;
 pub use trace::Trace;

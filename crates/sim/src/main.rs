@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Threads at most; each lives a world at a time.
 const THREADS_MAX: usize = 16;
+/// Within so many seeds everything that can be reached must have been.
+const ALL_REACHED_SEEDS: u64 = 300;
 
 fn main() -> ExitCode {
     let mut out = io::stdout().lock();
@@ -25,7 +27,10 @@ fn main() -> ExitCode {
             told.is_ok() && is_green
         }
         Some(Asked::Range(seeds)) => match live(&seeds) {
-            Ok(sum) => green(seeds.end.saturating_sub(seeds.start), sum, &mut out).is_ok(),
+            Ok(sum) => {
+                let count = seeds.end.saturating_sub(seeds.start);
+                green(count, sum, &mut out).is_ok() && all_reached(count, &sum, &mut out)
+            }
             Err(report) => {
                 // A red seed stays red when nobody reads of it.
                 let _ = red(&report, &mut out);
@@ -88,12 +93,24 @@ fn live(seeds: &Range<u64>) -> Result<sim::Figures, Box<sim::Report>> {
 }
 
 fn green(count: u64, sum: sim::Figures, out: &mut impl Write) -> io::Result<()> {
-    let sim::Figures { crashes, runs, deeds, records, points, faults } = sum;
+    let sim::Figures { crashes, runs, deeds, records, points, faults, reached } = sum;
     writeln!(
         out,
         "{count} seeds are green: {crashes} crashes, {faults} faults of the disk, {points} points to die at"
     )?;
-    writeln!(out, "{runs} runs, {records} records, {deeds} deeds")
+    writeln!(out, "{runs} runs, {records} records, {deeds} deeds")?;
+    let counts = sim::KINDS.iter().zip(reached).map(|((_, name), count)| format!("{name}: {count}"));
+    writeln!(out, "{}", counts.collect::<Vec<_>>().join(", "))
+}
+
+/// Whether so many seeds came to all that a world can come to. What is never reached is not proven.
+fn all_reached(count: u64, sum: &sim::Figures, out: &mut impl Write) -> bool {
+    let unreached = if count < ALL_REACHED_SEEDS { Vec::new() } else { sum.unreached() };
+    for name in &unreached {
+        // Whoever does not read it sees the exit code.
+        let _ = writeln!(out, "never reached in {count} seeds: {name}");
+    }
+    unreached.is_empty()
 }
 
 fn log(report: &sim::Report, out: &mut impl Write) -> io::Result<()> {

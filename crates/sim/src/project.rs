@@ -1,5 +1,7 @@
 //! What the simulated agents declare: tools of every contract, and transcripts that call them at random.
 
+use crate::hooks::{EVENTS, SECRET};
+use crate::network::{HOOK_HOST, MODEL_HOST};
 use catalog::Catalog;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -21,7 +23,14 @@ pub(crate) const AGENTS: &[(&str, &str)] = &[
         "sandbox: {provider: local, capabilities: [shell]}\nlimits: {turns: 12, tool_calls: 30}\nartifacts: [notes]\n",
     ),
     ("carl", "limits: {turns: 2, tool_calls: 4, reached: ask}\n"),
+    ("nell", "limits: {turns: 12, tool_calls: 30}\n"),
 ];
+
+/// Agents whose model is behind the network.
+const REMOTE: &[&str] = &["nell", PIA];
+/// The nested agent, and the tool that it is for the others.
+const PIA: &str = "pia";
+pub(crate) const NESTED: &str = "ask";
 
 /// How a tool behaves and what its contract promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,22 +100,48 @@ pub(crate) fn catalog(seed: u64) -> Result<Arc<Catalog>, String> {
             .and_then(|()| std::fs::write(&path, text))
             .map_err(|error| error.to_string())?;
     }
-    let catalog = Catalog::load(folder.path(), &|_| None).map_err(|problems| problems.to_string())?;
+    let catalog = Catalog::load(folder.path(), &environment).map_err(|problems| problems.to_string())?;
     let catalog = Arc::new(catalog);
     read.insert(number, catalog.clone());
     Ok(catalog)
 }
 
+/// The variables of the environment.
+pub(crate) fn environment(name: &str) -> Option<String> {
+    (name == "HOOK_SECRET").then(|| SECRET.to_owned())
+}
+
+/// What the project says of itself: retries that are used up soon, breakers that open early, and somebody who is told.
+fn settings() -> String {
+    let retry = "{attempts: 3, backoff_seconds: 4, backoff_seconds_max: 30, total_seconds: 300}";
+    let events = EVENTS.join(", ");
+    format!(
+        "default_agent: maya\nretries: {{model: {retry}}}\nbreaker: {{failures: 2, open_seconds: 20}}\n\
+         webhooks: [{{url: 'http://{HOOK_HOST}/told', secret: '${{env.HOOK_SECRET}}', events: [{events}]}}]\n"
+    )
+}
+
 fn files(number: u64) -> Vec<(String, String)> {
     let names: Vec<_> = TOOLS.iter().map(|tool| tool.name).collect();
     let mut files = vec![
-        ("topside.yaml".to_owned(), "default_agent: maya\n".to_owned()),
+        ("topside.yaml".to_owned(), settings()),
         ("policies/all.cedar".to_owned(), "permit (principal, action, resource);\n".to_owned()),
     ];
     let mut models = String::new();
-    for (place, (name, lines)) in AGENTS.iter().enumerate() {
-        let front = format!("model: {name}\ntools: [{}]\n{lines}", names.join(", "));
+    let nested = (PIA, "limits: {turns: 2, tool_calls: 3}\n");
+    for (place, (name, lines)) in AGENTS.iter().chain([&nested]).enumerate() {
+        let asks = if *name == PIA { "" } else { ", ask" };
+        let front = format!("model: {name}\ntools: [{}{asks}]\n{lines}", names.join(", "));
         files.push((format!("agents/{name}.md"), format!("---\n{front}---\nYou are {name}.\n")));
+        if REMOTE.contains(name) {
+            let url = format!("http://{MODEL_HOST}/v1");
+            // Writing to a string does not fail.
+            let _ = writeln!(
+                models,
+                "{name}: {{provider: openai-compatible, wire: chat, name: remote, url: '{url}', stream: true}}"
+            );
+            continue;
+        }
         // Writing to a string does not fail.
         let _ = writeln!(models, "{name}: {{provider: script, transcript: {name}.yaml}}");
         let random = Random::seeded(0x5c21_9700 + number * 16 + place as u64);
@@ -114,6 +149,7 @@ fn files(number: u64) -> Vec<(String, String)> {
         files.push((format!("{name}.yaml"), script(&random, lines.contains("sandbox")).to_string()));
     }
     files.push(("models/all.yaml".to_owned(), models));
+    files.push((format!("tools/{NESTED}.yaml"), format!("description: Asks {PIA}.\nrun: {{agent: {PIA}}}\n")));
     for Tool { name, effect, lines, .. } in TOOLS {
         let schema = "{type: object, properties: {n: {type: integer}}}";
         let text = format!(
@@ -156,7 +192,8 @@ fn call_of(random: &Random, id: &str, has_sandbox: bool) -> Value {
     match random.below(20) {
         0 => json!({"id": id, "tool": "nothing_like_it", "arguments": {}}),
         1 => json!({"id": id, "tool": "send", "arguments": {"n": "not a number"}}),
-        2..12 if has_sandbox => {
+        2 | 3 => json!({"id": id, "tool": NESTED, "arguments": {"message": format!("plan-{n} for you")}}),
+        4..13 if has_sandbox => {
             let ms = if random.below(3) == 0 { random.below(12_000) } else { random.below(100) };
             json!({"id": id, "tool": "exec_command", "arguments": {"cmd": format!("put notes {ms}")}})
         }

@@ -1,5 +1,7 @@
 //! What came of a seed: what happened in its world, and what must never have happened.
 
+use crate::reached::{Counts, KINDS};
+
 /// What happened in a world.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Figures {
@@ -15,13 +17,18 @@ pub struct Figures {
     pub points: u64,
     /// Faults of the disk.
     pub faults: u64,
+    /// How often each kind of [`KINDS`] was reached.
+    pub reached: Counts,
 }
 
 impl Figures {
     /// The sum of two.
     #[must_use]
-    pub const fn plus(self, other: Self) -> Self {
+    pub fn plus(self, other: Self) -> Self {
+        let mut reached = self.reached;
+        reached.iter_mut().zip(other.reached).for_each(|(sum, count)| *sum += count);
         Self {
+            reached,
             crashes: self.crashes + other.crashes,
             runs: self.runs + other.runs,
             deeds: self.deeds + other.deeds,
@@ -29,6 +36,11 @@ impl Figures {
             points: self.points + other.points,
             faults: self.faults + other.faults,
         }
+    }
+
+    /// The kinds that were never reached.
+    pub fn unreached(&self) -> Vec<&'static str> {
+        KINDS.iter().filter(|(kind, _)| self.reached[*kind as usize] == 0).map(|(_, name)| *name).collect()
     }
 }
 

@@ -45,18 +45,29 @@ struct Inner {
     random: Random,
     trace: Trace,
     layers: Mutex<BTreeMap<Id<id::Session>, Layer>>,
+    /// Lines that were put, by session, whatever became of the files.
+    put: Mutex<BTreeMap<Id<id::Session>, usize>>,
+}
+
+/// What the files of a session have, and what was put into them ever.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Files {
+    pub(crate) lines: usize,
+    pub(crate) put: usize,
 }
 
 impl Workspaces {
     pub(crate) fn new(power: Power, random: Random, trace: Trace) -> Self {
-        Self(Arc::new(Inner { power, random, trace, layers: Mutex::default() }))
+        Self(Arc::new(Inner { power, random, trace, layers: Mutex::default(), put: Mutex::default() }))
     }
 
-    /// How many lines the files of a session have; `None`: it has no workspace.
-    pub(crate) fn lines(&self, session: Id<id::Session>) -> Option<usize> {
+    /// What the files of a session have; `None`: it has no workspace.
+    pub(crate) fn files(&self, session: Id<id::Session>) -> Option<Files> {
         let layers = self.0.layers.lock();
         let files = &layers.get(&session)?.files;
-        Some(files.values().map(|bytes| bytes.iter().filter(|byte| **byte == b'\n').count()).sum())
+        let lines = files.values().map(|bytes| bytes.iter().filter(|byte| **byte == b'\n').count()).sum();
+        let put = self.0.put.lock().get(&session).copied().unwrap_or(0);
+        Some(Files { lines, put })
     }
 
     /// The machine starts again: what a workspace holds may be gone, when it was the power that went.
@@ -322,6 +333,7 @@ impl Process for Program {
                 let bytes = layer.files.entry(file).or_default();
                 if bytes.len() < FILE_BYTES_MAX {
                     bytes.extend_from_slice(b"line\n");
+                    *put.owner.workspaces.0.put.lock().entry(put.owner.session).or_default() += 1;
                 }
                 Ok(())
             })?;

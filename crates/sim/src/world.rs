@@ -4,10 +4,13 @@
 use crate::check;
 use crate::client::Client;
 use crate::disk::{Crash, Disk, Faults, Mounted, VFS};
+use crate::hooks::Hooks;
 use crate::ledger::Ledger;
+use crate::network::Network;
 use crate::objects::{Contents, Storage};
 use crate::power::{ENDLESS, Power};
 use crate::project;
+use crate::reached::Reached;
 use crate::report::{Figures, Report};
 use crate::restart::after_restart;
 use crate::time::Time;
@@ -59,6 +62,9 @@ struct World {
     ledger: Ledger,
     witness: Witness,
     workspaces: Workspaces,
+    hooks: Hooks,
+    network: Network,
+    reached: Reached,
     figures: Figures,
     wrong: Vec<String>,
 }
@@ -109,8 +115,14 @@ impl World {
         let told = Told::new(trace.clone());
         let database = format!("{}/journal.db", mounted.directory());
         let witness = Witness::new(stream(2), disk.clone(), database, told.clone(), time.clone(), trace.clone());
+        let reached = Reached::default();
+        let hooks = Hooks::new(power.clone(), trace.clone(), reached.clone());
+        let network = Network::new(power.clone(), stream(5), trace.clone(), reached.clone(), hooks.clone());
         Ok(Self {
             seed,
+            hooks,
+            network,
+            reached,
             random: stream(3),
             contents: Arc::new(Contents::new(power.clone())),
             storage: Arc::new(Storage::new(power.clone())),
@@ -200,6 +212,7 @@ impl World {
         self.wrong.extend(self.told.wrong());
         self.wrong.extend(self.ledger.wrongs());
         self.wrong.extend(self.witness.wrongs());
+        self.wrong.extend(self.hooks.wrongs());
         self.figures.crashes += 1;
         self.disk.set_faults(Faults::default());
         self.disk.restart(fate.crash);
@@ -309,10 +322,14 @@ impl World {
                 open = operator.help_all().await.map_err(|error| format!("nobody can help: {error}"))?;
             }
             let is_idle = engines.iter().all(|engine| (engine.health().active, engine.health().waiting) == (0, 0));
-            if open == 0 && is_idle {
+            let untold = self.opened(engines[0].journal().outbox(u64::MAX, 1).await)?;
+            if open == 0 && is_idle && untold.is_none_or(|rows| rows.is_empty()) {
                 self.told.hear();
                 let engine = &engines[0];
-                return check::at_rest(engine, &self.told, &self.ledger, &self.witness, &self.workspaces).await;
+                let (told, ledger, witness) = (&self.told, &self.ledger, &self.witness);
+                let outside =
+                    check::Outside { told, ledger, witness, workspaces: &self.workspaces, hooks: &self.hooks };
+                return check::at_rest(engine, outside, &self.reached).await;
             }
         }
         let health: Vec<_> = engines.iter().map(|engine| engine.health().active).collect();
@@ -354,8 +371,8 @@ impl World {
             journal,
             catalog: Arc::new(move || catalog.clone()),
             providers: vec![Arc::new(self.workspaces.clone())],
-            net: NET.clone()?,
-            environment: Arc::new(|_| None),
+            net: NET.clone()?.over(Arc::new(self.network.clone())),
+            environment: Arc::new(project::environment),
             secrets: vault::Secrets::new(BTreeMap::new()),
             functions: self.witness.functions(),
             limits: engine::Limits { drivers_max: fate.drivers_max, ..engine::Limits::default() },
@@ -373,6 +390,7 @@ impl World {
             records,
             points: self.power.points(),
             faults: self.disk.operations().faults,
+            reached: self.reached.counts(),
         };
         Report { seed: self.seed, wrong: self.wrong, trace: self.trace.lines(), figures }
     }
