@@ -1,12 +1,13 @@
 //! A record of a kind that a program does not know, as a later one might write it: neither binary may fold the session without it,
-//! nor do anything in it, and both go on with everything else. A message for it is kept, and its run stays queued.
+//! nor do anything in it, and both go on with everything else. A message for it is kept, and its run stays queued. And
+//! tables of a later program, which says itself how old a program may be that goes on with them.
 
 use anyhow::{Context as _, Result, ensure};
 
 use super::clients::{self, Held, operator};
 use super::{Kit, Stage, Told};
 use crate::crash::judge::{self, Case};
-use crate::crash::life::Place;
+use crate::crash::life::{Life, Place, Start};
 use crate::crash::project::LIGHT;
 use crate::postgres::Cluster;
 use crate::server;
@@ -28,6 +29,12 @@ UPDATE public.heads AS h SET position = w.position + 1, hash = w.hash FROM writt
 
 /// Runs of later messages that have not ended: nobody began them.
 const QUEUED: &str = "SELECT count(*) FROM public.run_index WHERE finished_ms IS NULL AND submitted_position > 0";
+
+/// A migration that every program can live with, and one that none of today's can.
+const NEXT: &str = "ALTER TABLE public.heads ADD COLUMN later text;
+    INSERT INTO public.topside_migrations (version, name, min_reader) VALUES (1000, 'next', 1)";
+const LATER: &str = "INSERT INTO public.topside_migrations (version, name, min_reader) VALUES (1001, 'later', 1001)";
+const NEWER: &str = "journal_newer";
 
 pub(super) fn left_alone(kit: &Kit, cluster: &mut Cluster) -> Result<Told> {
     let mut stage = Stage::set(kit)?;
@@ -61,8 +68,34 @@ pub(super) fn left_alone(kit: &Kit, cluster: &mut Cluster) -> Result<Told> {
         }
     }
     told.notes.push(format!("a record of an unknown kind: neither touches the session (`{CODE}`)"));
+    cluster.ask(&database, NEXT)?;
+    for (name, place) in [("old", &stage.old), ("new", &stage.new)] {
+        let life = place.serve().with_context(|| format!("the {name} one, on tables that it can live with"))?;
+        let case = beside(&stage, &life, &format!("next{name}"))?;
+        life.stop()?;
+        told.wrong.extend(judge::judge(&stage.new, &stage.witness, &[case])?);
+        told.runs += 1;
+    }
+    cluster.ask(&database, LATER)?;
+    for (name, place) in [("old", &stage.old), ("new", &stage.new)] {
+        if !matches!(place.start(&[])?, Start::Died(_)) || !place.said().contains(NEWER) {
+            told.wrong
+                .push(format!("the {name} one does not refuse tables that it can't live with:\n{}", place.said()));
+        }
+    }
+    told.notes
+        .push(format!("tables of a later program: both go on where it says so, and refuse otherwise (`{NEWER}`)"));
     told.wrong = stage.strike(told.wrong);
     Ok(told)
+}
+
+/// A run of another session, to its end.
+fn beside(stage: &Stage, life: &Life, run: &str) -> Result<Case> {
+    let operator = operator(stage, life.port);
+    let answer = operator.submit(LIGHT, run).context("it died by itself")?;
+    let id = serde_json::from_str::<serde_json::Value>(&answer.body)?["run_id"].as_str().context("no run")?.to_owned();
+    let told = operator.look_after(run, &id).context("it died by itself")?;
+    Ok(Case { agent: LIGHT, run: run.to_owned(), told })
 }
 
 /// One binary serves the database: it refuses the session by name, and goes on with another.
@@ -76,12 +109,9 @@ fn meet(stage: &Stage, place: &Place, name: &str, held: &Held) -> Result<Case> {
     let answer = server::send(life.port, "POST", "/runs", &headers, &body).context("it died by itself")?;
     // An input is taken wherever a log stands; what it comes to is for a program that can read the log.
     ensure!(answer.status == 202, "a message was answered with {} {}", answer.status, answer.body);
-    let run = format!("beside{name}");
-    let answer = operator(stage, life.port).submit(LIGHT, &run).context("it died by itself")?;
-    let id = serde_json::from_str::<serde_json::Value>(&answer.body)?["run_id"].as_str().context("no run")?.to_owned();
-    let told = operator(stage, life.port).look_after(&run, &id).context("it died by itself")?;
+    let case = beside(stage, &life, &format!("beside{name}"))?;
     life.stop()?;
     let refused = place.records(&held.run).err().context("the log of an unknown kind was shown")?;
     ensure!(format!("{refused:#}").contains(CODE), "{refused:#}");
-    Ok(Case { agent: LIGHT, run, told })
+    Ok(case)
 }
