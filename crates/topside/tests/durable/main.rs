@@ -15,4 +15,5 @@ mod replayed;
 mod service;
 mod steered;
 mod streamed;
+mod unkept;
 mod witness;
