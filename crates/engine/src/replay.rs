@@ -7,7 +7,7 @@ use crate::fold::{self, Steps};
 use crate::prompt::Memory;
 use crate::ready::Ready;
 use crate::{Error, settle};
-use domain::record::{Began, Replied, Resolution, When};
+use domain::record::{Began, Replied, Resolution};
 use domain::{Call, ContentRef, Digest, Event, Id, Item, Record, id};
 use journal::{SessionKey, Verified};
 use machine::{Effect, ScopeId, Session};
@@ -191,12 +191,12 @@ impl<'a> Replaying<'a> {
         self.under_way.extend(self.asks_let_end(at_ms));
     }
 
-    /// Questions that somebody's gentle wish found under way. The model may be asked over results that are not durable yet; a
-    /// pause, or an end after the turn, that comes in between stands before them in the log, and the reply is kept all the same.
+    /// Questions that somebody's wish found under way. The model may be asked over results that are not durable yet; a pause or a
+    /// cancellation that comes in between stands before them in the log, and a reply that is there is kept all the same.
     fn asks_let_end(&self, at_ms: u64) -> Vec<Want> {
         let mut before = self.state.clone();
-        let gentle = |run: &&mut machine::Run| run.is_paused || run.cancelled == Some(When::AfterTurn);
-        let Some(run) = before.run.as_mut().filter(gentle) else { return Vec::new() };
+        let is_held_up = |run: &&mut machine::Run| run.is_paused || run.cancelled.is_some();
+        let Some(run) = before.run.as_mut().filter(is_held_up) else { return Vec::new() };
         (run.is_paused, run.cancelled) = (false, None);
         before.wanted(at_ms).iter().map(Want::of).filter(|want| matches!(want, Want::Ask(..))).collect()
     }
