@@ -1,6 +1,8 @@
 # Makes a PostgreSQL cluster of somebody's own, runs it while standard input is open, then takes everything away: also when whoever
 # started it was killed. BIN: the server's programs, DIR: an empty directory, PORT: a free port of loopback. With a certificate in
 # DIR it speaks TLS. `-m immediate`: nothing in it is wanted any more.
+# A signal to the whole group (Ctrl-C, `timeout`) must not leave a server behind: the closed input ends it.
+trap "" HUP INT TERM
 set -eu
 "$BIN/initdb" -D "$DIR/data" -U topside -A trust -E UTF8 --locale=C --no-sync >"$DIR/log" 2>&1
 printf 'host all secret 127.0.0.1/32 scram-sha-256\nlocal all all trust\nhost all all 127.0.0.1/32 trust\n' >"$DIR/data/pg_hba.conf"
