@@ -58,6 +58,7 @@ impl Gate {
                     AND application_name = 'topside' AND state <> 'idle' AND wait_event_type IS DISTINCT FROM 'Lock'";
         let mut quiet = 0;
         while quiet < 20 {
+            look_again(&self.admin).await;
             let busy: i64 = self.admin.query_one(busy, &[]).await.unwrap().get(0);
             quiet = if busy == 0 { quiet + 1 } else { 0 };
         }
@@ -77,10 +78,16 @@ fn begin(journal: &Journal, entry: Append) -> Told {
     tokio::spawn(async move { journal.append(entry).await })
 }
 
+/// Within a transaction the server shows what its processes did at the first look.
+async fn look_again(admin: &Client) {
+    admin.batch_execute("SELECT pg_stat_clear_snapshot()").await.unwrap();
+}
+
 async fn until_blocked(admin: &Client, statements: usize) -> Vec<i32> {
     let blocked = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()
                    AND application_name = 'topside' AND wait_event_type = 'Lock'";
     loop {
+        look_again(admin).await;
         let rows = admin.query(blocked, &[]).await.unwrap();
         if rows.len() >= statements {
             return rows.iter().map(|row| row.get(0)).collect();
