@@ -177,6 +177,22 @@ macro_rules! events {
                 match self { $(Self::$name(body) => body.run),* }
             }
 
+            /// Whether it comes from outside; everything else is written by the session's driver alone.
+            pub const fn is_input(&self) -> bool {
+                matches!(
+                    self,
+                    Self::Submitted(_)
+                        | Self::Forked(_)
+                        | Self::CancelRequested(_)
+                        | Self::PauseRequested(_)
+                        | Self::ResumeRequested(_)
+                        | Self::Steered(_)
+                        | Self::Voted(_)
+                        | Self::Resolved(_)
+                        | Self::Raised(_)
+                )
+            }
+
             /// The event's part of the record's bytes.
             pub fn encode(&self) -> EncodedEvent {
                 let mut out = format!("\"kind\":\"{}\",\"body\":", self.kind()).into_bytes();

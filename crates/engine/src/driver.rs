@@ -296,7 +296,7 @@ impl Driver {
             biased;
             () = self.wake.told() => {
                 self.heard = self.wake.count();
-                fold::catch_up(&self.inner.parts.journal, &self.key, &mut self.base).await?;
+                fold::hear(&self.inner.parts.journal, &self.key, &mut self.base).await?;
                 None
             }
             done = self.tasks.next(), if !self.tasks.is_empty() => done.flatten(),
@@ -395,7 +395,7 @@ impl Driver {
                 Err(journal::Error::Moved { .. }) => {
                     // Something came from outside: fold it and see whether this is still what is to happen.
                     self.derived.clear();
-                    return fold::catch_up(&self.inner.parts.journal, &self.key, &mut self.base).await;
+                    return fold::hear(&self.inner.parts.journal, &self.key, &mut self.base).await;
                 }
                 Err(error) if may_pass(&error) && attempt < STORE_ATTEMPTS_MAX => {
                     let session_id = self.key.session;

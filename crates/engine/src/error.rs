@@ -167,6 +167,12 @@ pub enum Error {
     /// The worker's lease ended before a deed: another worker may have the session.
     #[error("the worker's lease ended; the session goes to another one")]
     LeaseLost,
+    /// The driver before wrote after this one had begun.
+    #[error("another driver wrote record {position} after this one had taken the session up; it is taken up anew")]
+    Overtaken {
+        /// Where its first record stands.
+        position: u64,
+    },
     /// The journal does not take or give records.
     #[error(transparent)]
     Journal(#[from] journal::Error),
@@ -218,6 +224,7 @@ impl Error {
             Self::Busy { .. } => "busy",
             Self::Draining => "draining",
             Self::LeaseLost => "lease_lost",
+            Self::Overtaken { .. } => "driver_overtaken",
             Self::Journal(error) => error.code(),
             Self::Objects { code, .. } => code,
             Self::History(error) => error.code(),

@@ -28,6 +28,24 @@ pub(crate) async fn catch_up(journal: &Journal, key: &SessionKey, state: &mut Se
     }
 }
 
+/// Folds what came from outside since. Whatever else stands there, the driver whose claim came before wrote: nobody may go
+/// on from it as from work of their own.
+pub(crate) async fn hear(journal: &Journal, key: &SessionKey, state: &mut Session) -> Result<(), Error> {
+    loop {
+        let page = journal.records(key, state.position, PAGE_RECORDS).await?;
+        if page.is_empty() {
+            return Ok(());
+        }
+        for stored in &page {
+            let record = stored.decode()?;
+            if !record.event.is_input() {
+                return Err(Error::Overtaken { position: stored.position });
+            }
+            fold_one(state, &record)?;
+        }
+    }
+}
+
 /// One record of a log that is read step by step.
 pub(crate) struct Step {
     pub(crate) record: Record,
@@ -61,5 +79,41 @@ impl<'a> Steps<'a> {
         };
         self.at = stored.position + 1;
         Ok(Some(Step { record: stored.decode()?, hash: stored.hash }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::record::{CancelRequested, Draft, Resumed, When};
+    use domain::{Event, Id};
+    use journal::{Append, Config, Fence, MemoryObjects, Parts, PlainWrap};
+    use std::sync::Arc;
+    use stdx::{Clock, Random};
+
+    #[tokio::test]
+    async fn a_driver_hears_what_comes_from_outside_and_never_goes_on_from_anothers_work() {
+        let (clock, random) = (Clock::manual(1_000), Random::seeded(1));
+        let objects = Arc::new(MemoryObjects::default());
+        let journal = Journal::memory(Parts { clock, random, wrap: Arc::new(PlainWrap), objects }, Config::default());
+        let key = SessionKey::new("default", Id::from_bytes([1; 16]));
+        let (run, principal) = (Id::from_bytes([2; 16]), Id::from_bytes([3; 16]));
+        let write = async |fence, event| {
+            let draft = Draft { at_ms: 1_000, principal, event };
+            journal.append(Append::new(key.clone(), fence).draft(&draft)).await.unwrap();
+        };
+        let cancel = || Event::CancelRequested(CancelRequested { run, when: When::Now });
+        write(Fence::Input(None), cancel()).await;
+        let epoch = journal.claim(&key).await.unwrap().epoch;
+        let mut mine = Session::default();
+        catch_up(&journal, &key, &mut mine).await.unwrap();
+        write(Fence::Input(None), cancel()).await;
+        hear(&journal, &key, &mut mine).await.unwrap();
+        assert_eq!(mine.position, 2);
+        // Somebody whose claim came before has not been fenced yet.
+        write(Fence::Effect { epoch, expect: 2 }, Event::Resumed(Resumed { run, epoch })).await;
+        let heard = hear(&journal, &key, &mut mine).await;
+        assert!(matches!(heard, Err(Error::Overtaken { position: 2 })), "{heard:?}");
+        assert_eq!(mine.position, 2, "nothing of it was folded");
     }
 }

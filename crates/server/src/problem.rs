@@ -106,7 +106,7 @@ impl From<engine::Error> for No {
             E::ModelUnknown { .. } => told(422, "No such model"),
             E::CheckpointDamaged => told(409, "The checkpoint is damaged"),
             E::Callback { .. } => told(422, "A client can't be called back there"),
-            E::LeaseLost => told(503, "The session goes to another worker").retry_after(1),
+            E::LeaseLost | E::Overtaken { .. } => told(503, "The session goes to another worker").retry_after(1),
             E::Draining => told(503, "The service is shutting down").retry_after(1),
             E::Journal(journal) => journal_error(journal),
             E::Objects { .. } => told(503, "The objects can't be reached").retry_after(1),
