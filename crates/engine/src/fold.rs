@@ -1,7 +1,7 @@
 //! Reads a session's log into its state.
 
 use crate::Error;
-use domain::{Digest, Record};
+use domain::{Digest, Event, Record};
 use journal::{Journal, SessionKey, StoredRecord};
 use machine::{Session, Stamp};
 use std::vec::IntoIter;
@@ -17,20 +17,22 @@ pub(crate) fn fold_one(state: &mut Session, record: &Record) -> Result<(), Error
 
 /// Folds what the log holds beyond the state.
 pub(crate) async fn catch_up(journal: &Journal, key: &SessionKey, state: &mut Session) -> Result<(), Error> {
-    loop {
-        let page = journal.records(key, state.position, PAGE_RECORDS).await?;
-        if page.is_empty() {
-            return Ok(());
-        }
-        for stored in &page {
-            fold_one(state, &stored.decode()?)?;
-        }
-    }
+    fold_on(journal, key, state, |_| true).await
 }
 
 /// Folds what came from outside since. Whatever else stands there, the driver whose claim came before wrote: nobody may go
 /// on from it as from work of their own.
 pub(crate) async fn hear(journal: &Journal, key: &SessionKey, state: &mut Session) -> Result<(), Error> {
+    fold_on(journal, key, state, Event::is_input).await
+}
+
+/// Folds on from the state; stops before a record that may not stand there.
+async fn fold_on(
+    journal: &Journal,
+    key: &SessionKey,
+    state: &mut Session,
+    may_stand: fn(&Event) -> bool,
+) -> Result<(), Error> {
     loop {
         let page = journal.records(key, state.position, PAGE_RECORDS).await?;
         if page.is_empty() {
@@ -38,7 +40,7 @@ pub(crate) async fn hear(journal: &Journal, key: &SessionKey, state: &mut Sessio
         }
         for stored in &page {
             let record = stored.decode()?;
-            if !record.event.is_input() {
+            if !may_stand(&record.event) {
                 return Err(Error::Overtaken { position: stored.position });
             }
             fold_one(state, &record)?;
@@ -85,8 +87,8 @@ impl<'a> Steps<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use domain::Id;
     use domain::record::{CancelRequested, Draft, Resumed, When};
-    use domain::{Event, Id};
     use journal::{Append, Config, Fence, MemoryObjects, Parts, PlainWrap};
     use std::sync::Arc;
     use stdx::{Clock, Random};
