@@ -1,6 +1,7 @@
 //! Contracts of tools, at the limit: calls whose end nobody saw, conditions that are not met, and nested agents that must ask.
 
 use crate::kit::{Project, kind};
+use crate::outside::PAY;
 use crate::service::{Service, text, verified};
 use crate::witness::Witness;
 use serde_json::Value;
@@ -15,16 +16,6 @@ fn project(files: &[(&str, &str)]) -> Project {
     all.extend(files);
     Project::of(&all)
 }
-
-const PAY: &str = r#"title: pay
-steps:
-- expect: {user: 'Pay'}
-  reply:
-  - call: {id: pay, tool: pay, arguments: {text: ten}}
-- expect: {outputs: {pay: '(?s)(?<answer>.*)'}}
-  reply:
-  - text: "${answer}"
-"#;
 
 /// A run whose process was killed while the witness held its call.
 fn in_doubt(witness: &Witness, more: &str) -> (Project, Service, String) {

@@ -11,6 +11,7 @@ mod approved;
 mod doubted;
 mod forked;
 mod full;
+mod outside;
 mod replayed;
 mod service;
 mod steered;

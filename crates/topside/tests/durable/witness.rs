@@ -1,14 +1,10 @@
 //! A service outside that tools call: it counts what reached it, and lets a test hold an answer back.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use crate::outside::{self, Request, WAIT_MS_MAX, request};
+use std::io::{BufReader, Write};
+use std::net::TcpStream;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
-
-/// How long a test waits for something that must come.
-const WAIT_MS_MAX: u64 = 60_000;
-/// Bytes of a body at most.
-const BODY_BYTES_MAX: usize = 1 << 20;
 
 /// The service. Requests to a path below `/hold` are answered when the test says so, all others at once.
 pub(crate) struct Witness {
@@ -35,25 +31,15 @@ struct State {
 
 impl Witness {
     pub(crate) fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
         let seen = Arc::<Seen>::default();
         let shared = seen.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let seen = shared.clone();
-                std::thread::spawn(move || seen.serve(stream));
-            }
-        });
+        let url = outside::listen(move |stream| shared.serve(stream));
         Self { url, seen }
     }
 
     /// The declaration of a tool that posts its argument `text` to a path here.
     pub(crate) fn tool(&self, path: &str, more: &str) -> String {
-        let url = &self.url;
-        format!(
-            "description: Tells somebody.\ninput_schema: {{type: object, properties: {{text: {{type: string}}}}, required: [text]}}\neffect: external\n{more}run: {{http: {{method: POST, url: \"{url}{path}\", body: [text]}}}}\n"
-        )
+        outside::tool(&format!("{}{path}", self.url), more)
     }
 
     /// What came, in order: path and body.
@@ -131,42 +117,4 @@ impl Seen {
             }
         }
     }
-}
-
-struct Request {
-    path: String,
-    body: String,
-    key: Option<String>,
-}
-
-/// Reads a request; `None` at the end.
-fn request(reader: &mut BufReader<TcpStream>) -> Option<Request> {
-    let mut line = String::new();
-    let (mut path, mut key, mut length) = (None, None, 0);
-    loop {
-        line.clear();
-        match reader.read_line(&mut line) {
-            Ok(0) => return None,
-            Ok(_) => {}
-            // The pause of a held request: nothing has come yet.
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
-            Err(_) => return None,
-        }
-        let text = line.trim_end();
-        if path.is_none() {
-            path = text.split(' ').nth(1).map(str::to_owned);
-        } else if text.is_empty() {
-            break;
-        } else if let Some((name, value)) = text.split_once(':') {
-            let value = value.trim();
-            match name.to_ascii_lowercase().as_str() {
-                "content-length" => length = value.parse().ok().filter(|length| *length <= BODY_BYTES_MAX)?,
-                "idempotency-key" => key = Some(value.to_owned()),
-                _ => {}
-            }
-        }
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).ok()?;
-    Some(Request { path: path?, body: String::from_utf8_lossy(&body).into_owned(), key })
 }

@@ -2,17 +2,9 @@
 
 use crate::fleet::Fleet;
 use crate::gate::Gate;
+use crate::outside::PAY;
 use crate::service::text;
 
-const SCRIPT: &str = r#"title: pay
-steps:
-- expect: {user: 'Pay'}
-  reply:
-  - call: {id: pay, tool: pay, arguments: {text: ten}}
-- expect: {outputs: {pay: '(?s)(?<answer>.*)'}}
-  reply:
-  - text: "${answer}"
-"#;
 /// The tool's and the project's, in seconds.
 const TIMEOUT: u64 = 2;
 const LEASE: u64 = 3;
@@ -25,7 +17,7 @@ fn a_doubt_is_settled_by_the_projects_lease_where_nothing_is_driven() {
         ("topside.yaml", &*format!("default_agent: worker\nworker: {{lease_seconds: {LEASE}}}\n")),
         ("agents/worker.md", "---\nmodel: main\ntools: [pay]\n---\nYou pay.\n"),
         ("models/main.yaml", "main: {provider: script, transcript: main.yaml}\n"),
-        ("main.yaml", SCRIPT),
+        ("main.yaml", PAY),
         ("tools/pay.yaml", &tool),
         ("policies/open.cedar", "@id(\"open\")\npermit (principal, action, resource);\n"),
     ];

@@ -1,16 +1,13 @@
 //! A service outside that tools and models ask: it notes what comes, counts how much is there at once, and answers nobody before the
 //! test says so.
 
+use crate::outside::{self, Request, WAIT_MS_MAX, request};
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufReader, Write};
+use std::net::TcpStream;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-/// How long a test waits for something that must come.
-const WAIT_MS_MAX: u64 = 60_000;
-/// Bytes of a body at most.
-const BODY_BYTES_MAX: usize = 1 << 20;
 /// What a model answers that is asked over Chat Completions.
 const REPLY: &str = r#"{"id":"c1","model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"Said."},"finish_reason":"stop"}],"usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}"#;
 
@@ -44,26 +41,15 @@ pub(crate) struct Came {
 
 impl Gate {
     pub(crate) fn closed() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
         let seen = Arc::<Seen>::default();
         let shared = seen.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let seen = shared.clone();
-                // Who asked may have died meanwhile.
-                std::thread::spawn(move || seen.serve(stream));
-            }
-        });
+        let url = outside::listen(move |stream| _ = shared.serve(stream));
         Self { url, seen }
     }
 
     /// The declaration of a tool that posts its argument `text` to a path here.
     pub(crate) fn tool(&self, path: &str, more: &str) -> String {
-        let url = &self.url;
-        format!(
-            "description: Tells somebody.\ninput_schema: {{type: object, properties: {{text: {{type: string}}}}, required: [text]}}\neffect: external\n{more}run: {{http: {{method: POST, url: \"{url}{path}\", body: [text]}}}}\n"
-        )
+        outside::tool(&format!("{}{path}", self.url), more)
     }
 
     /// All that came so far, in order.
@@ -105,8 +91,8 @@ impl Seen {
         let mut writer = stream.try_clone().ok()?;
         let mut reader = BufReader::new(stream);
         loop {
-            let came = read(&mut reader)?;
-            let path = came.path.clone();
+            let Request { path, body, .. } = request(&mut reader)?;
+            let came = Came { path: path.clone(), body };
             let mut state = self.state.lock().unwrap();
             let turn = state.came.len();
             state.came.push(came);
@@ -125,23 +111,4 @@ impl Seen {
             writer.write_all(format!("{head}{body}").as_bytes()).ok()?;
         }
     }
-}
-
-/// Reads a request; `None` at the end.
-fn read(reader: &mut BufReader<TcpStream>) -> Option<Came> {
-    let mut line = String::new();
-    reader.read_line(&mut line).ok().filter(|length| *length > 0)?;
-    let path = line.split(' ').nth(1)?.to_owned();
-    let mut length = 0;
-    loop {
-        line.clear();
-        reader.read_line(&mut line).ok().filter(|length| *length > 0)?;
-        let Some((name, value)) = line.trim_end().split_once(": ") else { break };
-        if name.eq_ignore_ascii_case("content-length") {
-            length = value.parse().ok().filter(|length| *length <= BODY_BYTES_MAX)?;
-        }
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).ok()?;
-    Some(Came { path, body: String::from_utf8_lossy(&body).into_owned() })
 }

@@ -6,6 +6,9 @@
 #[path = "../cli/kit.rs"]
 #[allow(dead_code, reason = "the command line's tests use all of it")]
 mod kit;
+#[path = "../durable/outside.rs"]
+#[allow(dead_code, reason = "the tests of durable runs use all of it")]
+mod outside;
 #[path = "../durable/service.rs"]
 #[allow(dead_code, reason = "the tests of durable runs use all of it")]
 mod service;
