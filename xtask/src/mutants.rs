@@ -30,6 +30,12 @@ const WALLS: &[Wall] = &[
         gone: "Fence::Effect { epoch, .. } if *epoch < head.epoch && head.position == u64::MAX =>",
     },
     Wall {
+        name: "the claim: it fences whoever held the session before it is told to hold",
+        file: "crates/journal/src/claims.rs",
+        stands: "        store.fence(key, epoch).await?;\n",
+        gone: "        if epoch == u64::MAX {\n            store.fence(key, epoch).await?;\n        }\n",
+    },
+    Wall {
         name: "the intent: a call is on record before it is performed",
         file: "crates/engine/src/driver.rs",
         stands: "self.pending.iter().chain(&self.derived).for_each(|fact| fact.add_to(&mut append));",

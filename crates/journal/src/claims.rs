@@ -3,6 +3,7 @@
 //! Here are the types, and the claims of a journal that one process owns. Claims that processes share are kept by the
 //! shared store (`postgres::claims`). Which of the ready sessions is driven, and by how many drivers, is the engine's.
 
+use crate::store::Store;
 use crate::{DueRow, Error, SessionKey};
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -165,8 +166,9 @@ pub(crate) trait Claims: Send + Sync {
     async fn claimable(&self, rows_max: usize, busy: &[Arc<str>]) -> Result<Vec<Ready>, Error>;
 }
 
-/// Claims of a store that one process owns. Nothing is written: the boot number, which is durable before anything else,
-/// and a counter within this life order every claim.
+/// Claims of a store that one process owns. The boot number, which is durable before anything else, and a counter within this
+/// life order every claim; nobody who claimed in an earlier life still writes. So only a claim of what is held is written: it
+/// fences a driver that may come back.
 #[derive(Debug)]
 pub(crate) struct Local {
     epochs: AtomicU64,
@@ -213,10 +215,22 @@ impl Local {
         *ready = Some(Wanted { at_ms, position });
     }
 
-    pub(crate) fn claim(&self, key: &SessionKey) -> u64 {
+    pub(crate) async fn claim(&self, store: &dyn Store, key: &SessionKey) -> Result<u64, Error> {
         let epoch = self.epochs.fetch_add(1, Ordering::Relaxed) + 1;
-        self.sessions.lock().entry(key.clone()).or_default().held = Some(epoch);
-        epoch
+        {
+            let mut sessions = self.sessions.lock();
+            let known = sessions.entry(key.clone()).or_default();
+            if known.held.is_none() {
+                known.held = Some(epoch);
+                return Ok(epoch);
+            }
+        }
+        store.fence(key, epoch).await?;
+        // Of two that claim it from a third the later one holds; the other is fenced.
+        let mut sessions = self.sessions.lock();
+        let known = sessions.entry(key.clone()).or_default();
+        known.held = known.held.max(Some(epoch));
+        Ok(epoch)
     }
 
     pub(crate) fn release(&self, key: &SessionKey, release: Release) {

@@ -348,15 +348,16 @@ impl Journal {
         Ok(())
     }
 
-    /// Claims a session for a driver of this process: an epoch above all that were ever given for it, which fences every
-    /// driver before it. [`Error::Held`]: another worker has it and is alive.
+    /// Claims a session for a driver of this process: an epoch above all that were ever given for it. When this returns, no
+    /// driver before it writes any more, and what they wrote is there to be read. [`Error::Held`]: another worker has it and is
+    /// alive.
     ///
-    /// On a journal that one process owns nothing is written: the boot number and a counter within this life order every
-    /// claim, and the epoch becomes the session's with the driver's first append.
+    /// On a journal that one process owns only a claim of what is held is written: the boot number and a counter within this
+    /// life order every claim, and else the epoch becomes the session's with the driver's first append.
     pub async fn claim(&self, key: &SessionKey) -> Result<Claim, Error> {
-        let Inner { local, worker, .. } = &*self.inner;
+        let Inner { store, local, worker, .. } = &*self.inner;
         let Some(claims) = self.inner.claims() else {
-            return Ok(Claim { epoch: local.claim(key) });
+            return Ok(Claim { epoch: local.claim(&**store, key).await? });
         };
         let worker = worker.lock().as_ref().map(Worker::id);
         let worker = worker.ok_or(Error::Invalid { reason: "a claim by no worker; hint: join first" })?;

@@ -34,10 +34,12 @@ struct Joined {
     until_ms: u64,
 }
 
+/// Worker and epoch.
+type Holder = (u64, u64);
+
 #[derive(Debug, Default)]
 struct Known {
-    /// Worker and epoch.
-    holder: Option<(u64, u64)>,
+    holder: Option<Holder>,
     /// Since when there is something to do, and up to which position inputs came.
     ready: Option<(u64, u64)>,
 }
@@ -68,6 +70,40 @@ impl Leases {
         let state = self.state.lock();
         let holder = state.sessions.get(key).and_then(|known| known.holder).filter(|(_, held)| *held == epoch);
         holder.and_then(|(worker, _)| state.workers.get(&worker)).is_some_and(|worker| worker.until_ms > now_ms)
+    }
+
+    /// An epoch for the worker and the holder before, unless that is another who lives.
+    fn look(&self, worker: u64, key: &SessionKey) -> Result<(u64, Option<Holder>), Error> {
+        let (now_ms, wall_ms) = (self.now_ms(), self.clock.wall_ms());
+        let state = &mut *self.state.lock();
+        if !state.workers.contains_key(&worker) {
+            return Err(Error::WorkerLost);
+        }
+        let seen = state.sessions.get(key).and_then(|known| known.holder);
+        if let Some((other, _)) = seen.filter(|(holder, _)| *holder != worker) {
+            state.bury(now_ms);
+            if let Some(Joined { name, until_ms }) = state.workers.get(&other) {
+                let until_ms = wall_ms + until_ms.saturating_sub(now_ms);
+                return Err(Error::Held { by: name.clone(), until_ms });
+            }
+        }
+        state.epoch += 1;
+        Ok((state.epoch, seen))
+    }
+
+    /// Makes the worker the holder; `false`: another one was quicker than it.
+    fn take(&self, holder: Holder, key: &SessionKey, seen: Option<Holder>) -> bool {
+        let wall_ms = self.clock.wall_ms();
+        let mut state = self.state.lock();
+        let known = state.sessions.entry(key.clone()).or_default();
+        if known.holder != seen {
+            return false;
+        }
+        known.holder = Some(holder);
+        // Ready until it is released, so that it is found again when its driver dies.
+        let (at_ms, position) = known.ready.unwrap_or((wall_ms, 0));
+        known.ready = Some((at_ms.min(wall_ms), position));
+        true
     }
 
     fn now_ms(&self) -> u64 {
@@ -107,26 +143,16 @@ impl Claims for Leases {
     }
 
     async fn claim(&self, worker: u64, key: &SessionKey) -> Result<u64, Error> {
-        let (now_ms, wall_ms) = (self.now_ms(), self.clock.wall_ms());
-        let state = &mut *self.state.lock();
-        if !state.workers.contains_key(&worker) {
-            return Err(Error::WorkerLost);
-        }
-        let holder = state.sessions.get(key).and_then(|known| known.holder);
-        if let Some((other, _)) = holder.filter(|(holder, _)| *holder != worker) {
-            state.bury(now_ms);
-            if let Some(Joined { name, until_ms }) = state.workers.get(&other) {
-                let until_ms = wall_ms + until_ms.saturating_sub(now_ms);
-                return Err(Error::Held { by: name.clone(), until_ms });
+        loop {
+            let (epoch, seen) = self.look(worker, key)?;
+            if seen.is_some() {
+                // Fenced before it is held: a claim that fails leaves everything as it was.
+                self.store.fence(key, epoch).await?;
+            }
+            if self.take((worker, epoch), key, seen) {
+                return Ok(epoch);
             }
         }
-        state.epoch += 1;
-        let known = state.sessions.entry(key.clone()).or_default();
-        known.holder = Some((worker, state.epoch));
-        // Ready until it is released, so that it is found again when its driver dies.
-        let (at_ms, position) = known.ready.unwrap_or((wall_ms, 0));
-        known.ready = Some((at_ms.min(wall_ms), position));
-        Ok(state.epoch)
     }
 
     async fn release(&self, worker: u64, key: &SessionKey, release: Release) -> Result<(), Error> {

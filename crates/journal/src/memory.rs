@@ -313,6 +313,13 @@ impl Store for Memory {
         Ok(appended)
     }
 
+    async fn fence(&self, key: &SessionKey, epoch: u64) -> Result<(), Error> {
+        self.write(|state| {
+            let head = state.heads.entry(key.clone()).or_insert(Head::EMPTY);
+            head.epoch = head.epoch.max(epoch);
+        })
+    }
+
     async fn erase_item(&self, key: &SessionKey, item: Id<id::Content>) -> Result<Option<Stored>, Error> {
         let mut state = self.state.lock();
         if state.closed {

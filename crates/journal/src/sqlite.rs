@@ -201,6 +201,11 @@ impl Store for Sqlite {
         self.ask(Job::Append { entry: Box::new(entry), room, reply }, answer).await
     }
 
+    async fn fence(&self, key: &SessionKey, epoch: u64) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Job::Fence { key: key.clone(), epoch, reply }, answer).await
+    }
+
     async fn erase_item(&self, key: &SessionKey, item: Id<id::Content>) -> Result<Option<Stored>, Error> {
         Ok(self.erase(key, Some(item)).await?.item)
     }

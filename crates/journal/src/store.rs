@@ -34,6 +34,11 @@ pub(crate) trait Store: Upkeep + Waiting + Send + Sync + fmt::Debug {
     async fn close(&self) -> Result<(), Error>;
 
     async fn append(&self, entry: Append) -> Result<Appended, Error>;
+    /// Raises a session's epoch: when this returns, nothing more comes from drivers whose claims are older. For claims that
+    /// are kept beside the store; a store with claims of its own raises it with them.
+    async fn fence(&self, _key: &SessionKey, _epoch: u64) -> Result<(), Error> {
+        Err(Error::Invalid { reason: "the claims of this store fence by themselves" })
+    }
     async fn erase_item(&self, key: &SessionKey, item: Id<id::Content>) -> Result<Option<Stored>, Error>;
     /// The items that had an object.
     async fn erase_session(&self, key: &SessionKey) -> Result<Vec<Id<id::Content>>, Error>;

@@ -532,6 +532,28 @@ async fn claims_only_grow() {
 }
 
 #[tokio::test]
+async fn a_claim_fences_whoever_held_the_session_at_once() {
+    for Bench { name, journal, .. } in benches(ContentsMode::Sealed).await {
+        let key = session(1);
+        let former = journal.claim(&key).await.unwrap().epoch;
+        write(&journal, effect(&key, former, 0, &cancel(run(1)))).await;
+        let holder = journal.claim(&key).await.unwrap().epoch;
+        // The new holder has written nothing yet.
+        let late = journal.append(effect(&key, former, 1, &cancel(run(2)))).await;
+        assert!(matches!(late, Err(journal::Error::Fenced { epoch }) if epoch == holder), "{name}: {late:?}");
+        assert_eq!(journal.head(&key).await.unwrap().position, 1, "{name}");
+        write(&journal, effect(&key, holder, 1, &cancel(run(2)))).await;
+        // What nobody has ever written to is fenced as well.
+        let empty = session(2);
+        let former = journal.claim(&empty).await.unwrap().epoch;
+        journal.claim(&empty).await.unwrap();
+        let late = journal.append(effect(&empty, former, 0, &cancel(run(3)))).await;
+        assert!(matches!(late, Err(journal::Error::Fenced { .. })), "{name}: {late:?}");
+        assert!(matches!(journal.verify(&empty).await.unwrap(), Verified::Intact { records: 0, .. }), "{name}");
+    }
+}
+
+#[tokio::test]
 async fn what_has_something_to_do_is_offered_until_it_was_done() {
     for Bench { name, journal, .. } in benches(ContentsMode::Sealed).await {
         let key = session(1);

@@ -2,6 +2,7 @@
 //! engine. What must hold after every restart is in `restart`.
 
 use crate::TENANT;
+use crate::claims::epoch_of;
 use crate::hooks::{EVENTS, Hooks, Place};
 use crate::ledger::Ledger;
 use crate::project::TOOLS;
@@ -76,14 +77,10 @@ pub(crate) fn folded(key: &SessionKey, stored: &[StoredRecord]) -> Result<(Vec<R
 }
 
 /// Epochs only grow along a log: whoever was followed by another holder writes no more.
-fn one_holder(key: &SessionKey, records: &[Record]) -> Result<(), String> {
+pub(crate) fn one_holder(key: &SessionKey, records: &[Record]) -> Result<(), String> {
     let mut highest = 0;
     for Record { head, event } in records {
-        let epoch = match event {
-            Event::Began(body) => body.epoch,
-            Event::Resumed(body) => body.epoch,
-            _ => continue,
-        };
+        let Some(epoch) = epoch_of(event) else { continue };
         if epoch < highest {
             let (position, session) = (head.position, key.session);
             return Err(format!("record {position} of {session} is of epoch {epoch}, after one of epoch {highest}"));

@@ -2,6 +2,7 @@
 //! one thread, and judged from outside. What deliberately does not live here: anything that ships.
 
 mod check;
+mod claims;
 mod client;
 pub mod disk;
 mod hooks;

@@ -2,18 +2,22 @@
 //! told must be true: what is written stays, what was not told is written once or not at all, and nobody is moved by himself.
 
 use crate::TENANT;
+use crate::check::one_holder;
+use crate::claims::Claimed;
 use crate::disk::{Crash, Disk, Faults, Mounted, VFS};
 use crate::objects::Contents;
 use crate::power::{ENDLESS, Power};
 use crate::report::{Figures, Report};
-use crate::restart::after_restart;
+use crate::restart::{after_restart, log_of};
 use crate::time::Time;
 use crate::told::Told;
 use crate::trace::Trace;
 use domain::content::media;
 use domain::record::{CancelRequested, Draft, Resumed, When};
 use domain::{Digest, Event, Id, id};
-use journal::{Append, Appended, Config, Error, Fence, Idempotency, Journal, PlainWrap, SessionKey};
+use journal::{
+    Append, Appended, Claimants, Config, Error, Fence, Idempotency, Journal, PlainWrap, SessionKey, WorkerSpec,
+};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,8 +27,10 @@ use stdx::Random;
 
 /// Crashes of one world at most.
 const CRASHES_MAX: u64 = 6;
-/// Sessions that are written to by a driver each.
+/// Sessions that are driven.
 const DRIVERS: u64 = 4;
+/// How long a driver's claim is kept for it, in milliseconds.
+const LEASE_MS: u64 = 400;
 /// Bytes of a content that is kept among the objects.
 const LARGE_BYTES: usize = 70_000;
 /// How long an idempotency key is remembered, in milliseconds.
@@ -37,6 +43,7 @@ struct Desk {
     time: Time,
     trace: Trace,
     told: Told,
+    claimed: Claimed,
     inputs: Arc<Mutex<BTreeMap<Digest, Option<u64>>>>,
     wrong: Arc<Mutex<Vec<String>>>,
 }
@@ -50,8 +57,8 @@ pub(crate) fn run(seed: u64) -> Report {
     let disk = Disk::new(power.clone(), stream(1), time.clone());
     let mounted = Mounted::new(format!("/scribes/{}", WORLDS.fetch_add(1, Ordering::Relaxed)), &disk);
     let told = Told::new(trace.clone());
-    let (inputs, wrong) = (Arc::default(), Arc::default());
-    let desk = Desk { random: stream(3), power, time, trace, told, inputs, wrong };
+    let (claimed, inputs, wrong) = (Claimed::default(), Arc::default(), Arc::default());
+    let desk = Desk { random: stream(3), power, time, trace, told, claimed, inputs, wrong };
     let contents = Arc::new(Contents::new(desk.power.clone()));
     let mut wrong = Vec::new();
     let mut crashes = 0;
@@ -132,19 +139,24 @@ impl Desk {
             Config { disk: journal::Disk::Vfs(VFS), threads: journal::Threads::Inline, ..Config::default() };
         // The listener hears everything.
         config.limits.hints_max = 1 << 16;
+        let is_shared = self.random.below(2) == 0;
+        if is_shared {
+            config.claimants = Claimants::Fellows;
+        }
         let journal = match Journal::open(mounted.directory().as_ref(), parts, config) {
             Ok(journal) => journal,
             Err(_) if self.power.is_off() => return Ok(()),
             Err(error) => return Err(format!("the start failed: {error}")),
         };
         self.told.listen(&journal);
-        match after_restart(&journal, &self.told).await {
+        match self.is_as_told(&journal).await {
             Err(_) if self.power.is_off() => return Ok(()),
             checked => checked?,
         }
         disk.set_faults(faults);
-        let drivers = (0..DRIVERS).map(|number| {
-            let (desk, journal) = (self.clone(), journal.clone());
+        let drivers = (0..DRIVERS * 2).map(|number| {
+            let desk = self.clone();
+            let journal = if is_shared { journal.fellow() } else { journal.clone() };
             tokio::spawn(async move { desk.drive(journal, number).await })
         });
         let clients = (0..2).map(|_| {
@@ -158,15 +170,29 @@ impl Desk {
         disk.set_faults(Faults::default());
         self.told.hear();
         self.goes_on(&journal).await?;
-        after_restart(&journal, &self.told).await.or_else(|wrong| match self.power.is_off() {
+        self.is_as_told(&journal).await.or_else(|wrong| match self.power.is_off() {
             true => Ok(()),
             false => Err(wrong),
         })
     }
 
+    /// What was told to be durable is there, and whoever was followed by another wrote no more.
+    async fn is_as_told(&self, journal: &Journal) -> Result<(), String> {
+        after_restart(journal, &self.told).await?;
+        for key in self.claimed.keys() {
+            let log = log_of(journal, &key).await?;
+            let records = log.iter().map(|stored| stored.decode().map_err(|error| error.to_string()));
+            let records = records.collect::<Result<Vec<_>, _>>()?;
+            one_holder(&key, &records)?;
+            self.claimed.hold(&key, &records)?;
+        }
+        Ok(())
+    }
+
     /// A journal whose disk is well again takes records by itself.
     async fn goes_on(&self, journal: &Journal) -> Result<(), String> {
         let key = key_of("afterwards");
+        self.join(journal, "afterwards").await?;
         for _ in 0..60 {
             let head = match journal.head(&key).await {
                 Ok(head) => head,
@@ -198,23 +224,59 @@ impl Desk {
         Draft { at_ms: self.time.now_ms(), principal: Id::from_name(TENANT, "scribe"), event }
     }
 
-    /// Writes one session as its driver does: what was refused for a time is handed in again as it was.
+    async fn join(&self, journal: &Journal, name: &str) -> Result<(), String> {
+        let spec = WorkerSpec { name: name.to_owned(), lease_ms: LEASE_MS };
+        journal.join(spec).await.map(drop).map_err(|error| format!("{name} can't join: {error}"))
+    }
+
+    /// Claims a session, when nobody alive holds it any more; gives the epoch and the next position.
+    async fn claim(&self, journal: &Journal, key: &SessionKey) -> Option<(u64, u64)> {
+        self.claimed.ask(key);
+        for _ in 0..10 {
+            match journal.claim(key).await {
+                Ok(claim) => {
+                    let head = journal.head(key).await.ok()?;
+                    self.claimed.note(key, claim.epoch, head.position);
+                    return Some((claim.epoch, head.position));
+                }
+                Err(Error::Held { .. } | Error::Io { .. } | Error::Full) => {
+                    tokio::time::sleep(Duration::from_millis(LEASE_MS / 4)).await;
+                }
+                Err(_) => return None,
+            }
+        }
+        None
+    }
+
+    /// Writes one session as its driver does: what was refused for a time is handed in again as it was. Each session has two
+    /// drivers, of whom one follows the other, and neither has a heart beat: what the first still hands in is refused, even when
+    /// it goes on where the log stands.
     async fn drive(&self, journal: Journal, number: u64) {
-        let key = key_of(&format!("driven-{number}"));
-        let Ok(claim) = journal.claim(&key).await else { return };
-        let Ok(head) = journal.head(&key).await else { return };
-        let mut expect = head.position;
+        let key = key_of(&format!("driven-{}", number % DRIVERS));
+        if number >= DRIVERS {
+            tokio::time::sleep(Duration::from_millis(self.random.below(1_000))).await;
+        }
+        if self.join(&journal, &format!("driver-{number}")).await.is_err() {
+            return;
+        }
+        let Some((epoch, mut expect)) = self.claim(&journal, &key).await else { return };
         for _ in 0..self.random.below(30) {
             tokio::time::sleep(Duration::from_millis(self.random.below(50))).await;
-            let mut entry = self.effect(&key, claim.epoch, expect);
+            let mut entry = self.effect(&key, epoch, expect);
             if self.random.below(3) == 0 {
                 let length = if self.random.below(8) == 0 { LARGE_BYTES } else { 100 };
                 let Ok(sealer) = journal.sealer(&key).await else { continue };
                 let Ok((_, item)) = sealer.seal(media::TEXT, &vec![b'x'; length]) else { continue };
                 entry = entry.content(item);
             }
-            let Some(next) = self.hand_in(&journal, entry, expect).await else { return };
-            expect = next;
+            expect = match self.hand_in(&journal, entry, expect).await {
+                Some(next) => next,
+                None if self.claimed.is_contested(&key) => match journal.head(&key).await {
+                    Ok(head) => head.position,
+                    Err(_) => return,
+                },
+                None => return,
+            };
         }
     }
 
@@ -233,6 +295,9 @@ impl Desk {
                     continue;
                 }
                 Err(Error::DataKeyChanged) => return None,
+                Err(Error::Fenced { .. } | Error::Moved { .. }) if self.claimed.is_contested(&entry.key) => {
+                    return None;
+                }
                 Err(error) => self.say_wrong(format!("{session} expected {expect} and was refused: {error}")),
             }
             return None;

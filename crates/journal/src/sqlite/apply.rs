@@ -4,7 +4,7 @@
 use crate::append::{Fence, Idempotency};
 use crate::heads::Heads;
 use crate::index::{self, ArtifactChange, Change, Finish};
-use crate::query::StoredRecord;
+use crate::query::{Head, StoredRecord};
 use crate::sqlite::{read, waiting};
 use crate::{Append, Appended, Error, Existing, SealedItem, SessionKey, Written, link};
 use domain::{Cost, Digest, Id, Record, Wait, id, record};
@@ -65,13 +65,26 @@ pub(crate) fn apply(
             apply_change(connection, key, record.position, change)?;
         }
     }
-    let mut moved = connection.prepare_cached(
+    put_head(connection, key, &head)?;
+    heads.put(key, head);
+    Ok(Outcome::Written(Appended::Written(written), records))
+}
+
+/// Raises a session's epoch; gives where its log stands.
+pub(crate) fn fence(connection: &Connection, key: &SessionKey, epoch: u64) -> Result<Head, Error> {
+    let mut head = read::head(connection, key)?;
+    head.epoch = head.epoch.max(epoch);
+    put_head(connection, key, &head)?;
+    Ok(head)
+}
+
+fn put_head(connection: &Connection, key: &SessionKey, head: &Head) -> Result<(), Error> {
+    let mut put = connection.prepare_cached(
         "INSERT INTO heads(tenant, session, position, hash, epoch) VALUES (?1, ?2, ?3, ?4, ?5)
          ON CONFLICT DO UPDATE SET position = ?3, hash = ?4, epoch = ?5",
     )?;
-    moved.execute(params![&*key.tenant, key.session.as_bytes(), head.position, head.hash.0, head.epoch])?;
-    heads.put(key, head);
-    Ok(Outcome::Written(Appended::Written(written), records))
+    put.execute(params![&*key.tenant, key.session.as_bytes(), head.position, head.hash.0, head.epoch])?;
+    Ok(())
 }
 
 /// The answer that an entry would get if it stands in the log already; `None`: it does not.

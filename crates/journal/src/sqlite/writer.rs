@@ -34,6 +34,12 @@ pub(crate) enum Job {
         room: OwnedSemaphorePermit,
         reply: oneshot::Sender<Result<Appended, Error>>,
     },
+    /// Raises a session's epoch.
+    Fence {
+        key: SessionKey,
+        epoch: u64,
+        reply: oneshot::Sender<Result<(), Error>>,
+    },
     /// One item, or all of a session with its data key.
     Erase {
         key: SessionKey,
@@ -191,6 +197,7 @@ impl Writer {
                 return after;
             }
             // Whoever asks may have gone: it is done all the same.
+            Job::Fence { key, epoch, reply } => drop(reply.send(self.fence(&key, epoch))),
             Job::Erase { key, item, reply } => drop(reply.send(self.erase(&key, item))),
             Job::RebuildIndex { reply } => {
                 let read = self.transaction(|writer| apply::rebuild_index(&writer.connection, |_, _| true));
@@ -333,6 +340,15 @@ impl Writer {
         if rows < PRUNE_ROWS_MAX {
             self.pruned_ms = monotonic_ms;
         }
+        Ok(())
+    }
+
+    /// Raises the session's epoch, between two groups: what an older driver wrote before is durable and seen by whoever comes
+    /// next, and what it hands in from now on is refused.
+    fn fence(&mut self, key: &SessionKey, epoch: u64) -> Result<(), Error> {
+        let head =
+            self.transaction(|writer| apply::fence(&writer.connection, key, epoch)).map_err(Failed::into_error)?;
+        self.heads.put(key, head);
         Ok(())
     }
 

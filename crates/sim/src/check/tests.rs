@@ -1,6 +1,7 @@
 //! Every judge, with a good history that it lets pass and a bad one that makes it red.
 
 use super::*;
+use crate::claims::Claimed;
 use crate::ledger::{Reading, Request};
 use crate::time::Time;
 use crate::trace::Trace;
@@ -271,4 +272,19 @@ fn a_stream_is_its_log() {
     check(1, &[hash(1), hash(2)], "");
     check(1, &[hash(2)], "something else than its log");
     check(2, &[hash(2), hash(3)], "something else than its log");
+}
+
+#[test]
+fn nobody_writes_after_the_next_ones_claim() {
+    let key = SessionKey::new(TENANT, session());
+    let check = |words, (epoch, position), wrong| {
+        let claimed = Claimed::default();
+        claimed.note(&key, epoch, position);
+        claimed.note(&SessionKey::new(TENANT, Id::from_bytes([9; 16])), 99, 0);
+        expect(claimed.hold(&key, &history(words)), wrong);
+    };
+    check("submitted resumed/x@1 began/send@1 voted/send began/send@2", (2, 3), "");
+    check("submitted resumed/x@1 began/send@1 voted/send began/send@2", (2, 2), "2 had claimed it before");
+    check("submitted resumed/x@1", (1, 0), "");
+    check("submitted resumed/x@1", (2, 1), "record 1");
 }
