@@ -1,10 +1,11 @@
 //! One command as PID 1 keeps it: its descriptors, its credit, and when it has ended. No polling and no frames' transport.
 
+use crate::output::Output;
 use crate::sys;
 use rustix::io::Errno;
 use rustix::process::Pid;
-use sandbox::Exit;
 use sandbox::wire::{self, Kind};
+use sandbox::{Exit, KeptCommand};
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
@@ -54,6 +55,16 @@ pub(crate) struct Command {
     pub(crate) writes: bool,
     /// For an export, how it ends.
     pub(crate) export: Option<Ending>,
+    /// Under which name it outlives its stream.
+    pub(crate) name: Option<String>,
+    /// What it gave, when it has a name.
+    pub(crate) output: Output,
+    /// Whether the present stream has it.
+    pub(crate) is_attached: bool,
+    /// Whether the present stream was told of its end.
+    pub(crate) is_told: bool,
+    /// Whether nobody will ask for it again.
+    pub(crate) is_given_up: bool,
 }
 
 /// How an export ends that does not end by itself: it is not killed at once, so that it can put back what it has changed to
@@ -83,21 +94,38 @@ pub(crate) enum Took {
 }
 
 impl Command {
-    /// Whether there is room for output.
-    pub(crate) fn may_send(&self) -> bool {
-        self.start_errors.is_none() && self.credit > wire::FRAME_COST_BYTES
+    /// Whether there is room for output: on the stream, or, for one with a name, among what is kept.
+    pub(crate) fn may_give(&self, room: bool, spare: usize) -> bool {
+        let has_room = match self.name {
+            Some(_) => self.output.has_room(spare),
+            None => room && self.credit > wire::FRAME_COST_BYTES,
+        };
+        self.start_errors.is_none() && has_room
     }
 
-    /// Takes what source `index` has, within the credit.
+    /// What the harness learns of it, when it has a name that can be asked for.
+    pub(crate) fn kept(&self) -> Option<KeptCommand> {
+        let name = self.name.clone().filter(|_| !self.is_given_up)?;
+        let exit = self.exit.filter(|_| self.is_over());
+        let (from, to) = (self.output.from(), self.output.to());
+        Some(KeptCommand { name, terminal: self.terminal.is_some(), from, to, exit })
+    }
+
+    /// Takes what source `index` has; without a name, within the credit.
     pub(crate) fn take(&mut self, index: usize, buffer: &mut [u8]) -> Took {
         let Some(source) = self.sources.get_mut(index) else { return Took::Nothing };
-        let room = self.credit.saturating_sub(wire::FRAME_COST_BYTES).min(buffer.len());
+        let room = match self.name {
+            Some(_) => buffer.len(),
+            None => self.credit.saturating_sub(wire::FRAME_COST_BYTES).min(buffer.len()),
+        };
         let room = source.left.map_or(room, |left| room.min(left));
         let read = rustix::io::read(&source.fd, &mut buffer[..room]);
         match read {
             Ok(0) => Took::End,
             Ok(taken) => {
-                self.credit -= wire::cost(taken);
+                if self.name.is_none() {
+                    self.credit -= wire::cost(taken);
+                }
                 if let Some(left) = &mut source.left {
                     *left -= taken;
                 }

@@ -7,13 +7,17 @@
 
 mod apply;
 mod command;
+pub mod control;
 mod export;
 mod files;
 mod halt;
 mod holes;
 mod import;
+mod line;
 pub mod mirror;
+mod output;
 mod readable;
+mod requests;
 mod serve;
 mod spawn;
 pub mod sys;
@@ -33,8 +37,13 @@ pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 /// What PID 1 needs to know.
 #[derive(Debug)]
 pub struct Config {
-    /// The stream to the provider.
-    pub socket: OwnedFd,
+    /// The first stream to the harness.
+    pub stream: Option<OwnedFd>,
+    /// Where the launcher hands in another one ([`control`]); its end is the end of everything inside.
+    pub control: OwnedFd,
+    /// Output of named commands that is kept for who has not taken it, of all together, in bytes of cost. One window for each
+    /// command comes on top.
+    pub kept_bytes_max: usize,
     /// Environment of every command, besides PATH, HOME, LANG, USER and LOGNAME.
     pub environment: Vec<(String, String)>,
     /// Commands alive at once.
@@ -54,8 +63,8 @@ pub struct Layer {
     pub budget: mirror::Budget,
 }
 
-/// Serves until the other side closes its end or breaks the wire's rules; then kills everything else inside, saves the
-/// layer, and returns the exit code of PID 1.
+/// Serves until the launcher lets go of the control socket; then kills everything else inside, saves the layer, and returns
+/// the exit code of PID 1. A harness that closes its stream, or breaks the wire's rules on it, only loses that stream.
 pub fn run(config: Config) -> i32 {
     match serve::Serve::new(config) {
         Ok(mut serve) => serve.run(),

@@ -1,71 +1,67 @@
-//! PID 1's loop: one poll over the socket, the children's ends and their descriptors. Nothing here blocks, and every buffer
-//! has a bound: output is read only while the socket keeps up and its command has credit.
+//! PID 1's loop: one poll over the stream, the launcher's control, the children's ends and their descriptors. Nothing here
+//! blocks, and every buffer has a bound: output is read only while there is room for it. What frames ask for stands in
+//! `requests`.
 
 use crate::command::{Command, Ending, Took};
+use crate::control::{self, Told};
 use crate::halt::Halt;
+use crate::line::{Ended, Line};
 use crate::mirror::Others;
 use crate::sys::{self, Forked};
-use crate::{Config, mirror, spawn};
+use crate::{Config, mirror};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, WaitStatus};
 use rustix::time::ClockId;
 use sandbox::Exit;
-use sandbox::wire::{self, Head, Kind, Refusal, Start, Work};
+use sandbox::wire::{self, Kind};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, OwnedFd};
-
-/// Output waiting for the socket above which no more is read from commands.
-const OUTGOING_BYTES_MAX: usize = 256 << 10;
-/// What is read from the socket at once.
-const INCOMING_BYTES: usize = 64 << 10;
-
-/// What an export gets beyond its own limit, so that the asker's clock runs out first and says why.
-const EXPORT_SLACK_MS: u64 = 1_000;
 
 /// What one poll slot stands for.
 #[derive(Clone, Copy)]
 enum Slot {
-    Socket,
+    Control,
+    Stream,
     Signals,
     StartErrors(u32),
     Source(u32, usize),
     Input(u32),
 }
 
-/// Why the loop ends.
-struct Ended;
-
 #[derive(Debug)]
 pub(crate) struct Serve {
-    config: Config,
+    pub(crate) config: Config,
     signals: OwnedFd,
-    incoming: Vec<u8>,
-    outgoing: Vec<u8>,
-    sent: usize,
-    commands: BTreeMap<u32, Command>,
-    epoch: u64,
+    /// The stream to the harness, when there is one.
+    pub(crate) line: Option<Line>,
+    /// Whether the greeting is still to be said on it.
+    greets: bool,
+    pub(crate) commands: BTreeMap<u32, Command>,
+    /// The highest number that a command was given.
+    pub(crate) highest: u32,
+    /// Ended commands that were forgotten before anybody took them.
+    forgotten: u64,
+    pub(crate) epoch: u64,
     saving: Option<Pid>,
     unsaved: bool,
     /// The export that runs, and what it has halted.
-    halted: Option<(u32, Halt)>,
+    pub(crate) halted: Option<(u32, Halt)>,
 }
 
 impl Serve {
-    pub(crate) fn new(config: Config) -> Result<Self, Errno> {
-        rustix::io::ioctl_fionbio(&config.socket, true)?;
+    pub(crate) fn new(mut config: Config) -> Result<Self, Errno> {
+        let line = config.stream.take().map(Line::new).transpose()?;
         let signals = sys::child_signals()?;
-        let mut outgoing = Vec::new();
-        wire::put(&mut outgoing, Kind::Ready, 0, &wire::VERSION.to_le_bytes());
         let epoch = config.epoch;
-        let (incoming, commands) = (Vec::new(), BTreeMap::new());
         Ok(Self {
             config,
             signals,
-            incoming,
-            outgoing,
-            sent: 0,
-            commands,
+            line,
+            greets: true,
+            commands: BTreeMap::new(),
+            highest: 0,
+            forgotten: 0,
             epoch,
             saving: None,
             unsaved: false,
@@ -78,35 +74,42 @@ impl Serve {
         self.shut_down()
     }
 
+    /// `Err`: the sandbox ends.
     fn turn(&mut self) -> Result<(), Ended> {
-        self.flush()?;
+        self.settle();
+        self.speak();
         let ready = self.wait().map_err(|_| Ended)?;
         for (slot, events) in ready {
             match slot {
-                Slot::Socket if events.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) => self.receive()?,
-                Slot::Socket => {}
+                Slot::Control => self.control()?,
+                Slot::Stream if events.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) => self.listen(),
+                Slot::Stream => {}
                 Slot::Signals => self.reap(),
                 Slot::StartErrors(id) => self.learn_start(id),
                 Slot::Source(id, index) => self.pump(id, index),
                 Slot::Input(id) => self.feed(id),
             }
         }
-        self.settle();
         Ok(())
     }
 
-    /// Polls for what can be done; a command without credit or a full socket leaves its sources out.
+    /// Polls for what can be done; a command without room for its output leaves its sources out.
     fn wait(&self) -> Result<Vec<(Slot, PollFlags)>, Errno> {
-        let mut slots = vec![Slot::Socket, Slot::Signals];
-        let socket = if self.outgoing.is_empty() { PollFlags::IN } else { PollFlags::IN | PollFlags::OUT };
-        let mut polled = vec![PollFd::new(&self.config.socket, socket), PollFd::new(&self.signals, PollFlags::IN)];
-        let room = self.outgoing.len() - self.sent < OUTGOING_BYTES_MAX;
+        let mut slots = vec![Slot::Control, Slot::Signals];
+        let mut polled =
+            vec![PollFd::new(&self.config.control, PollFlags::IN), PollFd::new(&self.signals, PollFlags::IN)];
+        if let Some(line) = &self.line {
+            slots.push(Slot::Stream);
+            let writes = if line.is_flushed() { PollFlags::empty() } else { PollFlags::OUT };
+            polled.push(PollFd::new(&line.socket, PollFlags::IN | writes));
+        }
+        let (room, spare) = (self.line.as_ref().is_some_and(Line::has_room), self.spare());
         for (id, command) in &self.commands {
             if let Some(errors) = &command.start_errors {
                 slots.push(Slot::StartErrors(*id));
                 polled.push(PollFd::new(errors, PollFlags::IN));
             }
-            if room && command.may_send() {
+            if command.may_give(room, spare) {
                 for (index, source) in command.sources.iter().enumerate() {
                     slots.push(Slot::Source(*id, index));
                     polled.push(PollFd::new(&source.fd, PollFlags::IN));
@@ -117,13 +120,7 @@ impl Serve {
                 polled.push(PollFd::new(input, PollFlags::OUT));
             }
         }
-        let timeout = self.next_moment_ms().map(|ends| {
-            let wait = ends.saturating_sub(now_ms());
-            Timespec {
-                tv_sec: i64::try_from(wait / 1_000).unwrap_or(1),
-                tv_nsec: 1_000_000 * i64::try_from(wait % 1_000).unwrap_or(0),
-            }
-        });
+        let timeout = self.next_moment_ms().map(|ends| timespec(ends.saturating_sub(now_ms())));
         match rustix::event::poll(&mut polled, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error),
@@ -141,166 +138,155 @@ impl Serve {
         self.commands.values().filter_map(Command::grace_ends_ms).chain(deadlines).min()
     }
 
-    /// Writes what the socket takes.
-    fn flush(&mut self) -> Result<(), Ended> {
-        while self.sent < self.outgoing.len() {
-            match rustix::net::send(&self.config.socket, &self.outgoing[self.sent..], rustix::net::SendFlags::NOSIGNAL)
+    /// What all commands together may still keep.
+    fn spare(&self) -> usize {
+        let unread: usize = self.commands.values().map(|command| command.output.unread()).sum();
+        self.config.kept_bytes_max.saturating_sub(unread)
+    }
+
+    pub(crate) fn put(&mut self, kind: Kind, command: u32, payload: &[u8]) {
+        if let Some(line) = &mut self.line {
+            line.put(kind, command, payload);
+        }
+    }
+
+    /// Gives the stream what it takes of what commands gave.
+    fn speak(&mut self) {
+        loop {
+            let gave = self.deliver();
+            let Some(line) = &mut self.line else { return };
+            if line.flush().is_err() {
+                return self.detach();
+            }
+            if !gave || !line.is_flushed() {
+                return;
+            }
+        }
+    }
+
+    /// Puts what attached commands have, within their credit and the room; whether there was something.
+    fn deliver(&mut self) -> bool {
+        let Some(line) = &mut self.line else { return false };
+        let mut gave = false;
+        for (id, command) in self.commands.iter_mut().filter(|(_, command)| command.is_attached) {
+            while line.has_room() {
+                let room = command.credit.saturating_sub(wire::FRAME_COST_BYTES).min(wire::DATA_BYTES_MAX);
+                let Some((kind, bytes)) = command.output.next(room) else { break };
+                line.put(kind, *id, bytes);
+                let length = bytes.len();
+                command.output.sent(length);
+                command.credit -= wire::cost(length);
+                gave = true;
+            }
+            if let Some(exit) =
+                command.exit.filter(|_| command.is_over() && command.output.is_sent() && !command.is_told)
             {
-                Ok(written) => self.sent += written,
-                Err(Errno::AGAIN) => break,
-                Err(Errno::INTR) => {}
-                Err(_) => return Err(Ended),
+                line.put(Kind::Exit, *id, &wire::exit_bytes(exit));
+                command.is_told = true;
+                gave = true;
             }
         }
-        if self.sent == self.outgoing.len() {
-            self.outgoing.clear();
-            self.sent = 0;
-        } else if self.sent > OUTGOING_BYTES_MAX {
-            self.outgoing.drain(..self.sent);
-            self.sent = 0;
-        }
-        Ok(())
+        gave
     }
 
-    fn receive(&mut self) -> Result<(), Ended> {
-        let start = self.incoming.len();
-        self.incoming.resize(start + INCOMING_BYTES, 0);
-        let read = rustix::io::read(&self.config.socket, &mut self.incoming[start..]);
-        self.incoming.truncate(start + *read.as_ref().unwrap_or(&0));
-        match read {
-            Ok(0) => return Err(Ended),
-            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
-            Err(_) => return Err(Ended),
-        }
-        let mut incoming = std::mem::take(&mut self.incoming);
-        let mut used = 0;
-        while let Some(bytes) = incoming.get(used..used + wire::HEAD_BYTES) {
-            let head = bytes.try_into().map_err(|_| Ended)?;
-            let head = Head::from_bytes(head).map_err(|_| Ended)?;
-            let from = used + wire::HEAD_BYTES;
-            let Some(payload) = incoming.get(from..from + head.length) else { break };
-            self.handle(head, payload)?;
-            used = from + head.length;
-        }
-        incoming.drain(..used);
-        self.incoming = incoming;
-        Ok(())
-    }
-
-    fn handle(&mut self, head: Head, payload: &[u8]) -> Result<(), Ended> {
-        if head.kind == Kind::Start {
-            return self.start(head.command, payload);
-        }
-        // Frames for a command that just ended are no fault.
-        let Some(command) = self.commands.get_mut(&head.command) else { return Ok(()) };
-        match head.kind {
-            Kind::Input => {
-                let taken_before = command.input_queue.len();
-                command.queue_input(payload).map_err(|()| Ended)?;
-                let dropped = payload.len() - (command.input_queue.len() - taken_before);
-                self.give_input_credit(head.command, wire::FRAME_COST_BYTES + dropped);
-            }
-            Kind::InputEnd => {
-                command.end_input();
-                command.close_ended_input();
-            }
-            Kind::Resize => {
-                let [a, b, c, d] = payload.try_into().map_err(|_| Ended)?;
-                let (rows, columns) = (u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]));
-                let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-                if let Some(terminal) = &command.terminal {
-                    let _ = rustix::termios::tcsetwinsize(terminal, size);
+    /// Reads what the harness asks, and does it.
+    fn listen(&mut self) {
+        let Some(line) = &mut self.line else { return };
+        let heard = line.receive().and_then(|incoming| self.handle_all(incoming));
+        match heard {
+            Ok(rest) => {
+                if let Some(line) = &mut self.line {
+                    line.keep(rest);
                 }
             }
-            Kind::Kill => {
+            // Over, or nobody who keeps the rules.
+            Err(Ended) => self.detach(),
+        }
+    }
+
+    /// Takes a new stream from the launcher; `Err` when the launcher lets go.
+    fn control(&mut self) -> Result<(), Ended> {
+        match control::receive(&self.config.control) {
+            Told::Nothing => Ok(()),
+            Told::Ended => Err(Ended),
+            Told::Stream(stream, epoch) => {
+                self.detach();
+                self.epoch = self.epoch.max(epoch);
+                // A socket that can't be set up is one that is lost.
+                self.line = Line::new(stream).ok();
+                self.greets = true;
+                Ok(())
+            }
+        }
+    }
+
+    /// The stream is gone: named commands go on, all others end.
+    fn detach(&mut self) {
+        self.line = None;
+        let mut ended = Vec::new();
+        for (id, command) in &mut self.commands {
+            if command.name.is_some() {
+                command.is_attached = false;
+                command.is_told = false;
+                command.output.detach();
+            } else if !command.is_given_up {
+                command.is_given_up = true;
                 command.end(now_ms());
-                self.go_on_before(head.command);
+                ended.push(*id);
             }
-            Kind::Credit => {
-                let credit = wire::number(payload).ok_or(Ended)? as usize;
-                command.credit = (command.credit + credit).min(wire::WINDOW_BYTES);
-            }
-            _ => return Err(Ended),
         }
-        Ok(())
+        ended.into_iter().for_each(|id| self.go_on_before(id));
     }
 
-    fn start(&mut self, id: u32, payload: &[u8]) -> Result<(), Ended> {
-        let asked: Start = serde_json::from_slice(payload).map_err(|_| Ended)?;
-        let refusal = if asked.epoch < self.epoch {
-            Some(format!("stale lease: epoch {} came after epoch {}", asked.epoch, self.epoch))
-        } else if self.commands.contains_key(&id) {
-            return Err(Ended);
-        } else if self.commands.len() >= self.config.commands_max {
-            Some(format!("too many commands at once: commands_max = {}", self.config.commands_max))
-        } else {
-            self.epoch = asked.epoch;
-            match self.spawn(id, asked.work) {
-                Ok(command) => {
-                    if command.start_errors.is_none() {
-                        wire::put(&mut self.outgoing, Kind::Started, id, &[]);
-                    }
-                    self.commands.insert(id, command);
-                    None
-                }
-                Err(detail) => Some(detail),
-            }
-        };
-        if let Some(detail) = refusal {
-            self.refuse(id, detail);
+    /// Greets on a new stream, once nothing of what ended with the last one runs any more.
+    fn greet(&mut self) {
+        if self.greets && !self.commands.values().any(|command| command.is_given_up) {
+            self.greets = false;
+            let roll = wire::ready_bytes(&self.roll());
+            self.put(Kind::Ready, 0, &roll);
         }
-        Ok(())
     }
 
-    /// Starts the work; for an export, everything that runs is halted first.
-    fn spawn(&mut self, id: u32, work: Work) -> Result<Command, String> {
-        let Work::Export { limits } = &work else { return spawn::start(&self.config, work) };
-        if self.commands.values().any(|command| command.export.is_some()) {
-            return Err("an export is under way".to_owned());
-        }
-        let deadline_ms = now_ms().saturating_add(limits.duration_ms_max).saturating_add(EXPORT_SLACK_MS);
-        self.halted = Some((id, Halt::begin()));
-        let started = spawn::start(&self.config, work);
-        if started.is_err() {
-            self.go_on_after(id);
-        }
-        started.map(|command| Command { export: Some(Ending::new(deadline_ms)), ..command })
+    /// What is known of named commands.
+    pub(crate) fn roll(&self) -> wire::Roll {
+        let kept = self.commands.iter().filter_map(|(id, command)| Some((*id, command.kept()?)));
+        wire::Roll { next_command: self.highest.saturating_add(1), commands: kept.collect(), forgotten: self.forgotten }
     }
 
     /// Lets everything go on that this export has halted, though it may not be gone yet. Until it sees that it was given up
     /// it may halt something once more, so its end lets go on again.
-    fn go_on_before(&self, id: u32) {
+    pub(crate) fn go_on_before(&self, id: u32) {
         if let Some((_, halt)) = self.halted.as_ref().filter(|(export, _)| *export == id) {
             halt.end();
         }
     }
 
     /// Lets everything go on: the export is gone.
-    fn go_on_after(&mut self, id: u32) {
+    pub(crate) fn go_on_after(&mut self, id: u32) {
         if let Some((_, halt)) = self.halted.take_if(|(export, _)| *export == id) {
             halt.end();
         }
-    }
-
-    fn refuse(&mut self, id: u32, detail: String) {
-        let payload = serde_json::to_vec(&Refusal { detail }).unwrap_or_default();
-        wire::put(&mut self.outgoing, Kind::Refused, id, &payload);
     }
 
     /// The pipe of start errors ended: the program runs, or its failure is read.
     fn learn_start(&mut self, id: u32) {
         let Some(command) = self.commands.get_mut(&id) else { return };
         let Some(errors) = &command.start_errors else { return };
+        let is_attached = command.is_attached;
         let mut failure = [0; 4_096];
         match rustix::io::read(errors, &mut failure) {
             Ok(0) => {
                 command.start_errors = None;
-                wire::put(&mut self.outgoing, Kind::Started, id, &[]);
+                if is_attached {
+                    self.put(Kind::Started, id, &[]);
+                }
             }
             Ok(length) => {
                 command.kill();
                 self.commands.remove(&id);
-                self.refuse(id, String::from_utf8_lossy(&failure[..length]).into_owned());
+                if is_attached {
+                    self.refuse(id, String::from_utf8_lossy(&failure[..length]).into_owned(), None);
+                }
             }
             Err(_) => {}
         }
@@ -311,23 +297,43 @@ impl Serve {
         let mut buffer = [0; wire::DATA_BYTES_MAX];
         let took = command.take(index, &mut buffer);
         if let (Took::Bytes(length), Some(source)) = (&took, command.sources.get(index)) {
-            wire::put(&mut self.outgoing, source.kind, id, &buffer[..*length]);
+            let (kind, bytes) = (source.kind, &buffer[..*length]);
+            if command.name.is_some() {
+                command.output.push(kind, bytes);
+            } else if let Some(line) = &mut self.line {
+                line.put(kind, id, bytes);
+            }
         }
         if (matches!(took, Took::End) || command.is_drained(index)) && index < command.sources.len() {
             command.sources.remove(index);
+        }
+        self.make_room();
+    }
+
+    /// Drops what was read longest ago while all outputs together are above their bound.
+    fn make_room(&mut self) {
+        let mut cost: usize = self.commands.values().map(|command| command.output.cost()).sum();
+        while cost > self.config.kept_bytes_max {
+            let freed = self.commands.values_mut().map(|command| command.output.drop_read()).sum();
+            if freed == 0 {
+                return;
+            }
+            cost = cost.saturating_sub(freed);
         }
     }
 
     fn feed(&mut self, id: u32) {
         let Some(command) = self.commands.get_mut(&id) else { return };
         let written = command.write_input();
-        self.give_input_credit(id, written);
+        if command.is_attached {
+            self.give_input_credit(id, written);
+        }
     }
 
-    fn give_input_credit(&mut self, id: u32, credit: usize) {
+    pub(crate) fn give_input_credit(&mut self, id: u32, credit: usize) {
         if credit > 0 {
             let credit = u32::try_from(credit).unwrap_or(u32::MAX);
-            wire::put(&mut self.outgoing, Kind::InputCredit, id, &credit.to_le_bytes());
+            self.put(Kind::InputCredit, id, &credit.to_le_bytes());
         }
     }
 
@@ -340,7 +346,7 @@ impl Serve {
             if self.saving == Some(pid) {
                 self.saving = None;
             }
-            let ended = self.commands.iter_mut().find(|(_, command)| command.pid == pid);
+            let ended = self.commands.iter_mut().find(|(_, command)| command.pid == pid && command.exit.is_none());
             if let Some((id, command)) = ended {
                 command.exit = Some(exit);
                 command.ended_ms = Some(now_ms());
@@ -351,7 +357,7 @@ impl Serve {
         }
     }
 
-    /// Announces commands that are over, and saves what they may have changed.
+    /// Sees to commands that are over, and saves what they may have changed.
     fn settle(&mut self) {
         let now = now_ms();
         let mut late = Vec::new();
@@ -363,15 +369,37 @@ impl Serve {
             }
         }
         late.into_iter().for_each(|id| self.go_on_before(id));
-        let over: Vec<u32> = self.commands.iter().filter(|(_, command)| command.is_over()).map(|(id, _)| *id).collect();
+        let over = self.commands.iter().filter(|(_, command)| command.name.is_none() && command.is_over());
+        let over: Vec<u32> = over.map(|(id, _)| *id).collect();
         for id in over {
-            if let Some(exit) = self.commands.remove(&id).and_then(|command| command.exit) {
-                wire::put(&mut self.outgoing, Kind::Exit, id, &wire::exit_bytes(exit));
+            let ended = self.commands.remove(&id).filter(|command| !command.is_given_up);
+            if let Some(exit) = ended.and_then(|command| command.exit) {
+                self.put(Kind::Exit, id, &wire::exit_bytes(exit));
             }
         }
+        self.forget_oldest();
+        self.greet();
         if self.unsaved && self.saving.is_none() {
             self.unsaved = false;
             self.save();
+        }
+    }
+
+    /// Drops named commands that nobody will ask for, and the first of too many that ended.
+    fn forget_oldest(&mut self) {
+        let is_done = |command: &Command| command.is_over() && (command.is_told || !command.is_attached);
+        self.commands.retain(|_, command| !(command.is_given_up && command.name.is_some() && is_done(command)));
+        loop {
+            let ended = self.commands.iter().filter(|(_, command)| command.name.is_some() && command.is_over());
+            let ended: Vec<_> = ended.map(|(id, command)| (command.ended_ms, *id, command)).collect();
+            if ended.len() <= wire::ENDED_MAX {
+                return;
+            }
+            // Who has it at hand is still to be told of its end.
+            let idle = ended.iter().filter(|(_, _, command)| command.is_told || !command.is_attached);
+            let Some((_, oldest)) = idle.map(|(ended, id, _)| (*ended, *id)).min() else { return };
+            self.commands.remove(&oldest);
+            self.forgotten += 1;
         }
     }
 
@@ -400,11 +428,25 @@ impl Serve {
     }
 }
 
+/// How an export ends that is begun now and may take so long.
+pub(crate) fn export_ending(duration_ms_max: u64) -> Ending {
+    /// What an export gets beyond its own limit, so that the asker's clock runs out first and says why.
+    const EXPORT_SLACK_MS: u64 = 1_000;
+    Ending::new(now_ms().saturating_add(duration_ms_max).saturating_add(EXPORT_SLACK_MS))
+}
+
 fn exit_of(status: WaitStatus) -> Option<Exit> {
     status.exit_status().map(Exit::Code).or_else(|| status.terminating_signal().map(Exit::Signal))
 }
 
-fn now_ms() -> u64 {
+fn timespec(wait_ms: u64) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(wait_ms / 1_000).unwrap_or(1),
+        tv_nsec: 1_000_000 * i64::try_from(wait_ms % 1_000).unwrap_or(0),
+    }
+}
+
+pub(crate) fn now_ms() -> u64 {
     let now = rustix::time::clock_gettime(ClockId::Monotonic);
     u64::try_from(now.tv_sec).unwrap_or(0) * 1_000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
 }

@@ -1,6 +1,7 @@
 //! Starts a program or a file operation in a child of PID 1: pipes or a terminal, a session of its own, nothing inherited.
 
 use crate::command::{Command, Source};
+use crate::output::Output;
 use crate::sys::{self, Forked};
 use crate::{Config, Layer, files};
 use rustix::fs::{Mode, OFlags};
@@ -185,6 +186,11 @@ fn command(pid: rustix::process::Pid, ends: Ends, start_errors: Option<OwnedFd>,
         ended_ms: None,
         writes,
         export: None,
+        name: None,
+        output: Output::default(),
+        is_attached: true,
+        is_told: false,
+        is_given_up: false,
     }
 }
 

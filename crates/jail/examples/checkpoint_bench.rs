@@ -96,8 +96,9 @@ async fn export(sandbox: &dyn Sandbox) -> Result<Vec<Bytes>, Failure> {
 async fn run(sandbox: &dyn Sandbox, script: &str) -> Result<(), Failure> {
     let argv = ["/bin/sh", "-c", script].map(str::to_owned).into();
     let (workdir, environment) = (RelPath::root(), Vec::new());
-    let mut process =
-        sandbox.start(Command { argv, workdir, environment, terminal: false, stdin: false, epoch: 1 }).await?;
+    let mut process = sandbox
+        .start(Command { argv, workdir, environment, terminal: false, stdin: false, epoch: 1, name: None })
+        .await?;
     while !matches!(process.next().await?, Chunk::Exit(_)) {}
     Ok(())
 }

@@ -47,6 +47,8 @@ pub(crate) struct Made {
     pub(crate) pidfd: OwnedFd,
     pub(crate) group: Group,
     pub(crate) stream: OwnedFd,
+    /// Over which the first process is given further streams.
+    pub(crate) control: OwnedFd,
     pub(crate) walls: Walls,
 }
 
@@ -66,8 +68,8 @@ pub(crate) fn create(
     let slot = stem.slot;
     let group = stem.end();
     match made {
-        Ok(Raised { child, stream, walls }) => match child.keep() {
-            Ok((pid, pidfd)) => Ok(Made { slot, pid, pidfd, group, stream, walls }),
+        Ok(Raised { child, stream, control, walls }) => match child.keep() {
+            Ok((pid, pidfd)) => Ok(Made { slot, pid, pidfd, group, stream, control, walls }),
             Err(errno) => {
                 groups.discard(group);
                 Err(Failure::stage(Stage::Ready, errno.to_string()))
@@ -84,6 +86,7 @@ pub(crate) fn create(
 struct Raised {
     child: Child,
     stream: OwnedFd,
+    control: OwnedFd,
     walls: Walls,
 }
 
@@ -104,6 +107,8 @@ fn raise(stem: &Stem, ask: Create, descriptor: Option<OwnedFd>) -> Result<Raised
         socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).map_err(claim)?;
     let (sync, child_sync) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(claim)?;
+    let (control, child_control) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(claim)?;
     let (flags, absent) = namespaces(&ask.walls_optional);
     for (wall, _) in NAMESPACES {
         let list = if absent.contains(&wall) { &mut walls.missing } else { &mut walls.standing };
@@ -120,6 +125,7 @@ fn raise(stem: &Stem, ask: Create, descriptor: Option<OwnedFd>) -> Result<Raised
         root,
         socket,
         sync: child_sync,
+        control: child_control,
     };
     let child = Child { pid: stem.bear(flags, &plan).map_err(refused_namespace)?, armed: true };
     admit(child.pid, stem.slot, root, &plan.workspace)?;
@@ -131,7 +137,7 @@ fn raise(stem: &Stem, ask: Create, descriptor: Option<OwnedFd>) -> Result<Raised
         Told::Ready { standing, missing } => {
             walls.standing.extend(standing);
             walls.missing.extend(missing);
-            Ok(Raised { child, stream, walls })
+            Ok(Raised { child, stream, control, walls })
         }
     }
 }

@@ -1,5 +1,5 @@
 //! The door between harness and launcher: a closed, versioned list of requests, one bounded message each, descriptors beside
-//! them. No request names a file of the host to write to.
+//! them. No request names a file of the host to write to. What does not parse closes the door that it came through.
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -13,17 +13,16 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-/// Version of the list of requests.
-pub(crate) const VERSION: u32 = 1;
+/// Version of the list of requests. `Hello`, `Farewell`, `Welcome` and `Owned` are the same in all versions.
+pub(crate) const VERSION: u32 = 2;
 /// Bytes of one message at most.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 96 << 10;
 /// Descriptors beside one message at most.
-const DESCRIPTORS_MAX: usize = 32;
+const DESCRIPTORS_MAX: usize = 240;
 
 /// A request with its number.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Ask {
-    pub(crate) version: u32,
     pub(crate) number: u64,
     pub(crate) request: Request,
 }
@@ -31,6 +30,17 @@ pub(crate) struct Ask {
 /// All that a launcher does.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
+    /// Comes first. Who speaks another version may only say farewell.
+    Hello { version: u32 },
+    /// The harness ends in order: everything is to be gone, and the launcher with it.
+    Farewell,
+    /// Gives the launcher a home: its directory, the lock on it and the socket to listen on come as descriptors. From now on
+    /// the sandboxes of a harness that goes without farewell live on for so long.
+    Settle { owner_grace_ms: u64 },
+    /// What lives, from the slot after this one on, a page at a time.
+    List { after: u64 },
+    /// Hands over a sandbox that a harness has left.
+    Adopt(Adopt),
     /// Makes a sandbox. The workspace's image or directory comes as a descriptor.
     Create(Box<Create>),
     /// Ends a sandbox and clears all that is left of it; PID 1 gets `grace_ms` to save first.
@@ -50,6 +60,50 @@ pub(crate) struct Create {
     pub(crate) walls_optional: Vec<String>,
     pub(crate) epoch: u64,
     pub(crate) workspace: Keep,
+    pub(crate) label: Label,
+    /// What it is made of, as [`Create::shape`] says it; empty: it is not to be handed over.
+    pub(crate) shape: String,
+}
+
+/// Bytes of a shape at most; a sandbox with a longer one is not handed over.
+const SHAPE_BYTES_MAX: usize = 16 << 10;
+
+impl Create {
+    /// All that a sandbox must have in common with this one to stand in for it.
+    pub(crate) fn shape(&self) -> String {
+        let (walls_optional, label, shape) = (Vec::new(), Label::default(), String::new());
+        let shape = serde_json::to_string(&Self { epoch: 0, walls_optional, label, shape, ..self.clone() });
+        shape.ok().filter(|shape| shape.len() <= SHAPE_BYTES_MAX).unwrap_or_default()
+    }
+}
+
+/// Whose sandbox it is, in the harness's words. The launcher only keeps it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Label {
+    pub(crate) id: String,
+    /// Tenant and session of its workspace.
+    pub(crate) workspace: Option<(String, String)>,
+}
+
+impl Label {
+    /// Whether it is short enough to be kept.
+    pub(crate) fn is_bounded(&self) -> bool {
+        const LABEL_BYTES_MAX: usize = 128;
+        let (tenant, session) =
+            self.workspace.as_ref().map_or((0, 0), |(tenant, session)| (tenant.len(), session.len()));
+        [self.id.len(), tenant, session].iter().all(|length| *length <= LABEL_BYTES_MAX)
+    }
+}
+
+/// A sandbox to hand over.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Adopt {
+    pub(crate) slot: u64,
+    /// The asking lease; lower than one seen before is refused.
+    pub(crate) epoch: u64,
+    /// What would be made otherwise.
+    pub(crate) shape: String,
+    pub(crate) walls_optional: Vec<String>,
 }
 
 /// How the workspace is kept.
@@ -73,16 +127,40 @@ pub(crate) struct Answer {
 /// What came of a request.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Reply {
+    /// To `Hello`: the version spoken here.
+    Welcome { version: u32 },
+    /// To `Hello`: a living harness has this launcher. Nothing follows.
+    Owned,
+    /// The home is kept.
+    Settled,
+    /// A page of what lives; an empty one is the last.
+    Listed { sandboxes: Vec<Lives> },
+    /// The guest's new stream comes beside the message.
+    Adopted { slot: u64, walls: Walls, saves: bool, kills_told: u64 },
     /// The guest's stream comes beside the message.
     Created { slot: u64, walls: Walls },
     /// Nothing of the sandbox is left.
     Closed,
     /// Kills by the memory limit so far.
     Pressure { kills: u64 },
+    /// A process of its own works on it.
+    Working { worker: i32 },
     /// What was found.
     Probed { findings: Vec<Found> },
     /// It did not work.
     Failed(Failure),
+}
+
+/// A sandbox that lives.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Lives {
+    pub(crate) slot: u64,
+    pub(crate) label: Label,
+    pub(crate) epoch: u64,
+    pub(crate) walls: Walls,
+    pub(crate) age_ms: u64,
+    /// Whether the present harness has it.
+    pub(crate) held: bool,
 }
 
 /// One finding of a probe.
@@ -101,6 +179,8 @@ pub(crate) enum Failure {
     Wall { wall: String, detail: String, fix: Option<String> },
     /// A stage failed.
     Stage { stage: Stage, detail: String },
+    /// A later lease has had it.
+    Stale { epoch: u64, seen: u64 },
 }
 
 /// The stages of a start.
@@ -138,6 +218,7 @@ impl From<Failure> for sandbox::Error {
         match failure {
             Failure::Wall { wall, detail, fix } => Self::Wall { wall, detail, fix },
             Failure::Stage { stage, detail } => Self::Start { stage: stage.name(), detail },
+            Failure::Stale { epoch, seen } => Self::StaleEpoch { epoch, seen },
         }
     }
 }

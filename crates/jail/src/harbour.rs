@@ -1,7 +1,7 @@
 //! The harness's side of the door: numbers requests, one thread hands answers to who asked. No decision about sandboxes.
 
 use crate::door::{self, Answer, Ask, Reply, Request};
-use crate::{Error as LaunchError, Launcher, raw};
+use crate::{Error as LaunchError, raw};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, Shutdown};
 use sandbox::{Error, Walls};
@@ -19,6 +19,8 @@ const WAITING_MAX: usize = 4_096;
 pub(crate) enum Arrived {
     /// A sandbox that closes when its slot is dropped.
     Created { slot: Slot, walls: Walls, stream: OwnedFd },
+    /// As `Created`, but it lived already.
+    Adopted { slot: Slot, walls: Walls, stream: OwnedFd, saves: bool, kills_told: u64 },
     /// Anything else.
     Other(Reply),
 }
@@ -43,11 +45,11 @@ impl Shared {
     }
 
     fn send(&self, number: u64, request: Request, fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
-        door::send(&self.socket, &Ask { version: door::VERSION, number, request }, fds, SendFlags::empty())
+        door::send(&self.socket, &Ask { number, request }, fds, SendFlags::empty())
     }
 }
 
-/// The harness's end of the door. Clones share it; the last one gone ends the launcher.
+/// The harness's end of the door, which has been greeted. Clones share it; the last one gone says farewell.
 #[derive(Clone, Debug)]
 pub(crate) struct Harbour {
     shared: Arc<Shared>,
@@ -60,18 +62,24 @@ struct End(Arc<Shared>);
 
 impl Drop for End {
     fn drop(&mut self) {
+        // A launcher that is too busy to hear it sees the door close, and keeps its sandboxes for a grace.
+        let farewell = Ask { number: 0, request: Request::Farewell };
+        let _ = door::send(&self.0.socket, &farewell, &[], SendFlags::DONTWAIT);
         let _ = rustix::net::shutdown(&self.0.socket, Shutdown::Both);
     }
 }
 
 impl Harbour {
-    pub(crate) fn new(launcher: Launcher) -> Result<Self, LaunchError> {
-        let shared = Arc::new(Shared { socket: launcher.socket, waiting: Mutex::default(), next: AtomicU64::new(1) });
+    /// Over the door of a launcher, which is the child `pid` of this process when it is one.
+    pub(crate) fn new(socket: OwnedFd, pid: Option<i32>) -> Result<Self, LaunchError> {
+        let shared = Arc::new(Shared { socket, waiting: Mutex::default(), next: AtomicU64::new(1) });
         let reader = Arc::clone(&shared);
         let spawned = std::thread::Builder::new().name("jail-door".to_owned()).spawn(move || {
             read(&reader);
             // It ends when its door does, after the last sandbox; nobody else waits for it.
-            raw::reap(launcher.pid);
+            if let Some(pid) = pid {
+                raw::reap(pid);
+            }
         });
         spawned.map_err(|error| LaunchError::Fork { detail: error.to_string() })?;
         Ok(Self { _end: Arc::new(End(Arc::clone(&shared))), shared })
@@ -122,6 +130,10 @@ fn read(shared: &Arc<Shared>) {
             (Reply::Created { slot, walls }, Some(stream)) => {
                 let slot = Slot { shared: Arc::clone(shared), number: slot, grace_ms: 0, open: true };
                 Arrived::Created { slot, walls, stream }
+            }
+            (Reply::Adopted { slot, walls, saves, kills_told }, Some(stream)) => {
+                let slot = Slot { shared: Arc::clone(shared), number: slot, grace_ms: 0, open: true };
+                Arrived::Adopted { slot, walls, stream, saves, kills_told }
             }
             (reply, _) => Arrived::Other(reply),
         };

@@ -24,8 +24,10 @@ pub(crate) struct Plan {
     pub(crate) layer: Option<OwnedFd>,
     /// Whether the launcher is root, whose groups must go.
     pub(crate) root: bool,
-    /// The guest's end of its stream.
+    /// The guest's end of its first stream.
     pub(crate) socket: OwnedFd,
+    /// The guest's end of the launcher's hold on it.
+    pub(crate) control: OwnedFd,
     /// Where the launcher says go, and hears what came of it.
     pub(crate) sync: OwnedFd,
 }
@@ -77,12 +79,20 @@ pub(crate) fn run(plan: Plan, filters: &Filters) -> i32 {
     drop(plan.views);
     let budget = budget(&plan.limits);
     guest::run(guest::Config {
-        socket: plan.socket,
+        stream: Some(plan.socket),
+        control: plan.control,
+        kept_bytes_max: kept_bytes_max(&plan.limits),
         environment: plan.environment,
         commands_max: plan.limits.commands_max,
         epoch: plan.epoch,
         layer: plan.layer.map(|directory| guest::Layer { directory, budget }),
     })
+}
+
+/// What PID 1 may keep of output that nobody has taken: a part of the sandbox's memory, which it counts in.
+fn kept_bytes_max(limits: &Limits) -> usize {
+    const KEPT_BYTES_MAX: u64 = 32 << 20;
+    usize::try_from((limits.memory_bytes_max / 8).min(KEPT_BYTES_MAX)).unwrap_or(0)
 }
 
 fn budget(limits: &Limits) -> guest::mirror::Budget {
@@ -124,7 +134,8 @@ fn keep_only_own(plan: &Plan) -> Result<(), Errno> {
     for number in 0..3 {
         guest::sys::install(null.as_fd(), number)?;
     }
-    let mut kept = vec![0, 1, 2, null.as_raw_fd(), plan.socket.as_raw_fd(), plan.sync.as_raw_fd()];
+    let mut kept = vec![0, 1, 2, null.as_raw_fd()];
+    kept.extend([&plan.socket, &plan.sync, &plan.control].map(AsRawFd::as_raw_fd));
     kept.extend(plan.layer.as_ref().map(AsRawFd::as_raw_fd));
     if let Workspace::Mounted(mount) = &plan.workspace {
         kept.push(mount.as_raw_fd());

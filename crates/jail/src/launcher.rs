@@ -1,28 +1,28 @@
-//! The launcher: one small single-threaded process that is forked before the harness has threads or secrets, serves the door,
-//! and ends with the harness. It opens no file that a request names but read-only views, and keeps nothing on disk.
+//! The launcher: one small single-threaded process that is forked before the harness has threads or secrets and serves its
+//! door. With a home it outlives a harness that dies, for a grace, with every sandbox; without one, and after a farewell, it
+//! ends. It opens no file that a request names but read-only views, and keeps nothing on disk.
 
-use crate::cgroup::{Group, Groups};
+use crate::cgroup::Groups;
 use crate::create::{self, Made};
 use crate::door::{self, Answer, Ask, Failure, Keep, Reply, Request, Stage};
+use crate::doors::{Doors, Heard, Home};
 use crate::filter::Filters;
+use crate::lives::{Live, Lives};
 use crate::stem::Stems;
 use crate::{Error, privileges, probe, raw};
 use guest::sys::Forked;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socketpair};
-use std::collections::BTreeMap;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
-/// Sandboxes alive at once.
-const SANDBOXES_MAX: usize = 4_096;
 /// When the removal of a group is tried again that the kernel still counted something in.
 const RETRY_MS: u64 = 10;
-/// How long sandboxes may save their files after the harness has gone.
-const FAREWELL_MS: u64 = 30_000;
+/// How long a harness may keep sandboxes waiting for its return at most.
+const OWNER_GRACE_MS_MAX: u64 = 24 * 3_600_000;
 
-/// The harness's hold on its launcher. The launcher ends, and everything in it, when this and all providers made of it are
-/// dropped, or the process ends in whatever way.
+/// The harness's hold on a launcher that was just forked. The launcher ends, and everything in it, when this and all
+/// providers made of it are dropped, or, unless a provider gave it a home, the process ends in whatever way.
 #[derive(Debug)]
 pub struct Launcher {
     pub(crate) socket: OwnedFd,
@@ -57,7 +57,8 @@ fn serve(door: OwnedFd) -> i32 {
 
 fn prepare(door: OwnedFd) -> Result<State, Errno> {
     let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty())?;
-    for number in [0, 1] {
+    // Whoever waits for the end of the harness's output waits for the harness, not for what outlives it.
+    for number in [0, 1, 2] {
         guest::sys::install(null.as_fd(), number)?;
     }
     raw::close_inherited(&[0, 1, 2, null.as_raw_fd(), door.as_raw_fd()])?;
@@ -68,57 +69,70 @@ fn prepare(door: OwnedFd) -> Result<State, Errno> {
     rustix::process::chdir("/")?;
     privileges::name_process(c"topside-launch");
     Ok(State {
-        door,
+        doors: Doors::new(door),
         groups: Groups::discover(),
         filters: Filters::build(),
-        live: BTreeMap::new(),
+        lives: Lives::default(),
         stems: Stems::default(),
+        grace_ends_ms: None,
     })
 }
 
 struct State {
-    door: OwnedFd,
+    doors: Doors,
     groups: Groups,
     filters: Result<Filters, String>,
-    live: BTreeMap<u64, Live>,
+    lives: Lives,
     stems: Stems,
-}
-
-/// A sandbox that was made and not yet closed.
-struct Live {
-    pid: i32,
-    pidfd: OwnedFd,
-    group: Group,
-    /// Whether PID 1 saves files when its stream ends.
-    saves: bool,
-    ended: bool,
-    /// The request to answer and the time to kill.
-    closing: Option<(u64, u64)>,
+    /// When what no harness has is ended, and, without a harness, everything.
+    grace_ends_ms: Option<u64>,
 }
 
 /// What the loop woke up for.
-enum Woken {
-    Door,
-    Ended(u64),
+struct Woken {
+    ended: Vec<u64>,
+    doors: Vec<usize>,
 }
 
 impl State {
     fn run(&mut self) -> i32 {
         self.grow_stems();
-        loop {
-            for woken in self.wait() {
-                match woken {
-                    Woken::Ended(slot) => self.ended(slot),
-                    Woken::Door => match door::receive::<Ask>(&self.door) {
-                        Ok(Some((ask, fds))) => self.handle(ask, fds),
-                        Err(Errno::BADMSG) => {}
-                        Ok(None) | Err(_) => return self.farewell(),
-                    },
-                }
+        while self.turn() {}
+        self.farewell()
+    }
+
+    /// `false`: it is time to end.
+    fn turn(&mut self) -> bool {
+        let woken = self.wait();
+        for slot in woken.ended {
+            if let Some(number) = self.lives.ended(slot, &self.groups) {
+                self.answer(number, Reply::Closed, &[]);
             }
-            self.kill_overdue();
-            self.grow_stems();
         }
+        for heard in self.doors.hear(&woken.doors, now_ms()) {
+            match heard {
+                Heard::Asked(ask, fds) => self.handle(ask, fds),
+                Heard::Came => self.begin_grace(),
+                Heard::Left => {
+                    self.lives.leave(&self.groups);
+                    self.begin_grace();
+                }
+                Heard::Farewell => return false,
+            }
+        }
+        self.lives.kill_overdue(now_ms());
+        if !self.doors.is_owned() && (!self.doors.is_settled() || self.lives.is_empty()) {
+            return false;
+        }
+        if self.grace_ends_ms.is_some_and(|ends| now_ms() >= ends) {
+            if !self.doors.is_owned() {
+                return false;
+            }
+            self.grace_ends_ms = None;
+            self.lives.close_unheld(now_ms());
+        }
+        self.grow_stems();
+        true
     }
 
     /// Keeps stems ready for the next requests; where none can be had, the next request says why.
@@ -128,143 +142,124 @@ impl State {
         }
     }
 
-    fn wait(&self) -> Vec<Woken> {
-        let mut polled = vec![PollFd::new(&self.door, PollFlags::IN)];
+    fn begin_grace(&mut self) {
+        self.grace_ends_ms = self.doors.owner_grace_ms().map(|grace| now_ms() + grace);
+    }
+
+    fn wait(&self) -> Woken {
+        let doors = self.doors.sockets();
+        let mut polled: Vec<PollFd<'_>> = doors.iter().map(|door| PollFd::new(door, PollFlags::IN)).collect();
         let mut slots = Vec::new();
-        for (slot, live) in self.live.iter().filter(|(_, live)| !live.ended) {
-            slots.push(*slot);
-            polled.push(PollFd::new(&live.pidfd, PollFlags::IN));
+        for (slot, pidfd) in self.lives.running() {
+            slots.push(slot);
+            polled.push(PollFd::new(pidfd, PollFlags::IN));
         }
-        let overdue = self.live.values().filter(|live| !live.ended).filter_map(|live| live.closing);
-        let next = overdue.map(|(_, kill_ms)| kill_ms.saturating_sub(now_ms()));
+        let moments = [self.lives.next_kill_ms(), self.grace_ends_ms, self.doors.next_moment_ms()];
+        let next = moments.into_iter().flatten().map(|moment| moment.saturating_sub(now_ms()));
         let next = next.chain(self.groups.retry().then_some(RETRY_MS)).min();
         let timeout = next.map(timespec);
         if rustix::event::poll(&mut polled, timeout.as_ref()).is_err() {
-            return Vec::new();
+            return Woken { ended: Vec::new(), doors: Vec::new() };
         }
-        let ended = slots.into_iter().zip(polled.iter().skip(1)).filter(|(_, fd)| !fd.revents().is_empty());
-        let mut woken: Vec<Woken> = ended.map(|(slot, _)| Woken::Ended(slot)).collect();
-        if polled.first().is_some_and(|door| !door.revents().is_empty()) {
-            woken.push(Woken::Door);
-        }
-        woken
+        let (doors, ended) = polled.split_at(doors.len());
+        let ended = slots.into_iter().zip(ended).filter(|(_, fd)| !fd.revents().is_empty()).map(|(slot, _)| slot);
+        let doors = doors.iter().enumerate().filter(|(_, fd)| !fd.revents().is_empty()).map(|(index, _)| index);
+        Woken { ended: ended.collect(), doors: doors.collect() }
     }
 
     fn handle(&mut self, ask: Ask, mut fds: Vec<OwnedFd>) {
         let number = ask.number;
-        if ask.version != door::VERSION {
-            let detail = format!("door version {} asked, {} spoken", ask.version, door::VERSION);
-            return self.answer(number, Reply::Failed(Failure::stage(Stage::Claim, detail)), &[]);
-        }
-        match ask.request {
+        let reply = match ask.request {
             Request::Create(create) => {
-                let saves = create.workspace == Keep::Layer;
-                match self.create(*create, fds.pop()) {
-                    Ok(made) => self.introduce(number, made, saves),
+                let made = self.create(&create, fds.pop());
+                return self.introduce(number, *create, made);
+            }
+            Request::Adopt(adopt) => {
+                return match self.lives.adopt(&adopt) {
+                    Ok((reply, stream)) => self.answer(number, reply, &[stream.as_fd()]),
                     Err(failure) => self.answer(number, Reply::Failed(failure), &[]),
+                };
+            }
+            Request::Close { slot, grace_ms } => {
+                match self.lives.close(slot, number, now_ms().saturating_add(grace_ms), &self.groups) {
+                    Some(number) => self.answer(number, Reply::Closed, &[]),
+                    None => self.lives.kill_overdue(now_ms()),
                 }
+                return;
             }
-            Request::Close { slot, grace_ms } => self.close(number, slot, grace_ms),
-            Request::Pressure { slot } => {
-                let kills = self.live.get(&slot).map_or(0, |live| live.group.kills());
-                self.answer(number, Reply::Pressure { kills }, &[]);
-            }
-            Request::Probe => {
-                let findings = probe::probe(&mut self.stems, &self.groups, &self.filters);
-                self.answer(number, Reply::Probed { findings }, &[]);
-            }
-        }
+            Request::Pressure { slot } => Reply::Pressure { kills: self.lives.kills(slot) },
+            Request::Probe => Reply::Probed { findings: probe::probe(&mut self.stems, &self.groups, &self.filters) },
+            Request::List { after } => Reply::Listed { sandboxes: self.lives.page(after, now_ms()) },
+            Request::Settle { owner_grace_ms } => match Home::new(fds, owner_grace_ms.min(OWNER_GRACE_MS_MAX)) {
+                Some(home) => {
+                    self.doors.settle(home);
+                    Reply::Settled
+                }
+                None => Reply::Failed(Failure::stage(Stage::Claim, "a home is a directory, its lock and a socket")),
+            },
+            // The doors see to these.
+            Request::Hello { .. } | Request::Farewell => return,
+        };
+        self.answer(number, reply, &[]);
     }
 
-    fn create(&mut self, ask: door::Create, descriptor: Option<OwnedFd>) -> Result<Made, Failure> {
-        if self.live.len() >= SANDBOXES_MAX {
-            return Err(Failure::stage(Stage::Claim, format!("sandboxes_max = {SANDBOXES_MAX}")));
+    fn create(&mut self, ask: &door::Create, descriptor: Option<OwnedFd>) -> Result<Made, Failure> {
+        self.lives.check_room()?;
+        if !ask.label.is_bounded() {
+            return Err(Failure::stage(Stage::Claim, "the label is too long"));
         }
         let filters = self.filters.as_ref().map_err(|detail| Failure::wall("seccomp", detail.clone()))?;
-        create::create(&mut self.stems, ask, descriptor, &self.groups, filters)
+        create::create(&mut self.stems, ask.clone(), descriptor, &self.groups, filters)
     }
 
-    fn introduce(&mut self, number: u64, made: Made, saves: bool) {
-        let Made { slot, pid, pidfd, group, stream, walls } = made;
-        self.live.insert(slot, Live { pid, pidfd, group, saves, ended: false, closing: None });
+    fn introduce(&mut self, number: u64, ask: door::Create, made: Result<Made, Failure>) {
+        let made = match made {
+            Ok(made) => made,
+            Err(failure) => return self.answer(number, Reply::Failed(failure), &[]),
+        };
+        let Made { slot, pid, pidfd, group, stream, control, walls } = made;
+        let live = Live {
+            pid,
+            pidfd,
+            group,
+            control: Some(control),
+            walls: walls.clone(),
+            saves: ask.workspace == Keep::Layer,
+            label: ask.label,
+            shape: ask.shape,
+            epoch: ask.epoch,
+            since_ms: now_ms(),
+            held: true,
+            kills_told: 0,
+            ended: false,
+            closing: None,
+        };
+        self.lives.insert(slot, live);
         self.answer(number, Reply::Created { slot, walls }, &[stream.as_fd()]);
     }
 
     fn answer(&self, number: u64, reply: Reply, fds: &[BorrowedFd<'_>]) {
-        // A harness that is gone is seen at the door.
-        let _ = door::send(&self.door, &Answer { number, reply }, fds, SendFlags::empty());
+        self.doors.answer(&Answer { number, reply }, fds);
     }
 
-    fn close(&mut self, number: u64, slot: u64, grace_ms: u64) {
-        match self.live.get_mut(&slot) {
-            None => self.answer(number, Reply::Closed, &[]),
-            Some(live) => {
-                live.closing = Some((number, now_ms() + grace_ms));
-                if live.ended { self.clear(slot) } else { self.kill_overdue() }
-            }
-        }
-    }
-
-    fn kill_overdue(&self) {
-        let now = now_ms();
-        for live in self.live.values().filter(|live| !live.ended) {
-            if live.closing.is_some_and(|(_, kill_ms)| now >= kill_ms) {
-                guest::sys::kill(live.pid);
-            }
-        }
-    }
-
-    /// PID 1 ended, and with it everything in its namespace.
-    fn ended(&mut self, slot: u64) {
-        let Some(live) = self.live.get_mut(&slot) else { return };
-        raw::reap(live.pid);
-        live.ended = true;
-        if live.closing.is_some() {
-            self.clear(slot);
-        }
-    }
-
-    /// Removes the last traces of a sandbox that ended, and says so.
-    fn clear(&mut self, slot: u64) {
-        let Some(live) = self.live.remove(&slot) else { return };
-        self.groups.discard(live.group);
-        if let Some((number, _)) = live.closing {
-            self.answer(number, Reply::Closed, &[]);
-        }
-    }
-
-    /// The harness is gone: PID 1s that save files may finish, all others end now, and nothing is left.
+    /// PID 1s that save files may finish, all others end now, and nothing is left.
     fn farewell(&mut self) -> i32 {
-        let last_ms = now_ms() + FAREWELL_MS;
-        for live in self.live.values_mut() {
-            live.closing = Some((0, if live.saves { last_ms } else { 0 }));
-        }
-        self.kill_overdue();
-        let slots: Vec<u64> = self.live.keys().copied().collect();
-        for slot in slots {
-            let Some(live) = self.live.get(&slot) else { continue };
-            if !live.ended {
-                let timeout = timespec(last_ms.saturating_sub(now_ms()));
-                let _ = rustix::event::poll(&mut [PollFd::new(&live.pidfd, PollFlags::IN)], Some(&timeout));
-                guest::sys::kill(live.pid);
-                raw::reap(live.pid);
-            }
-            self.clear(slot);
-        }
+        self.doors.leave_home();
+        self.lives.end_all(&self.groups);
         self.stems.fell(&self.groups);
         self.groups.remove();
         0
     }
 }
 
-fn timespec(ms: u64) -> Timespec {
+pub(crate) fn timespec(ms: u64) -> Timespec {
     Timespec {
         tv_sec: i64::try_from(ms / 1_000).unwrap_or(i64::MAX),
         tv_nsec: i64::try_from(ms % 1_000 * 1_000_000).unwrap_or(0),
     }
 }
 
-fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     u64::try_from(now.tv_sec).unwrap_or(0) * 1_000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
 }

@@ -17,17 +17,21 @@ mod access;
 mod cgroup;
 mod create;
 mod door;
+mod doors;
 mod export;
 mod ext4;
 mod filter;
 mod fix;
 mod gate;
 mod harbour;
+mod home;
 mod image;
 mod inside;
 mod launcher;
 mod live;
+mod lives;
 mod mark;
+mod outlives;
 mod privileges;
 mod probe;
 mod provider;
@@ -58,6 +62,14 @@ pub enum Error {
         /// What the kernel said.
         detail: String,
     },
+    /// The directory in which launchers are found again can't be used.
+    #[error("the launcher's home {directory} can't be used: {detail}")]
+    Home {
+        /// Which one.
+        directory: String,
+        /// What was found.
+        detail: String,
+    },
 }
 
 impl Error {
@@ -66,6 +78,7 @@ impl Error {
         match self {
             Self::Threads { .. } => "launcher_threads",
             Self::Fork { .. } => "launcher_fork",
+            Self::Home { .. } => "launcher_home",
         }
     }
 }

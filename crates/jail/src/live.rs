@@ -9,10 +9,10 @@ use crate::workspaces;
 use async_trait::async_trait;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use domain::{Id, id};
-use sandbox::wire::{self, ChangeHead, FileFailure, Kind, Listed, Start, Work};
+use sandbox::wire::{self, Attach, ChangeHead, FileFailure, Kind, Listed, Refusal, Roll, Start, Work};
 use sandbox::{
-    Archive, ArchiveLimits, Change, Chunk, Command, Error, Exit, Export, Process, RelPath, Sandbox, Stat, Stream,
-    Totals, Walls,
+    Archive, ArchiveLimits, Change, Chunk, Command, Error, Exit, Export, KeptCommand, Process, RelPath, Sandbox, Stat,
+    Stream, Totals, Walls,
 };
 use serde::de::DeserializeOwned;
 use std::path::PathBuf;
@@ -82,38 +82,40 @@ impl Watch {
 
 impl Live {
     pub(crate) async fn run(&self, epoch: u64, work: Work) -> Result<Running, Error> {
-        let payload =
-            serde_json::to_vec(&Start { epoch, work }).map_err(|error| Error::Command { detail: error.to_string() })?;
+        self.run_named(epoch, None, work).await
+    }
+
+    async fn run_named(&self, epoch: u64, name: Option<String>, work: Work) -> Result<Running, Error> {
+        let keeps = name.is_some();
+        let payload = serde_json::to_vec(&Start { epoch, name, work })
+            .map_err(|error| Error::Command { detail: error.to_string() })?;
         if payload.len() > wire::PAYLOAD_BYTES_MAX {
             return Err(Error::Limit { limit: format!("command_bytes_max = {}", wire::PAYLOAD_BYTES_MAX) });
         }
-        let line = self.wire.open().await?;
-        let mut running = Running {
+        let running = self.running(self.wire.open().await?, keeps, 0);
+        let begun = running.begin(Kind::Start, payload).await?;
+        begun.map_err(|refusal| Error::Command { detail: refusal.detail })
+    }
+
+    fn running(&self, line: Line, keeps: bool, position: u64) -> Running {
+        Running {
             wire: Arc::clone(&self.wire),
             watch: Arc::clone(&self.watch),
             memory_bytes_max: self.memory_bytes_max,
             line,
+            keeps,
+            position,
             sent: false,
             owed: 0,
             ending: None,
             exit: None,
-        };
-        let place = self.wire.place().await?;
-        place.send(Frame { kind: Kind::Start, command: running.line.id, payload: payload.into() });
-        running.sent = true;
-        let first = tokio::time::timeout(START_WAIT_MAX, running.line.events.recv()).await;
-        match first {
-            Ok(Some(Event::Started)) => Ok(running),
-            Ok(Some(Event::Refused(detail))) => {
-                running.exit = Some(Exit::Code(127));
-                Err(Error::Command { detail })
-            }
-            Ok(Some(_)) => Err(Error::Protocol { detail: "a command that spoke before it started".to_owned() }),
-            Ok(None) => Err(self.watch.explain(&self.wire).await),
-            Err(_) => {
-                Err(Error::Command { detail: format!("no word of its start for {} s", START_WAIT_MAX.as_secs()) })
-            }
         }
+    }
+
+    /// What the guest knows of named commands.
+    async fn roll(&self) -> Result<Roll, Error> {
+        let answer = self.operate(Work::Commands, Vec::new(), &RelPath::root(), wire::PAYLOAD_BYTES_MAX).await?;
+        wire::roll_from(&answer).map_err(|detail| Error::Protocol { detail: detail.to_owned() })
     }
 
     /// Performs a file operation and returns its output, at most `bytes_max` of it.
@@ -162,6 +164,7 @@ impl Live {
 const fn operation(work: &Work) -> &'static str {
     match work {
         Work::Program { .. } => "run",
+        Work::Commands => "commands",
         Work::Read { .. } => "read",
         Work::Stat { .. } => "stat",
         Work::List { .. } => "list",
@@ -183,12 +186,35 @@ impl Sandbox for Live {
     }
 
     async fn start(&self, command: Command) -> Result<Box<dyn Process>, Error> {
-        let Command { argv, workdir, environment, terminal, stdin, epoch } = command;
+        let Command { argv, workdir, environment, terminal, stdin, epoch, name } = command;
+        if name.as_deref().is_some_and(|name| !wire::is_name(name)) {
+            let detail = format!("its name is empty, longer than {} bytes, or no plain text", wire::NAME_BYTES_MAX);
+            return Err(Error::Command { detail });
+        }
         let work = Work::Program { argv, workdir, environment, terminal, stdin };
         let _pass = self.gate.pass().await?;
-        let running = self.run(epoch, work).await?;
+        let running = self.run_named(epoch, name, work).await?;
         self.epoch.fetch_max(epoch, Ordering::AcqRel);
         Ok(Box::new(running))
+    }
+
+    async fn commands(&self) -> Result<Vec<KeptCommand>, Error> {
+        Ok(self.roll().await?.commands.into_iter().map(|(_, command)| command).collect())
+    }
+
+    async fn attach(&self, name: &str, position: u64) -> Result<Box<dyn Process>, Error> {
+        let roll = self.roll().await?;
+        let found = roll.commands.into_iter().find(|(_, command)| command.name == name);
+        let (number, _) = found.ok_or(Error::NoProcess)?;
+        let running = self.running(self.wire.reopen(number).await?, true, position);
+        let asked = Attach { epoch: self.epoch.load(Ordering::Acquire), from: position };
+        let payload = serde_json::to_vec(&asked).map_err(|error| Error::Command { detail: error.to_string() })?;
+        let attached = running.begin(Kind::Attach, payload).await?;
+        match attached {
+            Ok(running) => Ok(Box::new(running)),
+            Err(Refusal { kept_from: Some(kept_from), .. }) => Err(Error::OutputGone { kept_from }),
+            Err(Refusal { detail, .. }) => Err(Error::Command { detail }),
+        }
     }
 
     async fn read(&self, path: &RelPath, offset: u64, bytes_max: u64) -> Result<Bytes, Error> {
@@ -271,6 +297,10 @@ pub(crate) struct Running {
     watch: Arc<Watch>,
     memory_bytes_max: u64,
     line: Line,
+    /// Whether the guest keeps what nobody has taken.
+    keeps: bool,
+    /// How much of its output was given on.
+    position: u64,
     sent: bool,
     /// Cost of output that was taken and not yet credited back.
     owed: usize,
@@ -280,6 +310,25 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    /// Asks the guest to start or attach it, and waits for its word.
+    async fn begin(mut self, kind: Kind, payload: Vec<u8>) -> Result<Result<Self, Refusal>, Error> {
+        let place = self.wire.place().await?;
+        place.send(Frame { kind, command: self.line.id, payload: payload.into() });
+        self.sent = true;
+        match tokio::time::timeout(START_WAIT_MAX, self.line.events.recv()).await {
+            Ok(Some(Event::Started)) => Ok(Ok(self)),
+            Ok(Some(Event::Refused(refusal))) => {
+                self.exit = Some(Exit::Code(127));
+                Ok(Err(refusal))
+            }
+            Ok(Some(_)) => Err(Error::Protocol { detail: "a command that spoke before it started".to_owned() }),
+            Ok(None) => Err(self.watch.explain(&self.wire).await),
+            Err(_) => {
+                Err(Error::Command { detail: format!("no word of its start for {} s", START_WAIT_MAX.as_secs()) })
+            }
+        }
+    }
+
     /// Tells the guest that output was taken.
     async fn settle(&mut self) -> Result<(), Error> {
         if self.owed < CREDIT_BYTES {
@@ -289,15 +338,19 @@ impl Running {
         let credit = u32::try_from(self.owed).unwrap_or(u32::MAX);
         self.line.account.received.fetch_sub(self.owed, Ordering::AcqRel);
         self.owed = 0;
-        let payload = Bytes::copy_from_slice(&credit.to_le_bytes());
+        let payload = Bytes::copy_from_slice(&wire::credit_bytes(credit, self.position));
         place.send(Frame { kind: Kind::Credit, command: self.line.id, payload });
         Ok(())
     }
 
     /// Tells the guest to end it, without waiting for the end.
     pub(crate) fn begin_kill(&mut self) {
+        self.end_by(Kind::Kill);
+    }
+
+    fn end_by(&mut self, kind: Kind) {
         if let Some(kill) = self.line.kill.take() {
-            kill.send(Frame { kind: Kind::Kill, command: self.line.id, payload: Bytes::new() });
+            kill.send(Frame { kind, command: self.line.id, payload: Bytes::new() });
         }
     }
 
@@ -345,6 +398,7 @@ impl Process for Running {
         match self.line.events.recv().await {
             Some(Event::Output(stream, bytes)) => {
                 self.owed += wire::cost(bytes.len());
+                self.position += bytes.len() as u64;
                 Ok(Chunk::Output(stream, bytes))
             }
             Some(Event::Exit(exit)) => Ok(self.end(exit).await),
@@ -353,6 +407,18 @@ impl Process for Running {
             }
             None => Err(self.watch.explain(&self.wire).await),
         }
+    }
+
+    fn position(&self) -> u64 {
+        self.position + u64::from(self.exit.is_some() && !self.sent)
+    }
+
+    async fn taken(&mut self, position: u64) -> Result<(), Error> {
+        if self.keeps {
+            let payload = Bytes::copy_from_slice(&position.min(self.position()).to_le_bytes());
+            self.wire.place().await?.send(Frame { kind: Kind::Taken, command: self.line.id, payload });
+        }
+        Ok(())
     }
 
     async fn write(&mut self, bytes: Bytes) -> Result<(), Error> {
@@ -391,6 +457,7 @@ impl Process for Running {
                     self.finished(exit);
                     return Ok(exit);
                 }
+                Some(Event::Output(_, bytes)) => self.position += bytes.len() as u64,
                 Some(_) => {}
                 None => return Err(self.watch.explain(&self.wire).await),
             }
@@ -403,7 +470,7 @@ impl Drop for Running {
         if !self.sent && self.exit.is_none() {
             self.wire.forget(self.line.id);
         } else if self.exit.or(self.ending).is_none() {
-            self.begin_kill();
+            self.end_by(Kind::Forget);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::cgroup::Groups;
 use crate::create::{self, NAMESPACES};
-use crate::door::{Create, Failure, Found, Keep};
+use crate::door::{Create, Failure, Found, Keep, Label};
 use crate::filter::Filters;
 use crate::rank::Rank;
 use crate::stem::Stems;
@@ -79,6 +79,8 @@ fn whole(stems: &mut Stems, groups: &Groups, filters: &Result<Filters, String>) 
         walls_optional: limits.into(),
         epoch: 0,
         workspace: Keep::Nowhere,
+        label: Label::default(),
+        shape: String::new(),
     };
     match create::create(stems, ask, None, groups, filters) {
         Ok(made) => {
@@ -97,6 +99,7 @@ fn whole(stems: &mut Stems, groups: &Groups, filters: &Result<Filters, String>) 
         Err(Failure::Stage { stage, detail }) => {
             WHOLE.iter().map(|wall| fails(wall, format!("not reached: {}: {detail}", stage.name()))).collect()
         }
+        Err(Failure::Stale { .. }) => Vec::new(),
     }
 }
 

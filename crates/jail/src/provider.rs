@@ -1,22 +1,29 @@
-//! The provider `local`: claims workspaces, asks the launcher for sandboxes, and hands them out.
+//! The provider `local`: claims workspaces, asks the launcher for sandboxes, and hands them out; takes over what an earlier
+//! harness left.
 
-use crate::door::{Create, Found, Keep, Reply, Request};
+use crate::door::{self, Adopt, Create, Found, Keep, Label, Reply, Request};
 use crate::gate::Gate;
-use crate::harbour::{Arrived, Harbour};
+use crate::harbour::{Arrived, Harbour, Slot};
+use crate::home::{self, Door};
 use crate::live::{Live, Watch};
 use crate::rank::Rank;
 use crate::wire::Wire;
-use crate::workspaces::{self, Making};
-use crate::{Error as LaunchError, Launcher};
+use crate::workspaces::{self, Making, Unfinished};
+use crate::{Error as LaunchError, Launcher, outlives};
 use async_trait::async_trait;
-use sandbox::{Error, Finding, Probe, Sandbox, Spec, Workspace};
+use domain::{Id, id};
+use sandbox::{Error, Finding, Living, Probe, Sandbox, Spec, Start, Walls, Workspace};
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use stdx::Random;
 
 /// What PID 1 gets to save a workspace that lives in memory.
 const SAVE_GRACE_MS: u64 = 30_000;
+/// Pages that are asked for to learn what lives; above the launcher's own bound.
+const PAGES_MAX: usize = 1_024;
 
 /// Makes sandboxes on this machine.
 #[derive(Debug)]
@@ -25,18 +32,192 @@ pub struct Provider {
     data: PathBuf,
     random: Random,
     root: bool,
+    /// What an earlier harness left, by tenant and session.
+    left: Mutex<HashMap<(String, String), door::Lives>>,
+    /// The sandboxes of this one, by slot.
+    held: Mutex<HashMap<u64, Weak<Live>>>,
+}
+
+fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No code panics while it holds one of these locks.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Provider {
-    /// A provider over a launcher. Workspaces live below `data`, which this process owns; `random` makes the identities of
-    /// their file systems.
+    /// A provider over a launcher that ends with this process. Workspaces live below `data`, which this process owns;
+    /// `random` makes the identities of their file systems.
     ///
     /// # Errors
     /// [`LaunchError::Fork`] when the thread that listens to the launcher can't be started.
     pub fn new(launcher: Launcher, data: PathBuf, random: Random) -> Result<Self, LaunchError> {
-        let root = Rank::own().is_root();
-        Ok(Self { harbour: Harbour::new(launcher)?, data, random, root })
+        Self::behind(Door::homeless(launcher)?, data, random)
     }
+
+    /// As [`Provider::new`], but the launcher outlives this process: one that lives in `data` from an earlier process is taken
+    /// over with its sandboxes, and the fresh one ends; without one the fresh one is at home there from now on. When this
+    /// process dies, the sandboxes live on for `owner_grace_ms`, waiting for the next; after [`sandbox::Provider::farewell`],
+    /// or when the provider is dropped, nothing does. While another process has the launcher of `data`, this is as
+    /// [`Provider::new`].
+    ///
+    /// # Errors
+    /// [`LaunchError::Home`] when the directory below `data` can't be used; [`LaunchError::Fork`].
+    pub async fn at_home(
+        launcher: Launcher,
+        data: PathBuf,
+        random: Random,
+        owner_grace_ms: u64,
+    ) -> Result<Self, LaunchError> {
+        let door = home::enter(launcher, &data, owner_grace_ms).await?;
+        let lived = door.lived;
+        let provider = Self::behind(door, data, random)?;
+        if lived {
+            provider.look_around().await;
+        }
+        Ok(provider)
+    }
+
+    fn behind(door: Door, data: PathBuf, random: Random) -> Result<Self, LaunchError> {
+        let harbour = Harbour::new(door.socket, door.pid)?;
+        let root = Rank::own().is_root();
+        Ok(Self { harbour, data, random, root, left: Mutex::default(), held: Mutex::default() })
+    }
+
+    /// Learns what an earlier harness left; what is nobody's workspace ends at once.
+    async fn look_around(&self) {
+        let lives = match self.list().await {
+            Ok(lives) => lives,
+            Err(error) => return tracing::warn!(%error, "what an earlier process left is not known; it ends by itself"),
+        };
+        for one in lives {
+            match one.label.workspace.clone() {
+                Some(workspace) => drop(hold(&self.left).insert(workspace, one)),
+                None => self.end(one.slot, 0).await,
+            }
+        }
+    }
+
+    async fn list(&self) -> Result<Vec<door::Lives>, Error> {
+        let (mut lives, mut after) = (Vec::new(), 0);
+        for _ in 0..PAGES_MAX {
+            let arrived = self.harbour.ask(Request::List { after }, Vec::new()).await?;
+            let Arrived::Other(Reply::Listed { sandboxes: page }) = arrived else { return Err(unexpected()) };
+            let Some(last) = page.last() else { return Ok(lives) };
+            after = last.slot;
+            lives.extend(page);
+        }
+        Err(Error::Limit { limit: format!("pages_max = {PAGES_MAX}") })
+    }
+
+    /// Ends a sandbox that nobody holds.
+    async fn end(&self, slot: u64, grace_ms: u64) {
+        // A launcher that is gone has ended it.
+        let _ = self.harbour.ask(Request::Close { slot, grace_ms }, Vec::new()).await;
+    }
+
+    /// The sandbox that an earlier harness left of this workspace.
+    fn left(&self, workspace: &Workspace) -> Option<(String, String)> {
+        let Workspace::Session { tenant, session, .. } = workspace else { return None };
+        let key = (tenant.clone(), session.to_string());
+        hold(&self.left).contains_key(&key).then_some(key)
+    }
+
+    /// Takes over the sandbox that was left of this workspace; `None`: it was not what is asked for, and has ended.
+    async fn take_over(&self, spec: &Spec, key: &(String, String)) -> Result<Option<Arc<dyn Sandbox>>, Error> {
+        let Workspace::Session { start, .. } = spec.workspace else { return Ok(None) };
+        let Some(directory) = workspaces::directory(&self.data, &spec.workspace)? else { return Ok(None) };
+        // A lease that is stale ends nothing.
+        let entered = workspaces::readmit(directory, start, spec.epoch).await?;
+        let Some(left) = hold(&self.left).get(key).cloned() else { return Ok(None) };
+        if matches!(start, Start::Kept { .. }) {
+            match self.adopt(spec, &left).await {
+                Ok(live) => {
+                    hold(&self.left).remove(key);
+                    entered.mark().await?;
+                    return Ok(Some(live));
+                }
+                Err(error @ Error::StaleEpoch { .. }) => return Err(error),
+                Err(error) => tracing::info!(sandbox = left.label.id, %error, "a sandbox is not taken over and ends"),
+            }
+        }
+        self.end(left.slot, SAVE_GRACE_MS).await;
+        hold(&self.left).remove(key);
+        Ok(None)
+    }
+
+    async fn adopt(&self, spec: &Spec, left: &door::Lives) -> Result<Arc<Live>, Error> {
+        // Root keeps workspaces in images, others in directories; what was kept otherwise has another shape.
+        let keep = if self.root { Keep::Image } else { Keep::Layer };
+        let shape = request(spec, keep).shape();
+        let (slot, epoch, walls_optional) = (left.slot, spec.epoch, spec.walls_optional.clone());
+        let adopt = Request::Adopt(Adopt { slot, epoch, shape, walls_optional });
+        let (mut slot, walls, stream, saves, kills_told) = match self.harbour.ask(adopt, Vec::new()).await? {
+            Arrived::Adopted { slot, walls, stream, saves, kills_told } => (slot, walls, stream, saves, kills_told),
+            Arrived::Other(Reply::Failed(failure)) => return Err(failure.into()),
+            _ => return Err(unexpected()),
+        };
+        slot.grace_ms = if saves { SAVE_GRACE_MS } else { 0 };
+        let stood = Stood { id: left.label.id.parse().unwrap_or(spec.id), slot, walls, stream, kills_told };
+        let live = self.live(spec, stood, None)?;
+        live.wire.greeted().await?;
+        Ok(live)
+    }
+
+    /// Holds a sandbox that stands.
+    fn live(&self, spec: &Spec, stood: Stood, unfinished: Option<Unfinished>) -> Result<Arc<Live>, Error> {
+        let Stood { id, slot, walls, stream, kills_told } = stood;
+        let number = slot.number;
+        let wire = Wire::new(stream, spec.limits.commands_max)
+            .map_err(|error| Error::Start { stage: "ready", detail: error.to_string() })?;
+        let watch = Watch { harbour: self.harbour.clone(), slot: number, seen: AtomicU64::new(kills_told) };
+        let live = Arc::new(Live {
+            id,
+            walls,
+            epoch: AtomicU64::new(spec.epoch),
+            memory_bytes_max: spec.limits.memory_bytes_max,
+            harbour: self.harbour.clone(),
+            wire: Arc::new(wire),
+            watch: Arc::new(watch),
+            slot: Mutex::new(Some(slot)),
+            directory: workspaces::directory(&self.data, &spec.workspace)?,
+            gate: Arc::new(Gate::new(unfinished)),
+        });
+        let mut held = hold(&self.held);
+        held.retain(|_, live| live.strong_count() > 0);
+        held.insert(number, Arc::downgrade(&live));
+        Ok(live)
+    }
+}
+
+/// A sandbox that stands and that nobody holds yet.
+struct Stood {
+    id: Id<id::Sandbox>,
+    slot: Slot,
+    walls: Walls,
+    stream: OwnedFd,
+    kills_told: u64,
+}
+
+fn unexpected() -> Error {
+    Error::Start { stage: "claim", detail: "the launcher answered something else".to_owned() }
+}
+
+/// What is asked of the launcher.
+fn request(spec: &Spec, workspace: Keep) -> Create {
+    let of = match &spec.workspace {
+        Workspace::Session { tenant, session, .. } => Some((tenant.clone(), session.to_string())),
+        Workspace::Scratch => None,
+    };
+    let create = Create {
+        environment: spec.environment.clone(),
+        binds: spec.binds.iter().map(|bind| (bind.host.clone(), bind.inside.clone())).collect(),
+        limits: spec.limits,
+        walls_optional: spec.walls_optional.clone(),
+        epoch: spec.epoch,
+        workspace,
+        label: Label { id: spec.id.to_string(), workspace: of },
+        shape: String::new(),
+    };
+    Create { shape: create.shape(), ..create }
 }
 
 /// Refuses a view that would stand over what the sandbox itself needs.
@@ -70,51 +251,32 @@ impl sandbox::Provider for Provider {
                 vec![Finding { wall: "launcher".to_owned(), holds: false, detail: error.to_string(), fix: None }]
             }
         };
-        Probe { ready: !walls.is_empty() && walls.iter().all(|finding| finding.holds), walls }
+        let remarks = tokio::task::spawn_blocking(outlives::finding).await.ok().into_iter().collect();
+        Probe { ready: !walls.is_empty() && walls.iter().all(|finding| finding.holds), walls, remarks }
     }
 
     async fn create(&self, spec: Spec) -> Result<Arc<dyn Sandbox>, Error> {
         check_binds(&spec)?;
+        if let Some(key) = self.left(&spec.workspace)
+            && let Some(taken) = self.take_over(&spec, &key).await?
+        {
+            return Ok(taken);
+        }
         let making = Making { limits: spec.limits, root: self.root, seed: self.random.bytes() };
         let claimed = workspaces::claim(&self.data, &spec.workspace, spec.epoch, making).await?;
-        let directory = workspaces::directory(&self.data, &spec.workspace)?;
-        let grace_ms = if claimed.keep == Keep::Layer { SAVE_GRACE_MS } else { 0 };
-        let request = Create {
-            environment: spec.environment,
-            binds: spec.binds.into_iter().map(|bind| (bind.host, bind.inside)).collect(),
-            limits: spec.limits,
-            walls_optional: spec.walls_optional,
-            epoch: spec.epoch,
-            workspace: claimed.keep,
-        };
+        let request = Request::Create(Box::new(request(&spec, claimed.keep)));
         let descriptors = claimed.descriptor.into_iter().collect();
-        let arrived = self.harbour.ask(Request::Create(Box::new(request)), descriptors).await?;
-        let (mut slot, walls, stream) = match arrived {
+        let (mut slot, walls, stream) = match self.harbour.ask(request, descriptors).await? {
             Arrived::Created { slot, walls, stream } => (slot, walls, stream),
             Arrived::Other(Reply::Failed(failure)) => return Err(failure.into()),
-            Arrived::Other(_) => {
-                return Err(Error::Start { stage: "claim", detail: "the launcher answered something else".to_owned() });
-            }
+            _ => return Err(unexpected()),
         };
-        slot.grace_ms = grace_ms;
+        slot.grace_ms = if claimed.keep == Keep::Layer { SAVE_GRACE_MS } else { 0 };
         if let Some(marking) = claimed.marking {
             marking.done().await?;
         }
-        let wire = Wire::new(stream, spec.limits.commands_max)
-            .map_err(|error| Error::Start { stage: "ready", detail: error.to_string() })?;
-        let watch = Watch { harbour: self.harbour.clone(), slot: slot.number, seen: AtomicU64::new(0) };
-        Ok(Arc::new(Live {
-            id: spec.id,
-            walls,
-            epoch: AtomicU64::new(spec.epoch),
-            memory_bytes_max: spec.limits.memory_bytes_max,
-            harbour: self.harbour.clone(),
-            wire: Arc::new(wire),
-            watch: Arc::new(watch),
-            slot: Mutex::new(Some(slot)),
-            directory,
-            gate: Arc::new(Gate::new(claimed.unfinished)),
-        }))
+        let stood = Stood { id: spec.id, slot, walls, stream, kills_told: 0 };
+        Ok(self.live(&spec, stood, claimed.unfinished)?)
     }
 
     async fn workspace_exists(&self, workspace: &Workspace) -> Result<bool, Error> {
@@ -125,9 +287,36 @@ impl sandbox::Provider for Provider {
     }
 
     async fn workspace_remove(&self, workspace: &Workspace) -> Result<(), Error> {
+        if let Some(key) = self.left(workspace) {
+            let left = hold(&self.left).remove(&key);
+            if let Some(left) = left {
+                self.end(left.slot, 0).await;
+            }
+        }
         match workspaces::directory(&self.data, workspace)? {
             Some(directory) => workspaces::remove(directory).await,
             None => Ok(()),
         }
+    }
+
+    async fn living(&self) -> Result<Vec<Living>, Error> {
+        let mut living = Vec::new();
+        for one in self.list().await? {
+            let live = hold(&self.held).get(&one.slot).and_then(Weak::upgrade);
+            let commands = match live {
+                // One that is on its way out has none to tell of.
+                Some(live) => live.commands().await.ok(),
+                None => None,
+            };
+            let workspace = one.label.workspace.and_then(|(tenant, session)| Some((tenant, session.parse().ok()?)));
+            let Ok(id) = one.label.id.parse() else { continue };
+            living.push(Living { id, workspace, epoch: one.epoch, walls: one.walls, age_ms: one.age_ms, commands });
+        }
+        Ok(living)
+    }
+
+    async fn farewell(&self) {
+        // The answer is that the launcher is gone.
+        let _ = self.harbour.ask(Request::Farewell, Vec::new()).await;
     }
 }

@@ -121,7 +121,7 @@ impl Stem {
     /// Lets it clone the first process of `plan`; the new process waits at `plan.sync`.
     pub(crate) fn bear(&self, flags: u64, plan: &Plan) -> Result<i32, Errno> {
         let birthplace = self.group.birthplace()?;
-        let mut fds: Vec<BorrowedFd<'_>> = vec![plan.socket.as_fd(), plan.sync.as_fd()];
+        let mut fds: Vec<BorrowedFd<'_>> = vec![plan.socket.as_fd(), plan.sync.as_fd(), plan.control.as_fd()];
         fds.extend(birthplace.as_ref().map(|group| group.as_fd()));
         fds.extend(plan.layer.as_ref().map(|layer| layer.as_fd()));
         let memory_bytes_max = match &plan.workspace {
@@ -202,7 +202,7 @@ fn stand(door: OwnedFd, group: &Group, filters: &Filters) -> i32 {
 /// The plan of an order, and the group to be born into.
 fn unpack(order: Order, fds: Vec<OwnedFd>) -> Option<(Plan, Option<OwnedFd>)> {
     let mut fds = fds.into_iter();
-    let (socket, sync) = (fds.next()?, fds.next()?);
+    let (socket, sync, control) = (fds.next()?, fds.next()?, fds.next()?);
     let birthplace = if order.birthplace { Some(fds.next()?) } else { None };
     let layer = if order.layer { Some(fds.next()?) } else { None };
     let workspace = match order.memory_bytes_max {
@@ -218,5 +218,7 @@ fn unpack(order: Order, fds: Vec<OwnedFd>) -> Option<(Plan, Option<OwnedFd>)> {
         views.push(View { source, inside });
     }
     let Order { environment, limits, walls_optional, epoch, root, .. } = order;
-    Some((Plan { environment, limits, walls_optional, epoch, views, workspace, layer, root, socket, sync }, birthplace))
+    let plan =
+        Plan { environment, limits, walls_optional, epoch, views, workspace, layer, root, socket, sync, control };
+    Some((plan, birthplace))
 }

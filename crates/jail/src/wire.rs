@@ -3,22 +3,27 @@
 
 use bytes::Bytes;
 use rustix::net::Shutdown;
-use sandbox::wire::{self, FRAME_COST_BYTES, HEAD_BYTES, Head, Kind, Refusal, WINDOW_BYTES};
+use sandbox::wire::{self, FRAME_COST_BYTES, HEAD_BYTES, Head, Kind, Refusal, Roll, WINDOW_BYTES};
 use sandbox::{Error, Exit, Stream};
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::AbortHandle;
+use tokio::time::timeout;
 
 /// Frames waiting to be written.
 const OUTGOING_FRAMES_MAX: usize = 256;
 /// Events that may wait for one command: a full window of the smallest frames, and its start and end.
 const EVENTS_MAX: usize = WINDOW_BYTES / FRAME_COST_BYTES + 4;
+
+/// How long a guest that was given this stream may take to greet.
+const GREETING_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// What is known when the guest's end closes by itself.
 pub(crate) const ENDED: &str = "its first process ended";
@@ -35,7 +40,7 @@ pub(crate) struct Frame {
 #[derive(Debug)]
 pub(crate) enum Event {
     Started,
-    Refused(String),
+    Refused(Refusal),
     Output(Stream, Bytes),
     Exit(Exit),
 }
@@ -60,6 +65,8 @@ struct Commands {
     entries: HashMap<u32, Entry>,
     /// Why the stream ended.
     gone: Option<Error>,
+    /// Who waits for the guest's greeting.
+    greeting: Option<oneshot::Sender<Roll>>,
 }
 
 /// A guest's stream.
@@ -70,6 +77,7 @@ pub(crate) struct Wire {
     next: AtomicU32,
     tasks: [AbortHandle; 2],
     socket: OwnedFd,
+    greeting: Mutex<Option<oneshot::Receiver<Roll>>>,
 }
 
 /// A command's place on the wire.
@@ -96,21 +104,54 @@ impl Wire {
         let (read, write) = UnixStream::from_std(stream)?.into_split();
         // Room for every command's kill, kept aside, on top of what is under way.
         let (outgoing, queue) = mpsc::channel(OUTGOING_FRAMES_MAX + commands_max);
-        let commands = Arc::new(Mutex::new(Commands::default()));
+        let (greeted, greeting) = oneshot::channel();
+        let commands = Commands { greeting: Some(greeted), ..Commands::default() };
+        let commands = Arc::new(Mutex::new(commands));
         let reader = tokio::spawn(receive(read, Arc::clone(&commands))).abort_handle();
         let writer = tokio::spawn(transmit(write, queue)).abort_handle();
-        Ok(Self { outgoing, commands, next: AtomicU32::new(1), tasks: [reader, writer], socket })
+        let greeting = Mutex::new(Some(greeting));
+        Ok(Self { outgoing, commands, next: AtomicU32::new(1), tasks: [reader, writer], socket, greeting })
+    }
+
+    /// Waits for the greeting of a guest that lived before this stream, and numbers new commands after its own.
+    pub(crate) async fn greeted(&self) -> Result<(), Error> {
+        let greeting = self.greeting.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(greeting) = greeting else { return Ok(()) };
+        match timeout(GREETING_WAIT_MAX, greeting).await {
+            Ok(Ok(roll)) => {
+                self.next.fetch_max(roll.next_command, Ordering::Relaxed);
+                Ok(())
+            }
+            Ok(Err(_)) => Err(self.gone()),
+            Err(_) => {
+                let detail = format!("no greeting for {} s", GREETING_WAIT_MAX.as_secs());
+                Err(Error::Protocol { detail })
+            }
+        }
     }
 
     /// Opens a line for a new command.
     pub(crate) async fn open(&self) -> Result<Line, Error> {
-        let kill = self.outgoing.clone().reserve_owned().await.map_err(|_| self.gone())?;
         let id = self.next.fetch_add(1, Ordering::Relaxed);
+        self.line(id, WINDOW_BYTES).await
+    }
+
+    /// Opens a line to a command that the guest has already; it says what input it takes. [`Error::NoProcess`]: somebody has
+    /// a line to it.
+    pub(crate) async fn reopen(&self, id: u32) -> Result<Line, Error> {
+        self.line(id, 0).await
+    }
+
+    async fn line(&self, id: u32, input: usize) -> Result<Line, Error> {
+        let kill = self.outgoing.clone().reserve_owned().await.map_err(|_| self.gone())?;
         let (sender, events) = mpsc::channel(EVENTS_MAX);
-        let account = Arc::new(Account { received: AtomicUsize::new(0), input: Semaphore::new(WINDOW_BYTES) });
+        let account = Arc::new(Account { received: AtomicUsize::new(0), input: Semaphore::new(input) });
         let mut commands = hold(&self.commands);
         if let Some(gone) = &commands.gone {
             return Err(gone.clone());
+        }
+        if commands.entries.contains_key(&id) {
+            return Err(Error::NoProcess);
         }
         commands.entries.insert(id, Entry { events: sender, account: Arc::clone(&account) });
         Ok(Line { id, events, account, kill: Some(kill) })
@@ -174,6 +215,7 @@ async fn receive(read: OwnedReadHalf, commands: Arc<Mutex<Commands>>) {
 fn finish(commands: &Mutex<Commands>, why: Error) {
     let mut commands = hold(commands);
     commands.gone.get_or_insert(why);
+    commands.greeting = None;
     for (_, entry) in commands.entries.drain() {
         entry.account.input.close();
     }
@@ -192,15 +234,18 @@ async fn frame(read: &mut BufReader<OwnedReadHalf>, commands: &Mutex<Commands>) 
 
 fn dispatch(commands: &mut Commands, head: Head, payload: Vec<u8>) -> Result<(), &'static str> {
     if head.kind == Kind::Ready {
-        let spoken = wire::number(&payload) == Some(wire::VERSION);
-        return if spoken { Ok(()) } else { Err("another version of the wire") };
+        let roll = wire::ready_from(&payload)?;
+        let greeting = commands.greeting.take().ok_or("a second greeting")?;
+        // A guest that was made for this stream has nothing to tell; nobody waits for it then.
+        let _ = greeting.send(roll);
+        return Ok(());
     }
     let entry = commands.entries.get(&head.command).ok_or("a frame for a command that does not exist")?;
     let event = match head.kind {
         Kind::Started => Event::Started,
         Kind::Refused => {
             let refusal: Refusal = serde_json::from_slice(&payload).map_err(|_| "a refusal that is no JSON")?;
-            Event::Refused(refusal.detail)
+            Event::Refused(refusal)
         }
         Kind::Stdout | Kind::Stderr => {
             let cost = wire::cost(payload.len());
@@ -213,7 +258,7 @@ fn dispatch(commands: &mut Commands, head: Head, payload: Vec<u8>) -> Result<(),
         Kind::Exit => Event::Exit(wire::exit_from(&payload).ok_or("an exit that is none")?),
         Kind::InputCredit => {
             let credit = wire::number(&payload).ok_or("credit that is no number")? as usize;
-            if entry.account.input.available_permits() + credit > WINDOW_BYTES {
+            if entry.account.input.available_permits().saturating_add(credit) > WINDOW_BYTES {
                 return Err("more credit than a window");
             }
             entry.account.input.add_permits(credit);

@@ -120,6 +120,31 @@ pub(crate) async fn claim(data: &Path, workspace: &Workspace, epoch: u64, making
     Ok(Claimed { keep, descriptor: Some(file.into()), unfinished, marking })
 }
 
+/// A workspace that a sandbox has, entered by who wants to take that sandbox over.
+#[derive(Debug)]
+pub(crate) struct Entered {
+    directory: PathBuf,
+    mark: Mark,
+    _lock: File,
+}
+
+/// Enters a session's workspace under `epoch` while a sandbox has it; nobody else does until what is returned is dropped.
+pub(crate) async fn readmit(directory: PathBuf, start: Start, epoch: u64) -> Result<Entered, Error> {
+    let lock = enter(&directory, Some((start, epoch))).await?;
+    blocking(move || {
+        let mark = Mark::next(Mark::read(&directory).map_err(broken(&directory))?, start, epoch)?;
+        Ok(Entered { directory, mark, _lock: lock })
+    })
+    .await
+}
+
+impl Entered {
+    /// Marks the workspace as the new epoch's.
+    pub(crate) async fn mark(self) -> Result<(), Error> {
+        blocking(move || self.mark.write(&self.directory).map_err(broken(&self.directory))).await
+    }
+}
+
 /// A mark on its way to the disk, beside the making of the sandbox: nothing runs in it before the mark is there.
 #[derive(Debug)]
 pub(crate) struct Marking(tokio::task::JoinHandle<Result<(), Error>>);

@@ -5,14 +5,16 @@
 pub mod archive;
 pub mod command;
 pub mod files;
+pub mod living;
 pub mod manifest;
 pub mod path;
 pub mod spec;
 pub mod wire;
 
 pub use archive::{Archive, ArchiveLimits, Export, Rule, Totals};
-pub use command::{Chunk, Command, Exit, Process, Stream};
+pub use command::{Chunk, Command, Exit, KeptCommand, Process, Stream};
 pub use files::{Change, FileKind, Stat};
+pub use living::Living;
 pub use manifest::{Entry, Manifest};
 pub use path::RelPath;
 pub use spec::{Bind, Limits, Spec, Start, Walls, Workspace};
@@ -50,6 +52,15 @@ pub trait Provider: Send + Sync + std::fmt::Debug {
 
     /// Removes a workspace and all its files.
     async fn workspace_remove(&self, workspace: &Workspace) -> Result<(), Error>;
+
+    /// The sandboxes that live, those among them that an earlier harness left and nobody has taken over yet.
+    async fn living(&self) -> Result<Vec<Living>, Error> {
+        Ok(Vec::new())
+    }
+
+    /// The harness ends in order: nothing of it is to live on. Without this word a provider whose sandboxes outlive a harness
+    /// keeps them for the next one, for a while.
+    async fn farewell(&self) {}
 }
 
 /// What a provider can give.
@@ -59,6 +70,9 @@ pub struct Probe {
     pub ready: bool,
     /// Each wall: its name and what was found.
     pub walls: Vec<Finding>,
+    /// What else is worth knowing and is no wall: a sandbox is as safe without it. `outlives_harness`: whether sandboxes live
+    /// on when the harness dies.
+    pub remarks: Vec<Finding>,
 }
 
 /// One line of a [`Probe`].
@@ -85,6 +99,22 @@ pub trait Sandbox: Send + Sync + std::fmt::Debug {
 
     /// Starts a command. It runs until it ends, is killed, or the sandbox closes; dropping the handle kills it.
     async fn start(&self, command: Command) -> Result<Box<dyn Process>, Error>;
+
+    /// The named commands that run, or ended and were not taken.
+    async fn commands(&self) -> Result<Vec<KeptCommand>, Error> {
+        Ok(Vec::new())
+    }
+
+    /// Goes on with a named command that an earlier harness started, its output from `position` on. What is read, written,
+    /// killed and dropped then is as with a command of one's own.
+    ///
+    /// # Errors
+    /// [`Error::NoProcess`] when there is no such command, or somebody here has it; [`Error::OutputGone`] when output from
+    /// there on is not kept any more.
+    async fn attach(&self, name: &str, position: u64) -> Result<Box<dyn Process>, Error> {
+        let _ = (name, position);
+        Err(Error::NoProcess)
+    }
 
     /// Reads up to `bytes_max` of a regular file from `offset`; never follows a link out of the workspace.
     async fn read(&self, path: &RelPath, offset: u64, bytes_max: u64) -> Result<Bytes, Error>;
@@ -171,6 +201,12 @@ pub enum Error {
     /// There is no such command any more.
     #[error("no such process")]
     NoProcess,
+    /// Output that was asked for again is not kept any more.
+    #[error("output is kept from position {kept_from} on")]
+    OutputGone {
+        /// From where on it is.
+        kept_from: u64,
+    },
     /// The workspace that should be there is gone.
     #[error("the workspace of this session is gone; hint: only a checkpoint can bring its files back")]
     WorkspaceLost,
@@ -234,6 +270,7 @@ impl Error {
             Self::File { .. } => "sandbox_file",
             Self::Command { .. } => "sandbox_command",
             Self::NoProcess => "sandbox_no_process",
+            Self::OutputGone { .. } => "sandbox_output_gone",
             Self::WorkspaceLost => "workspace_lost",
             Self::WorkspaceStale { .. } => "workspace_stale",
             Self::StaleEpoch { .. } => "sandbox_stale_epoch",

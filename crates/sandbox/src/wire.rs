@@ -4,12 +4,17 @@
 //! A frame is `length: u32, kind: u8, command: u32` (little-endian) and `length` bytes. Every command has its own credit in
 //! both directions, so that a slow reader blocks only its own command. Small frames cost [`FRAME_COST_BYTES`] beside their
 //! bytes, so that a window also bounds how many frames may wait.
+//!
+//! A stream may end without the sandbox: whoever holds the sandbox then hands the guest a new one. Commands that were given a
+//! name go on meanwhile, and the guest keeps what they give until the other side says [`Kind::Taken`]; all others end with
+//! the stream that started them. A position in a command's output counts the bytes of both its streams in the order in which
+//! they came.
 
-use crate::{ArchiveLimits, Exit, RelPath, Rule, Stat};
+use crate::{ArchiveLimits, Exit, KeptCommand, RelPath, Rule, Stat};
 use serde::{Deserialize, Serialize};
 
 /// Version of the wire; the guest says it in [`Kind::Ready`].
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Bytes of a frame's head.
 pub const HEAD_BYTES: usize = 9;
 /// Bytes of one frame's payload at most.
@@ -22,6 +27,13 @@ pub const WINDOW_BYTES: usize = 256 << 10;
 pub const FRAME_COST_BYTES: usize = 64;
 /// Bytes of the list of changes of one `apply`, without their contents.
 pub const CHANGES_BYTES_MAX: usize = 4 << 20;
+
+/// Output of one named command, in bytes of cost, that the guest keeps for who has not read it yet; then the writer waits.
+pub const KEPT_BYTES_MAX: usize = 8 << 20;
+/// Named commands that a guest knows at once, those that ended and were not taken among them.
+pub const NAMED_MAX: usize = 256;
+/// Named commands that ended and were not taken; of more, those that ended first are forgotten.
+pub const ENDED_MAX: usize = 64;
 
 /// The credit that a data frame of `length` bytes takes.
 pub const fn cost(length: usize) -> usize {
@@ -42,11 +54,17 @@ pub enum Kind {
     Resize = 4,
     /// To the guest: kill it and all of its session, and forget what it wrote.
     Kill = 5,
-    /// To the guest: output was taken; `u32` of credit is given back.
+    /// To the guest: output was read; `u32` of credit is given back, and everything before a `u64` position was read.
     Credit = 6,
-    /// From the guest: ready, [`VERSION`] as `u32`.
+    /// To the guest: output before a `u64` position need not be kept any more. One beyond the last takes the end, too.
+    Taken = 7,
+    /// To the guest: an [`Attach`] to a named command that runs, or ended and was not taken.
+    Attach = 8,
+    /// To the guest: as [`Kind::Kill`], and nobody will ask for it again.
+    Forget = 9,
+    /// From the guest, first on every stream: ready, [`VERSION`] as `u32` and a [`Roll`].
     Ready = 16,
-    /// From the guest: the command runs.
+    /// From the guest: the command runs, or is attached.
     Started = 17,
     /// From the guest: the command was not started: a [`Refusal`]. Nothing follows.
     Refused = 18,
@@ -54,7 +72,7 @@ pub enum Kind {
     Stdout = 19,
     /// From the guest: bytes of standard error.
     Stderr = 20,
-    /// From the guest: the end, `u8` (0 code, 1 signal) and `i32`. Nothing follows.
+    /// From the guest: the end, `u8` (0 code, 1 signal) and `i32`. Nothing follows on this stream.
     Exit = 21,
     /// From the guest: input was taken; `u32` of credit is given back.
     InputCredit = 22,
@@ -70,6 +88,9 @@ impl Kind {
             4 => Self::Resize,
             5 => Self::Kill,
             6 => Self::Credit,
+            7 => Self::Taken,
+            8 => Self::Attach,
+            9 => Self::Forget,
             16 => Self::Ready,
             17 => Self::Started,
             18 => Self::Refused,
@@ -122,6 +143,59 @@ pub fn put(out: &mut Vec<u8>, kind: Kind, command: u32, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
+/// The payload of [`Kind::Credit`].
+pub fn credit_bytes(credit: u32, read: u64) -> [u8; 12] {
+    let mut bytes = [0; 12];
+    bytes[..4].copy_from_slice(&credit.to_le_bytes());
+    bytes[4..].copy_from_slice(&read.to_le_bytes());
+    bytes
+}
+
+/// Reads the payload of [`Kind::Credit`].
+pub fn credit_from(payload: &[u8]) -> Option<(u32, u64)> {
+    let (credit, read) = payload.split_at_checked(4)?;
+    Some((number(credit)?, position(read)?))
+}
+
+/// Reads a `u64` payload.
+pub fn position(payload: &[u8]) -> Option<u64> {
+    payload.try_into().ok().map(u64::from_le_bytes)
+}
+
+/// The payload of [`Kind::Ready`].
+pub fn ready_bytes(roll: &Roll) -> Vec<u8> {
+    let mut bytes = VERSION.to_le_bytes().to_vec();
+    bytes.extend(serde_json::to_vec(roll).unwrap_or_default());
+    bytes
+}
+
+/// Reads the payload of [`Kind::Ready`]; `Err` names the rule it breaks.
+pub fn ready_from(payload: &[u8]) -> Result<Roll, &'static str> {
+    let (version, roll) = payload.split_at_checked(4).ok_or("a greeting that is none")?;
+    if number(version) != Some(VERSION) {
+        return Err("another version of the wire");
+    }
+    roll_from(roll)
+}
+
+/// Reads a [`Roll`]; `Err` names the rule it breaks.
+pub fn roll_from(payload: &[u8]) -> Result<Roll, &'static str> {
+    let roll: Roll = serde_json::from_slice(payload).map_err(|_| "a roll that is no JSON")?;
+    let is_sound = roll.commands.len() <= NAMED_MAX
+        && roll.commands.iter().all(|(number, command)| {
+            *number < roll.next_command && command.from <= command.to && is_name(&command.name)
+        });
+    if is_sound { Ok(roll) } else { Err("a roll that contradicts itself") }
+}
+
+/// Bytes of a command's name at most.
+pub const NAME_BYTES_MAX: usize = 128;
+
+/// Whether this may name a command: some text without control characters.
+pub fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.chars().any(char::is_control)
+}
+
 /// Reads a `u32` payload.
 pub fn number(payload: &[u8]) -> Option<u32> {
     payload.try_into().ok().map(u32::from_le_bytes)
@@ -152,8 +226,32 @@ pub fn exit_from(payload: &[u8]) -> Option<Exit> {
 pub struct Start {
     /// The asking lease; lower than one seen before is refused.
     pub epoch: u64,
+    /// Under which name it can be attached to when this stream is lost; one without a name ends with the stream. Only
+    /// programs have names, and no two that the guest knows have the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// What to do.
     pub work: Work,
+}
+
+/// Which output of a named command is wanted from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attach {
+    /// The asking lease; lower than one seen before is refused.
+    pub epoch: u64,
+    /// From which position on.
+    pub from: u64,
+}
+
+/// What the guest knows of named commands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Roll {
+    /// The lowest number that no command has had yet.
+    pub next_command: u32,
+    /// Each with its number.
+    pub commands: Vec<(u32, KeptCommand)>,
+    /// How many ended ones were forgotten before anybody took them.
+    pub forgotten: u64,
 }
 
 /// A program, or an operation on files that the guest performs itself in a child of PID 1. An operation's result comes as
@@ -174,6 +272,8 @@ pub enum Work {
         /// Whether stdin stays open.
         stdin: bool,
     },
+    /// A [`Roll`] as JSON, of which only the names count. PID 1 tells it itself.
+    Commands,
     /// Raw bytes of a regular file.
     Read {
         /// Which.
@@ -246,6 +346,9 @@ pub enum ChangeHead {
 pub struct Refusal {
     /// What happened.
     pub detail: String,
+    /// From where on output is still kept, when what was asked for is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_from: Option<u64>,
 }
 
 /// Why a file operation failed.
@@ -283,6 +386,29 @@ mod tests {
         for byte in 0..=u8::MAX {
             assert!(Kind::from_byte(byte).is_none_or(|kind| kind as u8 == byte));
         }
+    }
+
+    #[test]
+    fn a_roll_that_contradicts_itself_is_refused() {
+        let kept = |name: &str, from, to| KeptCommand { name: name.to_owned(), terminal: false, from, to, exit: None };
+        let roll = |number, command| Roll { next_command: 5, commands: vec![(number, command)], forgotten: 0 };
+        let sound = roll(4, kept("call", 3, 9));
+        assert_eq!(ready_from(&ready_bytes(&sound)), Ok(sound));
+        let rows = [
+            roll(5, kept("call", 3, 9)),
+            roll(4, kept("call", 9, 3)),
+            roll(4, kept("", 3, 9)),
+            roll(4, kept("a\nb", 3, 9)),
+            roll(4, kept(&"x".repeat(NAME_BYTES_MAX + 1), 3, 9)),
+            Roll { commands: vec![(1, kept("call", 0, 0)); NAMED_MAX + 1], ..roll(4, kept("call", 0, 0)) },
+        ];
+        for row in rows {
+            assert_eq!(ready_from(&ready_bytes(&row)), Err("a roll that contradicts itself"), "{row:?}");
+        }
+        assert_eq!(ready_from(b"x"), Err("a greeting that is none"));
+        assert_eq!(ready_from(&[2, 0, 0, 0, b'{', b'}']), Err("another version of the wire"));
+        assert_eq!(credit_from(&credit_bytes(7, u64::MAX)), Some((7, u64::MAX)));
+        assert_eq!(credit_from(&[0; 11]), None);
     }
 
     #[test]

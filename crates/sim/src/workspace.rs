@@ -90,7 +90,7 @@ impl Provider for Workspaces {
     }
 
     async fn probe(&self) -> Probe {
-        Probe { ready: true, walls: Vec::new() }
+        Probe { ready: true, walls: Vec::new(), remarks: Vec::new() }
     }
 
     async fn create(&self, spec: Spec) -> Result<Arc<dyn Sandbox>, Error> {

@@ -162,7 +162,15 @@ pub(crate) fn path(text: &str) -> RelPath {
 
 pub(crate) fn command(argv: &[&str]) -> Command {
     let argv = argv.iter().map(|&argument| argument.to_owned()).collect();
-    Command { argv, workdir: RelPath::root(), environment: Vec::new(), terminal: false, stdin: false, epoch: 1 }
+    Command {
+        argv,
+        workdir: RelPath::root(),
+        environment: Vec::new(),
+        terminal: false,
+        stdin: false,
+        epoch: 1,
+        name: None,
+    }
 }
 
 /// Reads to the end, keeping at most a megabyte of each stream.

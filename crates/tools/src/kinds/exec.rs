@@ -84,6 +84,7 @@ pub(crate) async fn exec(job: &Job<'_>) -> Outcome {
         terminal: tty,
         stdin: false,
         epoch: job.epoch,
+        name: None,
     };
     let sandbox = match job.bench.sandbox().await {
         Ok(sandbox) => sandbox,

@@ -221,7 +221,7 @@ impl Provider for Host {
     }
 
     async fn probe(&self) -> Probe {
-        Probe { ready: true, walls: vec![] }
+        Probe { ready: true, walls: vec![], remarks: vec![] }
     }
 
     async fn create(&self, spec: Spec) -> Result<Arc<dyn Sandbox>, Error> {

@@ -1,0 +1,457 @@
+//! What must hold when a harness or its launcher dies.
+
+use super::harness::Harness;
+use super::stranger::say;
+use super::traces::{descriptors, family, groups, is_alive, launcher_of, loops, nothing_left, until};
+use domain::{Id, id};
+use std::path::Path;
+use stdx::{Clock, Random};
+
+pub(crate) type Case = (&'static str, fn(Option<u32>));
+
+macro_rules! cases {
+    ($($name:ident),* $(,)?) => { vec![$((stringify!($name), $name as fn(Option<u32>))),*] };
+}
+
+pub(crate) fn all() -> Vec<Case> {
+    cases![
+        output_is_continuous_whatever_is_killed,
+        a_terminal_goes_on,
+        a_blocked_writer_loses_nothing,
+        an_end_is_kept_until_it_was_taken,
+        what_was_taken_is_gone,
+        a_handle_that_is_dropped_ends_its_command,
+        nothing_is_left_after_the_grace,
+        nothing_is_left_after_a_farewell,
+        a_killed_launcher_leaves_nothing,
+        what_nobody_takes_over_ends,
+        a_stale_epoch_is_refused,
+        another_workspace_is_another_sandbox,
+        a_second_harness_has_its_own,
+        strangers_are_refused,
+        garbage_harms_nobody,
+        an_older_launcher_makes_way,
+        adoptions_leak_nothing,
+    ]
+}
+
+/// Long enough for any case.
+const GRACE_MS: u64 = 60_000;
+
+struct Place {
+    data: tempfile::TempDir,
+    user: Option<u32>,
+    session: String,
+}
+
+impl Place {
+    fn new(user: Option<u32>) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        if let Some(user) = user {
+            std::os::unix::fs::chown(data.path(), Some(user), Some(user)).unwrap();
+        }
+        let session: Id<id::Session> = Id::new(Clock::system().wall_ms(), Random::system().bytes());
+        Self { data, user, session: session.to_string() }
+    }
+
+    fn harness(&self, grace_ms: u64) -> Harness {
+        Harness::start(self.data.path(), self.user, grace_ms)
+    }
+
+    fn path(&self) -> &Path {
+        self.data.path()
+    }
+
+    /// A harness with a fresh sandbox under epoch 1.
+    fn fresh(&self, grace_ms: u64) -> (Harness, String) {
+        let mut harness = self.harness(grace_ms);
+        let id = harness.ask(&format!("fresh {} 1", self.session));
+        assert!(!id.starts_with("error"), "{id}");
+        (harness, id)
+    }
+
+    /// The next harness, which goes on under `epoch` with what `generation` had.
+    fn kept(&self, epoch: u64, generation: u64) -> (Harness, String) {
+        let mut harness = self.harness(GRACE_MS);
+        let id = harness.ask(&format!("kept {} {epoch} {generation}", self.session));
+        (harness, id)
+    }
+}
+
+/// What `seq 1 last` writes.
+fn lines(last: u32) -> Vec<u8> {
+    (1..=last).flat_map(|number| format!("{number}\n").into_bytes()).collect()
+}
+
+fn output_is_continuous_whatever_is_killed(user: Option<u32>) {
+    const LAST: u32 = 400_000;
+    let place = Place::new(user);
+    let (mut harness, id) = place.fresh(GRACE_MS);
+    harness.expect(&format!("start lines 1 seq 1 {LAST}; exit 7"), "ok");
+    harness.expect("start - 1 sleep 4242", "ok");
+    harness.ask("read lines 100000");
+    for epoch in 2..6 {
+        // It is killed with a read under way, of which nobody knows how far it got.
+        let read = harness.has("lines").len();
+        harness.kill();
+        let (next, same) = place.kept(epoch, epoch - 1);
+        harness = next;
+        assert_eq!(same, id, "it is the same sandbox");
+        assert!(harness.has("lines").len() >= read);
+        let position = harness.has("lines").len();
+        harness.expect(&format!("attach lines {position}"), "ok");
+        harness.expect(&format!("attach lines {position}"), "error sandbox_no_process");
+        assert_ne!(harness.ask("read lines 300000"), "nobody");
+        if epoch % 2 == 0 {
+            harness.expect("taken lines", "ok");
+        }
+    }
+    harness.expect("read lines 100000000", "exit 7");
+    assert_eq!(harness.has("lines"), lines(LAST), "none lost, none twice");
+    // What had no name ended with the harness that started it.
+    harness.expect("start count 5 pgrep -c sleep", "ok");
+    harness.expect("read count 100", "exit 1");
+    assert_eq!(harness.has("count"), b"0\n");
+    harness.end();
+}
+
+fn a_terminal_goes_on(user: Option<u32>) {
+    let place = Place::new(user);
+    let (mut harness, _) = place.fresh(GRACE_MS);
+    harness.expect("terminal tty 1 stty -echo; while read word; do echo got $word; stty size; done; exit 5", "ok");
+    harness.expect("write tty one", "ok");
+    harness.expect("until tty 24 80", "ok");
+    harness.kill();
+    let (mut harness, _) = place.kept(2, 1);
+    let position = harness.has("tty").len();
+    harness.expect(&format!("attach tty {position}"), "ok");
+    harness.expect("resize tty", "ok");
+    harness.expect("write tty two", "ok");
+    harness.expect("until tty 50 132", "ok");
+    harness.expect("eof tty", "ok");
+    harness.expect("read tty 10000", "exit 5");
+    let seen = String::from_utf8(harness.has("tty")).unwrap().replace('\r', "");
+    assert!(seen.ends_with("got one\n24 80\ngot two\n50 132\n"), "{seen}");
+    harness.end();
+}
+
+fn a_blocked_writer_loses_nothing(user: Option<u32>) {
+    const LAST: u32 = 3_000_000;
+    let place = Place::new(user);
+    let (mut harness, _) = place.fresh(GRACE_MS);
+    harness.expect(&format!("start flood 1 seq 1 {LAST}"), "ok");
+    harness.expect("start other 1 echo fine", "ok");
+    // Read, never said to be taken: after a restart it is there again.
+    harness.ask("read flood 1000000");
+    harness.kill();
+    let (mut harness, _) = place.kept(2, 1);
+    let kept = |harness: &mut Harness| {
+        let told = harness.ask("commands");
+        let flood = told.split(", ").find_map(|one| one.strip_prefix("flood ")).unwrap().to_owned();
+        let (from, to) = flood.split_once("..").unwrap();
+        let to = to.split(' ').next().unwrap();
+        (from.parse::<u64>().unwrap(), to.parse::<u64>().unwrap())
+    };
+    let (from, mut to) = kept(&mut harness);
+    assert_eq!(from, 0, "it was read, not taken");
+    // The writer is blocked once what is kept does not grow while others run.
+    until("the writer is blocked", || {
+        let before = to;
+        harness.expect("start look 2 for i in 1 2 3 4 5 6 7 8 9; do /bin/true; done", "ok");
+        harness.expect("read look 1", "exit 0");
+        harness.expect("taken look", "ok");
+        to = kept(&mut harness).1;
+        before == to
+    });
+    assert!((7 << 20..=(8 << 20) + (64 << 10)).contains(&to), "{to} bytes are kept");
+    harness.expect("attach other 0", "ok");
+    harness.expect("read other 100", "exit 0");
+    assert_eq!(harness.has("other"), b"fine\n");
+    std::fs::remove_file(place.path().join("log-flood")).unwrap();
+    harness.expect("attach flood 0", "ok");
+    harness.expect("read flood 100000000", "exit 0");
+    assert!(harness.has("flood") == lines(LAST), "none lost, none twice");
+    harness.end();
+}
+
+fn an_end_is_kept_until_it_was_taken(user: Option<u32>) {
+    let place = Place::new(user);
+    let (mut harness, _) = place.fresh(GRACE_MS);
+    harness.expect("start short 1 echo said; exit 3", "ok");
+    harness.expect("start again 1 echo twice", "ok");
+    harness.expect("start again 1 echo twice", "error sandbox_command");
+    harness.kill();
+    for epoch in 2..4 {
+        let (mut harness, _) = place.kept(epoch, epoch - 1);
+        until("both have ended", || harness.ask("commands") == "again 0..6 0, short 0..5 3");
+        harness.expect("living", &format!("true {epoch} true 2"));
+        harness.expect("attach short 9", "error sandbox_output_gone");
+        harness.expect("attach short 0", "ok");
+        harness.expect("read short 100", "exit 3");
+        harness.kill();
+    }
+    let (mut harness, _) = place.kept(4, 3);
+    assert_eq!(harness.has("short"), b"said\nsaid\n", "each harness got it whole");
+    harness.expect("attach short 5", "ok");
+    harness.expect("taken short 5", "ok");
+    harness.expect("read short 100", "exit 3");
+    harness.expect("commands", "again 0..6 0, short 5..5 3");
+    harness.expect("taken short", "ok");
+    harness.expect("commands", "again 0..6 0");
+    harness.expect("attach short 5", "error sandbox_no_process");
+    harness.end();
+}
+
+fn what_was_taken_is_gone(user: Option<u32>) {
+    let place = Place::new(user);
+    let (mut harness, _) = place.fresh(GRACE_MS);
+    harness.expect("start lines 1 seq 1 2000; exec sleep 4242", "ok");
+    harness.ask(&format!("read lines {}", lines(2_000).len()));
+    harness.expect("taken lines 1000", "ok");
+    // Requests are seen to in order.
+    harness.expect("commands", "lines 1000..8893 -1");
+    harness.kill();
+    let (mut harness, _) = place.kept(2, 1);
+    harness.expect("commands", "lines 1000..8893 -1");
+    harness.expect("attach lines 999", "error sandbox_output_gone");
+    harness.expect("attach lines 1000", "ok");
+    harness.expect("read lines 7893", "8893");
+    assert_eq!(harness.has("lines")[8_893..], lines(2_000)[1_000..]);
+    harness.expect("kill lines", "exit 137");
+    harness.expect("taken lines", "ok");
+    harness.expect("commands", "");
+    harness.end();
+}
+
+fn a_handle_that_is_dropped_ends_its_command(user: Option<u32>) {
+    let place = Place::new(user);
+    let (mut harness, _) = place.fresh(GRACE_MS);
+    harness.expect("start flood 1 yes", "ok");
+    harness.expect("drop flood", "ok");
+    until("it is forgotten", || harness.ask("commands").is_empty());
+    harness.expect("start flood 1 echo the name is free", "ok");
+    harness.expect("read flood 100", "exit 0");
+    harness.end();
+}
+
+fn nothing_is_left_after_the_grace(user: Option<u32>) {
+    let place = Place::new(user);
+    let (mut harness, _) = place.fresh(300);
+    harness.expect("start lines 1 setsid sleep 4242 & seq 1 100000000", "ok");
+    let launcher = launcher_of(harness.id());
+    let family = family(launcher);
+    assert!(family.iter().any(|(_, name)| name == "sleep") || family.len() > 2, "{family:?}");
+    assert_eq!(loops(place.path()) > 0, user.is_none(), "as root a workspace is a loop device");
+    assert!(place.path().join("launcher/socket").exists());
+    harness.kill();
+    assert!(is_alive(launcher), "it waits");
+    nothing_left(place.path(), &family);
+    assert_eq!(groups(launcher), Vec::<std::path::PathBuf>::new());
+    assert!(!place.path().join("launcher/socket").exists());
+    let (harness, id) = place.kept(2, 1);
+    assert!(!id.starts_with("error"), "the workspace is kept: {id}");
+    harness.end();
+}
+
+fn nothing_is_left_after_a_farewell(user: Option<u32>) {
+    let place = Place::new(user);
+    let (mut harness, _) = place.fresh(GRACE_MS);
+    harness.expect("start lines 1 setsid sleep 4242 & seq 1 100000000", "ok");
+    let launcher = launcher_of(harness.id());
+    let family = family(launcher);
+    harness.end();
+    nothing_left(place.path(), &family);
+    assert_eq!(groups(launcher), Vec::<std::path::PathBuf>::new());
+    assert!(!place.path().join("launcher/socket").exists());
+}
+
+fn a_killed_launcher_leaves_nothing(user: Option<u32>) {
+    let place = Place::new(user);
+    let (mut harness, first) = place.fresh(GRACE_MS);
+    harness.expect("start lines 1 setsid sleep 4242 & seq 1 100000000", "ok");
+    let launcher = launcher_of(harness.id());
+    let family = family(launcher);
+    let launcher_process = rustix::process::Pid::from_raw(i32::try_from(launcher).unwrap()).unwrap();
+    rustix::process::kill_process(launcher_process, rustix::process::Signal::KILL).unwrap();
+    nothing_left(place.path(), &family);
+    harness.expect(&format!("kept {} 2 1", place.session), "error sandbox_gone");
+    harness.kill();
+    // Its socket's file is still there, and means nothing.
+    assert!(place.path().join("launcher/socket").exists());
+    let (harness, id) = place.kept(2, 1);
+    assert!(!id.starts_with("error") && id != first, "{id}");
+    assert_eq!(groups(launcher), Vec::<std::path::PathBuf>::new(), "the next one sweeps");
+    harness.end();
+}
+
+fn what_nobody_takes_over_ends(user: Option<u32>) {
+    let place = Place::new(user);
+    let (mut harness, _) = place.fresh(300);
+    harness.expect("start sleep 1 exec sleep 4242", "ok");
+    let launcher = launcher_of(harness.id());
+    harness.kill();
+    let mut harness = place.harness(300);
+    harness.expect("living", "true 1 true ?");
+    until("it ended", || harness.ask("living").is_empty());
+    until("its processes are gone", || !family(launcher).iter().any(|(_, name)| name == "sleep"));
+    assert!(is_alive(launcher), "the launcher serves on");
+    assert!(!harness.ask(&format!("kept {} 2 1", place.session)).starts_with("error"));
+    harness.end();
+}
+
+fn a_stale_epoch_is_refused(user: Option<u32>) {
+    let place = Place::new(user);
+    let mut harness = place.harness(GRACE_MS);
+    harness.ask(&format!("fresh {} 5", place.session));
+    harness.expect("start alive 5 exec sleep 4242", "ok");
+    harness.kill();
+    let (mut harness, refused) = place.kept(4, 5);
+    assert_eq!(refused, "error sandbox_stale_epoch");
+    harness.expect(&format!("fresh {} 4", place.session), "error sandbox_stale_epoch");
+    harness.expect("living", "true 5 true ?");
+    harness.ask(&format!("kept {} 6 5", place.session));
+    harness.expect("commands", "alive 0..0 -1");
+    harness.expect("start late 5 true", "error sandbox_command");
+    harness.expect("attach alive 0", "ok");
+    harness.kill();
+    let (harness, refused) = place.kept(7, 5);
+    assert!(!refused.starts_with("error"), "the opening under 6 never came to be on record: {refused}");
+    harness.kill();
+    let (mut harness, refused) = place.kept(8, 5);
+    assert_eq!(refused, "error workspace_stale");
+    harness.expect("living", "true 7 true ?");
+    harness.kill();
+}
+
+fn another_workspace_is_another_sandbox(user: Option<u32>) {
+    let place = Place::new(user);
+    let (mut harness, first) = place.fresh(GRACE_MS);
+    harness.expect("start alive 1 echo x > f; exec sleep 4242", "ok");
+    harness.kill();
+    // The same session from nothing: what lived ends first.
+    let mut harness = place.harness(GRACE_MS);
+    let second = harness.ask(&format!("fresh {} 2", place.session));
+    assert!(!second.starts_with("error") && second != first, "{second}");
+    harness.expect("commands", "");
+    harness.expect("start look 2 ls; pgrep -c sleep", "ok");
+    harness.expect("read look 100", "exit 1");
+    assert_eq!(harness.has("look"), b"0\n");
+    harness.end();
+}
+
+fn a_second_harness_has_its_own(user: Option<u32>) {
+    let place = Place::new(user);
+    let (mut first, _) = place.fresh(GRACE_MS);
+    first.expect("start alive 1 exec sleep 4242", "ok");
+    let other = Place::new(user);
+    let mut second = place.harness(GRACE_MS);
+    assert_ne!(launcher_of(first.id()), launcher_of(second.id()));
+    second.expect("living", "");
+    assert!(!second.ask(&format!("fresh {} 1", other.session)).starts_with("error"));
+    let family = family(launcher_of(second.id()));
+    second.kill();
+    for (process, name) in &family {
+        until(&format!("{name} of the second is gone"), || !is_alive(*process));
+    }
+    first.expect("commands", "alive 0..0 -1");
+    first.end();
+}
+
+fn strangers_are_refused(user: Option<u32>) {
+    const HELLO: &str = r#"{"number":1,"request":{"Hello":{"version":2}}}"#;
+    let place = Place::new(user);
+    let (harness, _) = place.fresh(GRACE_MS);
+    assert_eq!(say(place.path(), user, &[HELLO]), r#"{"number":1,"reply":"Owned"}"#, "the same user is heard");
+    if rustix::process::geteuid().is_root() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let stranger = Some(54_321);
+        assert_eq!(say(place.path(), stranger, &[HELLO]), "! ACCESS", "the directory is closed");
+        // Even where every mode is open.
+        for (file, mode) in [("", 0o755), ("launcher", 0o755), ("launcher/socket", 0o666)] {
+            std::fs::set_permissions(place.path().join(file), std::fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let told = say(place.path(), stranger, &[HELLO]);
+        assert!(["closed", "! CONNRESET", "! PIPE"].contains(&told.as_str()), "{told}");
+        std::fs::set_permissions(place.path().join("launcher"), std::fs::Permissions::from_mode(0o700)).unwrap();
+    }
+    harness.end();
+}
+
+fn garbage_harms_nobody(user: Option<u32>) {
+    let place = Place::new(user);
+    let (mut harness, id) = place.fresh(GRACE_MS);
+    harness.expect("start alive 1 exec sleep 4242", "ok");
+    let rows: [&[&str]; 9] = [
+        &["garbage"],
+        &["x*90000"],
+        &["x*150000"],
+        &["{}"],
+        &[r#"{"number":1,"request":"Probe"}"#],
+        &[r#"{"number":1,"request":"Farewell"}"#],
+        &[r#"{"number":1,"request":{"Close":{"slot":1,"grace_ms":0}}}"#],
+        &[r#"{"number":1,"request":{"Hello":{"version":-1}}}"#],
+        &[r#"{"number":1,"request":{"Hello":{"version":2}}}"#, r#"{"number":2,"request":"Farewell"}"#],
+    ];
+    for row in rows {
+        let told = say(place.path(), user, row);
+        assert!(told == "closed" || told.starts_with("! "), "{row:?}: {told}");
+        harness.expect("commands", "alive 0..0 -1");
+    }
+    // And none of it while nobody has the launcher, but what the same user may say.
+    harness.kill();
+    for row in &rows[..8] {
+        let told = say(place.path(), user, row);
+        assert!(told == "closed" || told.starts_with("! "), "{row:?}: {told}");
+    }
+    let (mut harness, same) = place.kept(2, 1);
+    assert_eq!(same, id);
+    harness.expect("commands", "alive 0..0 -1");
+    harness.end();
+}
+
+fn an_older_launcher_makes_way(user: Option<u32>) {
+    const OTHER: &str = r#"{"number":1,"request":{"Hello":{"version":1}}}"#;
+    const PROBE: &str = r#"{"number":2,"request":"Probe"}"#;
+    const FAREWELL: &str = r#"{"number":2,"request":"Farewell"}"#;
+    let place = Place::new(user);
+    let (mut harness, first) = place.fresh(GRACE_MS);
+    harness.expect("start alive 1 exec sleep 4242", "ok");
+    let launcher = launcher_of(harness.id());
+    assert_eq!(say(place.path(), user, &[OTHER]), r#"{"number":1,"reply":"Owned"}"#);
+    harness.kill();
+    assert_eq!(say(place.path(), user, &[OTHER]), r#"{"number":1,"reply":{"Welcome":{"version":2}}}"#);
+    assert_eq!(say(place.path(), user, &[OTHER, PROBE]), "closed");
+    assert!(is_alive(launcher));
+    let family = family(launcher);
+    say(place.path(), user, &[OTHER, FAREWELL]);
+    nothing_left(place.path(), &family);
+    let (harness, id) = place.kept(2, 1);
+    assert!(!id.starts_with("error") && id != first, "{id}");
+    harness.end();
+}
+
+fn adoptions_leak_nothing(user: Option<u32>) {
+    const CYCLES: u64 = 200;
+    let place = Place::new(user);
+    let (mut harness, id) = place.fresh(GRACE_MS);
+    harness.expect("start alive 1 exec sleep 4242", "ok");
+    let launcher = launcher_of(harness.id());
+    let first = family(launcher).into_iter().find(|(_, name)| name == "topside-init").unwrap().0;
+    let settled = |epoch: u64| {
+        // Who can't look at the descriptors of what is not dumpable sees none, always.
+        (epoch, descriptors(launcher).len(), descriptors(first).len())
+    };
+    let mut before = None;
+    for epoch in 2..CYCLES + 2 {
+        harness.kill();
+        let (next, same) = place.kept(epoch, epoch - 1);
+        harness = next;
+        assert_eq!(same, id);
+        harness.expect("attach alive 0", "ok");
+        let now = settled(epoch);
+        let before = before.get_or_insert(now);
+        assert!(now.1 <= before.1 && now.2 <= before.2, "{before:?} became {now:?}");
+    }
+    assert!(before.is_some_and(|(_, launcher, _)| launcher > 3));
+    harness.end();
+}
