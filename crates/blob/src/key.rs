@@ -1,4 +1,4 @@
-//! Keys of objects: relative, plain, under one of six prefixes.
+//! Keys of objects: relative, plain, under one of seven prefixes.
 
 use crate::Error;
 use object_store::path::Path;
@@ -8,8 +8,8 @@ use std::str::FromStr;
 const KEY_BYTES_MAX: usize = 512;
 
 /// What lies under what: files given to runs, files left by runs, knowledge bases, large contents, declared closures,
-/// workspaces.
-const PREFIXES: [&str; 6] = ["inputs", "outputs", "knowledge", "contents", "closures", "checkpoints"];
+/// workspaces, the packs that these share.
+const PREFIXES: [&str; 7] = ["inputs", "outputs", "knowledge", "contents", "closures", "checkpoints", "packs"];
 
 /// An object's key, such as `outputs/default/run_…/art_…`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,7 +41,7 @@ impl FromStr for Key {
         let (prefix, rest) = text.split_once('/').unwrap_or((text, ""));
         if !PREFIXES.contains(&prefix) || rest.is_empty() {
             return Err(Error::KeyMalformed {
-                reason: "it must lie under inputs/, outputs/, knowledge/, contents/, closures/ or checkpoints/",
+                reason: "it must lie under inputs/, outputs/, knowledge/, contents/, closures/, checkpoints/ or packs/",
             });
         }
         Ok(Self(text.to_owned()))
@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn only_plain_relative_keys_pass() {
         for good in
-            ["outputs/a", "contents/default/ses_1/con_2", "inputs/a.b-c_d=e+f~g@h", "closures/x", "checkpoints/a"]
+            ["outputs/a", "contents/default/ses_1/con_2", "inputs/a.b-c_d=e+f~g@h", "closures/x", "checkpoints/a", "packs/a"]
         {
             assert_eq!(good.parse::<Key>().unwrap().as_str(), good);
         }
