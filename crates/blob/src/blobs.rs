@@ -81,37 +81,11 @@ impl Blobs {
 
     /// Objects in S3-compatible storage. Does not connect.
     pub fn s3(settings: &S3, client: net::Client, links: Links) -> Result<Self, Error> {
-        let wrong = |reason: String| Error::Settings { reason };
         let root = settings.root.trim_matches('/');
         if !root.is_empty() {
-            key::plain(root).map_err(|error| wrong(format!("root: {error}")))?;
+            key::plain(root).map_err(|error| Error::Settings { reason: format!("root: {error}") })?;
         }
-        let mut endpoint = net::Url::parse(&settings.endpoint).map_err(|error| wrong(format!("endpoint: {error}")))?;
-        if !matches!(endpoint.scheme(), "http" | "https") {
-            return Err(wrong("endpoint: expected http:// or https://".to_owned()));
-        }
-        if settings.addressing == Addressing::VirtualHost {
-            let host = format!("{}.{}", settings.bucket, endpoint.host_str().unwrap_or_default());
-            endpoint.set_host(Some(&host)).map_err(|error| wrong(format!("endpoint: {error}")))?;
-        }
-        let mut builder = AmazonS3Builder::new()
-            .with_endpoint(endpoint.as_str().trim_end_matches('/'))
-            .with_allow_http(endpoint.scheme() == "http")
-            .with_virtual_hosted_style_request(settings.addressing == Addressing::VirtualHost)
-            .with_bucket_name(&settings.bucket)
-            .with_region(&settings.region)
-            .with_access_key_id(&settings.access_key_id)
-            .with_secret_access_key(&settings.secret_access_key)
-            .with_retry(RetryConfig {
-                max_retries: RETRIES_MAX,
-                retry_timeout: Duration::from_millis(RETRY_MS_MAX),
-                ..RetryConfig::default()
-            })
-            .with_http_connector(Connector(client));
-        if let Some(token) = &settings.session_token {
-            builder = builder.with_token(token);
-        }
-        let store = builder.build().map_err(|error| wrong(error.to_string()))?;
+        let store = open(settings, client)?;
         Ok(Self { backend: Backend::S3(Arc::new(store)), root: root.into(), links: Arc::new(links) })
     }
 
@@ -331,6 +305,37 @@ impl Blobs {
         }
         self.list("inputs", 1).await.map(|_| ())
     }
+}
+
+/// The storage itself. Does not connect.
+pub(crate) fn open(settings: &S3, client: net::Client) -> Result<AmazonS3, Error> {
+    let wrong = |reason: String| Error::Settings { reason };
+    let mut endpoint = net::Url::parse(&settings.endpoint).map_err(|error| wrong(format!("endpoint: {error}")))?;
+    if !matches!(endpoint.scheme(), "http" | "https") {
+        return Err(wrong("endpoint: expected http:// or https://".to_owned()));
+    }
+    if settings.addressing == Addressing::VirtualHost {
+        let host = format!("{}.{}", settings.bucket, endpoint.host_str().unwrap_or_default());
+        endpoint.set_host(Some(&host)).map_err(|error| wrong(format!("endpoint: {error}")))?;
+    }
+    let mut builder = AmazonS3Builder::new()
+        .with_endpoint(endpoint.as_str().trim_end_matches('/'))
+        .with_allow_http(endpoint.scheme() == "http")
+        .with_virtual_hosted_style_request(settings.addressing == Addressing::VirtualHost)
+        .with_bucket_name(&settings.bucket)
+        .with_region(&settings.region)
+        .with_access_key_id(&settings.access_key_id)
+        .with_secret_access_key(&settings.secret_access_key)
+        .with_retry(RetryConfig {
+            max_retries: RETRIES_MAX,
+            retry_timeout: Duration::from_millis(RETRY_MS_MAX),
+            ..RetryConfig::default()
+        })
+        .with_http_connector(Connector(client));
+    if let Some(token) = &settings.session_token {
+        builder = builder.with_token(token);
+    }
+    builder.build().map_err(|error| wrong(error.to_string()))
 }
 
 /// An object that is being stored part by part.

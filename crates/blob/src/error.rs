@@ -40,6 +40,20 @@ pub enum Error {
     /// The storage refused or could not be reached.
     #[error("the object storage: {0}")]
     Storage(object_store::Error),
+    /// The storage answered with an error, or with what is no answer.
+    #[error("the object storage answered with {answer}")]
+    Answer {
+        /// Its status, or what is wrong with it.
+        answer: String,
+        /// The status, where there was one.
+        status: Option<u16>,
+    },
+    /// The object is not the one any more that was asked for.
+    #[error("the object {key} has changed since it was looked at")]
+    Changed {
+        /// Its key.
+        key: String,
+    },
     /// What was to be stored could not be read.
     #[error("the object's bytes could not be read: {0}")]
     Source(std::io::Error),
@@ -61,9 +75,21 @@ impl Error {
             Self::Directory { .. } => "blob_directory",
             Self::Settings { .. } => "blob_settings",
             Self::Storage(_) => "blob_storage",
+            Self::Answer { .. } => "blob_answer",
+            Self::Changed { .. } => "blob_changed",
             Self::Source(_) => "blob_source",
             Self::LinkForged => "link_forged",
             Self::LinkExpired => "link_expired",
+        }
+    }
+
+    /// Whether the storage knows the asker and says no.
+    pub const fn is_denied(&self) -> bool {
+        use object_store::Error as Storage;
+        match self {
+            Self::Answer { status, .. } => matches!(status, Some(401 | 403)),
+            Self::Storage(error) => matches!(error, Storage::PermissionDenied { .. } | Storage::Unauthenticated { .. }),
+            _ => false,
         }
     }
 }
@@ -72,6 +98,7 @@ impl From<object_store::Error> for Error {
     fn from(error: object_store::Error) -> Self {
         match error {
             object_store::Error::NotFound { path, .. } => Self::Missing { key: path },
+            object_store::Error::Precondition { path, .. } => Self::Changed { key: path },
             error => Self::Storage(error),
         }
     }

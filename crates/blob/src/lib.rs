@@ -1,11 +1,14 @@
 //! Objects and artifacts: a local directory or S3-compatible storage, and links through which one object can be fetched
 //! for a while.
 //!
+//! [`Bucket`] reads a bucket that others fill, whatever its keys are.
+//!
 //! What deliberately does not live here: sockets (only `net` opens one), who may read an object (that is `server` and
 //! `policy`), and what an object means. Objects are written once under keys that nobody guesses; nothing here relies on
 //! conditional writes, which some S3-compatible servers accept and ignore.
 
 mod blobs;
+mod bucket;
 mod connector;
 mod error;
 mod key;
@@ -13,6 +16,7 @@ mod link;
 mod settings;
 
 pub use blobs::{Blobs, Object, Stored, Stream};
+pub use bucket::{Bucket, Found, LIST_KEYS_MAX, Page};
 pub use error::Error;
 pub use key::Key;
 pub use link::{Link, Linked, Links};

@@ -37,6 +37,7 @@ const ONLY: &[Only] = &[
     Only { library: "landlock", rooms: &["jail"], reason: "the walls are built in one place" },
     Only { library: "libc", rooms: &["guest", "jail"], reason: "the kernel is spoken to where the walls are" },
     Only { library: "object_store", rooms: &["blob"], reason: "only `blob` knows where objects lie" },
+    Only { library: "quick-xml", rooms: &["blob"], reason: "only object storage speaks XML" },
     Only { library: "reqwest", rooms: &["net"], reason: "only `net` opens a socket outward" },
     Only {
         library: "rusqlite",
@@ -45,8 +46,8 @@ const ONLY: &[Only] = &[
     },
     Only {
         library: "rustix",
-        rooms: &["guest", "jail", "stdx"],
-        reason: "the kernel is spoken to where the walls are, and where time is read",
+        rooms: &["guest", "image", "jail", "mounts", "stdx"],
+        reason: "the kernel is spoken to where the walls are, where hostile archives become files, where buckets are shown, and where time is read",
     },
     Only { library: "rustls", rooms: &["net"], reason: "only `net` opens a socket outward" },
     Only {
