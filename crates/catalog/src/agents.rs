@@ -2,10 +2,11 @@
 
 use crate::problem::Rule;
 use crate::project::{number, required, text, texts, word};
+use crate::roots;
 use crate::shape::Check;
 use crate::yaml::{Node, Place, Value};
 use domain::agent::{Capability, Checkpoint};
-use domain::{Agent, AgentSandbox, Limits};
+use domain::{Agent, AgentSandbox, Limits, Root};
 use sandbox::RelPath;
 
 /// Bytes of an agent's instructions at most.
@@ -18,6 +19,7 @@ pub(crate) struct Drafted {
     pub(crate) model_at: Place,
     pub(crate) tools_at: Vec<Place>,
     pub(crate) manifest_at: Place,
+    pub(crate) root_at: Place,
     /// Where a limit on cost stands.
     pub(crate) cost_at: Option<Place>,
 }
@@ -34,7 +36,7 @@ pub(crate) fn agent(name: &str, node: &Node, body: &str, check: &mut Check<'_>) 
         check.wrong(Rule::BadValue, Place::START, message, None);
     }
     let place = |node: Option<&Node>| node.map_or(Place::START, |node| node.at);
-    let sandbox = node.get("sandbox").and_then(sandbox);
+    let sandbox = node.get("sandbox").and_then(|node| sandbox(node, check));
     if let (None, Some(artifacts)) = (&sandbox, node.get("artifacts")) {
         let hint = Some("add `sandbox: local`".to_owned());
         check.wrong(Rule::BadValue, artifacts.at, "artifacts come from a workspace; expected a sandbox", hint);
@@ -57,11 +59,12 @@ pub(crate) fn agent(name: &str, node: &Node, body: &str, check: &mut Check<'_>) 
         model_at: place(node.get("model")),
         tools_at: node.get("tools").map(Node::items).unwrap_or_default().iter().map(|node| node.at).collect(),
         manifest_at: place(node.get("sandbox").and_then(|node| node.get("manifest"))),
+        root_at: place(node.get("sandbox").and_then(|node| node.get("root"))),
         cost_at: node.get("limits").and_then(|node| node.get("cost_micro_usd")).map(|node| node.at),
     }
 }
 
-fn sandbox(node: &Node) -> Option<AgentSandbox> {
+fn sandbox(node: &Node, check: &mut Check<'_>) -> Option<AgentSandbox> {
     let all = vec![Capability::Filesystem, Capability::Shell];
     match &node.value {
         Value::Text(provider) => Some(AgentSandbox {
@@ -69,12 +72,14 @@ fn sandbox(node: &Node) -> Option<AgentSandbox> {
             manifest: None,
             capabilities: all,
             checkpoint: Checkpoint::Turn,
+            root: Root::default(),
         }),
         Value::Map(_) => Some(AgentSandbox {
             provider: required(node, "provider"),
             manifest: text(node, "manifest"),
             capabilities: node.get("capabilities").map_or(all, capabilities),
             checkpoint: word(node, "checkpoint").unwrap_or_default(),
+            root: node.get("root").map(|root| roots::root(root, check)).unwrap_or_default(),
         }),
         _ => None,
     }

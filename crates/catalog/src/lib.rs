@@ -19,6 +19,7 @@ mod project;
 mod query;
 mod reference;
 mod report;
+mod roots;
 mod schema;
 mod settings;
 mod shape;

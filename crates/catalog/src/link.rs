@@ -22,6 +22,7 @@ pub(crate) fn link(draft: Draft, folder: &Folder, problems: Vec<Problem>) -> Res
     linker.declared_off();
     linker.fallbacks();
     linker.limited_models();
+    linker.templates();
     for (name, declared) in &draft.tools {
         linker.tool(name, declared);
     }
@@ -191,7 +192,12 @@ impl<'a> Linker<'a> {
         else {
             return None;
         };
-        match Closure::new(agent.clone(), model.clone(), tools, manifest, nested) {
+        let mut pinned = agent.clone();
+        if let (Some(sandbox), Some(declared)) = (&mut pinned.sandbox, &agent.sandbox) {
+            // The run pins what a template is made of, not its name.
+            sandbox.root = self.root(&declared.root, file, drafted.root_at)?;
+        }
+        match Closure::new(pinned, model.clone(), tools, manifest, nested) {
             Ok(closure) => Some(closure),
             // Told with the path where it is found.
             Err(crate::BadClosure::TooDeep) => None,

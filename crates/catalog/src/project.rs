@@ -7,7 +7,7 @@ use crate::settings::{
 };
 use crate::shape::{Check, Missing, milli};
 use crate::yaml::{Node, Place, Value};
-use crate::{Contents, SwitchedOff, urls};
+use crate::{Contents, SwitchedOff, roots, urls};
 use domain::contract::Retry;
 use domain::template;
 use domain::usage::Price;
@@ -23,6 +23,8 @@ pub(crate) struct Project {
     pub(crate) models_limited: Vec<(String, Place)>,
     /// What does not serve because a variable is not set.
     pub(crate) switched_off: Vec<SwitchedOff>,
+    /// Roots that steps make.
+    pub(crate) templates: BTreeMap<String, roots::Drafted>,
 }
 
 /// Something that was declared.
@@ -76,6 +78,7 @@ pub(crate) fn project(node: &Node, check: &mut Check<'_>) -> Project {
     }
     if let Some(sandbox) = node.get("sandbox") {
         settings.sandbox.walls_optional = texts(sandbox, "walls_optional");
+        settings.sandbox.host_directories = texts(sandbox, "host_directories").into_iter().map(Into::into).collect();
         if let Some(limits) = sandbox.get("limits") {
             settings.sandbox.limits = sandbox_limits(limits);
         }
@@ -125,7 +128,9 @@ pub(crate) fn project(node: &Node, check: &mut Check<'_>) -> Project {
     let limited = node.get("concurrency").and_then(|node| node.get("per_model")).map(Node::entries).unwrap_or_default();
     let models_limited = limited.iter().map(|entry| (entry.key.clone(), entry.at)).collect();
     let default_agent = node.get("default_agent").and_then(|node| Some((node.text()?.to_owned(), node.at)));
-    Project { default_agent, settings, models_limited, switched_off }
+    let templates =
+        node.get("sandbox").and_then(|node| node.get("templates")).map(roots::templates).unwrap_or_default();
+    Project { default_agent, settings, models_limited, switched_off, templates }
 }
 
 /// Whether every variable that a part needs is set. What it misses does not hold up the whole project.

@@ -1,8 +1,8 @@
 //! What `topside check` says of a project that is right.
 
 use crate::{Catalog, Contents};
-use domain::ToolRun;
 use domain::agent::ModelProvider;
+use domain::{Root, ToolRun};
 use std::fmt::Write as _;
 
 impl Catalog {
@@ -36,7 +36,13 @@ impl Catalog {
             }
             if let Some(sandbox) = &agent.sandbox {
                 let manifest = sandbox.manifest.as_deref().unwrap_or("empty workspace");
-                let _ = writeln!(report, "  sandbox  {}, {manifest}", sandbox.provider);
+                let root = match &sandbox.root {
+                    Root::Host { .. } => String::new(),
+                    Root::Directory { path } => format!(", on the directory {}", path.display()),
+                    Root::Image { path } => format!(", on the image {}", path.display()),
+                    Root::Template(template) => format!(", on the template {}", template.name),
+                };
+                let _ = writeln!(report, "  sandbox  {}, {manifest}{root}", sandbox.provider);
             }
             let _ = writeln!(report, "  digest   {}", closure.digest());
         }

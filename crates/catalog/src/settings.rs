@@ -43,6 +43,8 @@ pub struct SandboxSettings {
     pub limits: sandbox::Limits,
     /// Walls it may do without where the kernel refuses them, by the names in [`sandbox::Walls`].
     pub walls_optional: Vec<String>,
+    /// The directories of the host that are shown where a root is the host's own; none: the usual ones.
+    pub host_directories: Vec<std::path::PathBuf>,
 }
 
 /// How many runs are driven at once.

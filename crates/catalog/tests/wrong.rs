@@ -449,12 +449,31 @@ fn manifests() {
             "manifests/desk.yaml:3:32: `a.db` is a file; expected a folder; hint: write `type: local_file`",
         ],
     );
+    let keys = "access_key_id: \"${secret.A}\", secret_access_key: \"${secret.B}\"";
+    for (name, entry, rule) in [
+        (
+            "a credential that is written out",
+            "bucket: b, access_key_id: AKIA, secret_access_key: x".to_owned(),
+            "plain_credential",
+        ),
+        ("a prefix that climbs", format!("bucket: b, prefix: ../x, {keys}"), "bad_bucket"),
+        ("a bucket that is none", format!("bucket: a/b, {keys}"), "bad_bucket"),
+    ] {
+        let text = format!("entries:\n  data: {{type: s3_mount, {entry}}}\n");
+        let expected = format!("manifests/desk.yaml:1:1: the manifest was refused at `data`: {rule}");
+        check(name, &[("manifests/desk.yaml", text.as_str())], &[expected.as_str()]);
+    }
+    manifest(
+        "a group that nobody declared",
+        "entries:\n  a: {type: file, content: x, group: staff}\n",
+        &["manifests/desk.yaml:1:1: the manifest was refused at `a`: unknown_name"],
+    );
     manifest(
         "unknown type of entry, and none",
         "entries:\n  a: {type: fil, content: x}\n  b: {content: x}\n",
         &[
-            "manifests/desk.yaml:2:13: `entries.a.type` is the text `fil`; expected one of `file`, `dir`, `local_file`, `local_dir`; hint: did you mean `file`?",
-            "manifests/desk.yaml:3:6: `entries.b.type` is missing; expected one of `file`, `dir`, `local_file`, `local_dir`",
+            "manifests/desk.yaml:2:13: `entries.a.type` is the text `fil`; expected one of `file`, `dir`, `local_file`, `local_dir`, `s3_mount`, `r2_mount`; hint: did you mean `file`?",
+            "manifests/desk.yaml:3:6: `entries.b.type` is missing; expected one of `file`, `dir`, `local_file`, `local_dir`, `s3_mount`, `r2_mount`",
         ],
     );
     manifest(
@@ -533,4 +552,48 @@ fn files_that_are_no_declarations() {
 
     let nowhere = Catalog::load(&root.path().join("nowhere"), &|_| None).unwrap_err();
     assert_eq!((nowhere.count(), nowhere.code()), (1, "project_file"));
+}
+
+#[test]
+fn roots() {
+    let on = |name: &str, root: &str, expected: &[&str]| {
+        let text = format!("---\nmodel: fast\nsandbox:\n  provider: local\n  root: {root}\n---\nYou are Maya.\n");
+        check(name, &[("agents/maya.md", &text)], expected);
+    };
+    let right = &["nothing is wrong"];
+    on("host", "host", right);
+    on("directory", "{directory: /srv/bookworm}", right);
+    on("image", "{image: images/python.tar}", right);
+    on(
+        "two at once",
+        "{image: a.tar, directory: b}",
+        &["agents/maya.md:5:9: `sandbox.root` has 2 keys; expected one of directory, image, template"],
+    );
+    on(
+        "no such template",
+        "{template: python}",
+        &["agents/maya.md:5:9: there is no template `python`; none is declared"],
+    );
+    let templates = |name: &str, templates: &str, expected: &[&str]| {
+        let text = format!("default_agent: maya\nsandbox:\n  templates:\n{templates}");
+        check(name, &[("topside.yaml", &text)], expected);
+    };
+    templates(
+        "right",
+        "    a: {base: {image: a.tar}, steps: [\"true\"]}\n    b: {base: {template: a}, steps: [\"true\"]}\n",
+        right,
+    );
+    templates(
+        "a circle",
+        "    a: {base: {template: b}, steps: [\"true\"]}\n    b: {base: {template: a}, steps: [\"true\"]}\n",
+        &[
+            "topside.yaml:4:15: the templates below `b` lead in a circle or are more than 8",
+            "topside.yaml:5:15: the templates below `a` lead in a circle or are more than 8",
+        ],
+    );
+    templates(
+        "nothing under it",
+        "    a: {base: {template: c}, steps: [\"true\"]}\n",
+        &["topside.yaml:4:15: there is no template `c`; expected one of a"],
+    );
 }

@@ -2,6 +2,7 @@
 
 use crate::contract::Contract;
 use crate::limits::Limits;
+use crate::root::Root;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -44,6 +45,9 @@ pub struct AgentSandbox {
     /// When its workspace is kept, so that the session can go back there.
     #[serde(default, skip_serializing_if = "Checkpoint::is_turn")]
     pub checkpoint: Checkpoint,
+    /// What stands at `/` in it.
+    #[serde(default, skip_serializing_if = "Root::is_default")]
+    pub root: Root,
 }
 
 /// When a workspace is kept.

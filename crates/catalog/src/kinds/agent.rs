@@ -2,7 +2,7 @@
 
 use super::{NAME, PATH, count, field};
 use crate::shape::Need::{Optional, Required};
-use crate::shape::{Object, Shape};
+use crate::shape::{Field, Object, Shape};
 
 pub(super) static AGENT: Shape = Shape::Object(&Object {
     name: "agent",
@@ -70,8 +70,41 @@ static AGENT_SANDBOX: Object = Object {
             ]),
             "When the workspace is kept, so that the session can go back there.",
         ),
+        field(
+            "root",
+            Optional("host"),
+            Shape::Either { short: &HOST_ROOT, long: &ROOT },
+            "What stands at `/`, read-only: `host`, or a map with one key.",
+        ),
     ],
 };
+
+static HOST_ROOT: Shape = Shape::OneOf(&[("host", "the host's own tools, and nothing else of the host")]);
+
+static ROOT: Object = Object {
+    name: "sandbox_root",
+    about: "What stands at `/` in a sandbox. Exactly one key is set.",
+    fields: &[
+        field(
+            "directory",
+            Optional("none"),
+            HOST_PATH,
+            "A directory with a whole system in it, such as `debootstrap` makes; absolute, or relative to the project.",
+        ),
+        IMAGE,
+        field("template", Optional("none"), Shape::Name, "A template, by its name in `topside.yaml`."),
+    ],
+};
+
+/// A path of the machine that the service runs on. Only the operator's files have such.
+const HOST_PATH: Shape = Shape::Text { bytes_max: 4_095 };
+/// An image as a key.
+pub(super) const IMAGE: Field = field(
+    "image",
+    Optional("none"),
+    HOST_PATH,
+    "An image: a tar that `docker save` wrote, or an OCI layout as a tar or a directory; absolute, or relative to the project.",
+);
 
 static CAPABILITY: Shape =
     Shape::OneOf(&[("filesystem", "`apply_patch` and `view_image`"), ("shell", "`exec_command` and `write_stdin`")]);

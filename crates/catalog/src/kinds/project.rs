@@ -211,8 +211,46 @@ static SANDBOX: Object = Object {
             Shape::List { of: &WALL, items_max: 32 },
             "Walls that a sandbox may do without where the kernel refuses them. `topside doctor` names what is refused.",
         ),
+        field(
+            "host_directories",
+            Optional("/usr, /bin, /sbin, /lib, /lib32, /lib64 and /libx32, as far as there are such"),
+            Shape::List { of: &HOST_DIRECTORY, items_max: 32 },
+            "The directories of the host that are shown where `root` is `host`, read-only. Private ones, such as `/etc` or `/home`, are refused.",
+        ),
+        field(
+            "templates",
+            Optional("none"),
+            Shape::Map { keys: Keys::Name, of: &TEMPLATE, entries_max: 64 },
+            "Roots that steps make, by name.",
+        ),
     ],
 };
+
+static HOST_DIRECTORY: Shape = Shape::Text { bytes_max: 4_095 };
+
+static TEMPLATE: Shape = Shape::Object(&Object {
+    name: "template",
+    about: "A root that steps make of another one: made when it is first used, and again when its base or a step changes.",
+    fields: &[
+        field(
+            "base",
+            Required,
+            Shape::Choice(&[
+                super::agent::IMAGE,
+                field("template", Optional("none"), Shape::Name, "Another template, by name."),
+            ]),
+            "What it begins with.",
+        ),
+        field(
+            "steps",
+            Required,
+            Shape::List { of: &STEP, items_max: domain::root::STEPS_MAX },
+            "Shell commands, in order, each over what the ones before left. They run in a sandbox, without a network.",
+        ),
+    ],
+});
+
+static STEP: Shape = Shape::Verbatim { bytes_max: 64 << 10 };
 
 static WALL: Shape = Shape::OneOf(&[
     ("user_namespace", "its own user ids"),
