@@ -5,7 +5,7 @@ use crate::form::{self, Manifest, PACKS_MAX, PackId, Piece};
 use crate::keys::{Id, Keys, Kind, Press};
 use crate::pack::Filling;
 use crate::store::{Pieces, pack_key};
-use crate::{CHUNKS_MAX, Chunks, Error, Inner, PUT_MS_MAX};
+use crate::{CHUNKS_MAX, Chunks, Error, Inner, MANIFEST_BYTES_MAX, PUT_MS_MAX};
 use blob::Key;
 use bytes::Bytes;
 use domain::Digest;
@@ -48,7 +48,8 @@ pub struct Stored {
 }
 
 impl Chunks {
-    /// Stores an archive that comes in pieces under a manifest's key; durable when this returns. Chunks that the manifests
+    /// Stores an archive that comes in pieces under a manifest's key; durable when this returns. The key is one that nobody has
+    /// used before, also no attempt that failed: sweeps remember what a manifest needs by its key. Chunks that the manifests
     /// `bases` have, or those that were stored last for the tenant, are shared with them; a base that is gone or damaged is
     /// left aside. When this fails, no manifest is left, or one that nobody was told of.
     ///
@@ -73,6 +74,9 @@ impl Chunks {
         let (listed, pieces) = packer.list(bytes, digest).await?;
         inner.in_time(began)?;
         let sealed = Inner::seal_manifest(&keys, &listed)?;
+        if sealed.len() as u64 > MANIFEST_BYTES_MAX {
+            return Err(Error::TooManyChunks { chunks_max: CHUNKS_MAX });
+        }
         packer.added_bytes += sealed.len() as u64;
         inner.parts.blobs.put(manifest, sealed.into()).await?;
         if let Err(error) = inner.confirm(began, &packer.bases).await {

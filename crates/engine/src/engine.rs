@@ -11,6 +11,7 @@ use crate::totals::Known;
 use crate::{Error, driver};
 use blob::Blobs;
 use catalog::Catalog;
+use chunks::Chunks;
 use domain::{Event, Id, id, template};
 use journal::{Backend, Journal, SessionKey, StoredRecord, Worker};
 use std::fmt;
@@ -54,6 +55,8 @@ pub struct Parts {
     pub journal: Journal,
     /// Objects and artifacts.
     pub blobs: Blobs,
+    /// Workspaces as they were kept.
+    pub chunks: Chunks,
     /// Gives the declarations in force.
     pub catalog: Arc<dyn Fn() -> Arc<Catalog> + Send + Sync>,
     /// Makes sandboxes.

@@ -551,12 +551,21 @@ impl Inner {
         })
     }
 
-    /// Copies a checkpoint to the new session, so that deleting the other one does not take it away.
+    /// Gives the new session the checkpoint, so that deleting the other one does not take it away: of chunks a manifest of its
+    /// own, of an earlier form a copy.
     async fn copy(&self, snapshot: &Snapshot, key: &SessionKey) -> Result<Snapshot, Error> {
         let blobs = &self.parts.blobs;
-        let object = crate::keep::object_of(key, snapshot.checkpoint);
+        let object = crate::keep::object_of(key, snapshot.checkpoint, &snapshot.form);
         let (from, to) = (snapshot.object.parse(), object.parse());
         let (from, to) = (from.map_err(crate::ready::objects)?, to.map_err(crate::ready::objects)?);
+        if crate::keep::is_chunks(&snapshot.form) {
+            let copied = self.parts.chunks.copy(&key.tenant, &from, &to, snapshot.digest).await;
+            copied.map_err(|error| match error {
+                chunks::Error::Damaged { .. } | chunks::Error::Mismatch { .. } => Error::CheckpointDamaged,
+                error => Error::Objects { code: error.code(), detail: error.to_string() },
+            })?;
+            return Ok(Snapshot { object, ..snapshot.clone() });
+        }
         let (_, pieces) = blobs.get_stream(&from).await.map_err(crate::ready::objects)?;
         let pieces = pieces.map_err(std::io::Error::other);
         let bytes_max = ArchiveLimits::default().bytes_max;

@@ -124,8 +124,8 @@ impl Engine {
     }
 }
 
-/// Deletes old sessions now and then, as long as the project says how old they may be, and the objects that earlier deletions
-/// left.
+/// Deletes old sessions now and then, as long as the project says how old they may be, the objects that earlier deletions left,
+/// and what of stored workspaces no checkpoint needs any more.
 pub(crate) async fn keep(engine: Engine, mut stopped: watch::Receiver<bool>) {
     loop {
         tokio::select! {
@@ -136,12 +136,24 @@ pub(crate) async fn keep(engine: Engine, mut stopped: watch::Receiver<bool>) {
         if let Err(error) = engine.0.parts.journal.sweep().await {
             tracing::warn!(code = error.code(), %error, "what deleted sessions left can't be deleted");
         }
+        sweep_checkpoints(&engine).await;
         let Some(days) = engine.catalog().settings.retention.sessions_days else { continue };
         match engine.sweep(Duration::from_secs(u64::from(days) * DAY_SECONDS)).await {
             Ok(0) => {}
             Ok(sessions) => tracing::info!(sessions, days, "old sessions were deleted"),
             Err(error) => tracing::warn!(code = error.code(), %error, "old sessions can't be looked for"),
         }
+    }
+}
+
+async fn sweep_checkpoints(engine: &Engine) {
+    match engine.0.parts.chunks.sweep().await {
+        Ok(swept) if swept.deleted_packs + swept.rewritten_packs > 0 => {
+            let chunks::Swept { deleted_packs, rewritten_packs, freed_bytes, .. } = swept;
+            tracing::info!(deleted_packs, rewritten_packs, freed_bytes, "what no checkpoint needs was deleted");
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!(code = error.code(), %error, "stored workspaces can't be swept"),
     }
 }
 

@@ -5,12 +5,16 @@
 mod common;
 
 use bytes::Bytes;
+use chunks::Chunks;
 use common::{Project, TENANT, ask, kinds, principal, records};
 use domain::record::{Checkpointed, Draft, Finished, Replied, SandboxOpened, Snapshot, When};
 use domain::{CallStatus, Cost, Digest, Effect, Event, Id, Item, RunStatus, Usage, id};
 use engine::{Engine, Fork, IdempotencyKey, SessionName, Submission, Ticket};
+use futures::TryStreamExt;
 use journal::{Append, Fence, SessionKey};
+use std::sync::Arc;
 use std::time::Duration;
+use stdx::{Clock, Random};
 use tools::{Context, Functions};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -189,8 +193,21 @@ async fn a_fork_is_made_once_by_its_key_or_its_name() {
     assert_eq!(named(7, &id).await.unwrap_err().code(), "session_exists");
 }
 
+/// The workspaces that the engine keeps.
+fn kept(engine: &Engine) -> Chunks {
+    let (blobs, keys) = (engine.blobs().clone(), Arc::new(chunks::SameKey([8; 32])));
+    let parts = chunks::Parts { blobs, keys, clock: Clock::system(), random: Random::system() };
+    Chunks::new(parts, chunks::Config::default())
+}
+
+/// Where a checkpoint of this form lies.
+fn object_of(session: Id<id::Session>, checkpoint: Id<id::Checkpoint>, form: &str) -> blob::Key {
+    let suffix = if form == "tar" { "" } else { chunks::MANIFEST_SUFFIX };
+    format!("checkpoints/{TENANT}/{session}/{checkpoint}{suffix}").parse().unwrap()
+}
+
 /// A session whose workspace was kept, written by hand: what a sandbox would add is no part of this.
-async fn with_files(engine: &Engine) -> (SessionKey, Snapshot) {
+async fn with_files(engine: &Engine, form: &str) -> (SessionKey, Snapshot) {
     let ticket = engine.submit(ask("Send it.")).await.unwrap();
     engine.wait(TENANT, ticket.run, LONG).await.unwrap();
     let Event::Submitted(submitted) = records(engine, ticket.session).await.remove(0).event else { panic!() };
@@ -201,10 +218,16 @@ async fn with_files(engine: &Engine) -> (SessionKey, Snapshot) {
     let (items, second) = sealer.seal("application/vnd.topside.items+json", &answer).unwrap();
     let (run, checkpoint) = (Id::from_bytes([6; 16]), Id::from_bytes([7; 16]));
     let bytes = Bytes::from_static(b"files");
-    let object = format!("checkpoints/{TENANT}/{}/{checkpoint}", key.session);
-    engine.blobs().put(&object.parse().unwrap(), bytes.clone()).await.unwrap();
-    let digest = Digest::of(&bytes);
-    let snapshot = Snapshot { checkpoint, form: "tar".into(), object, digest, bytes: 5, entries: 1 };
+    let object = object_of(key.session, checkpoint, form);
+    match form {
+        "tar" => engine.blobs().put(&object, bytes.clone()).await.unwrap(),
+        _ => {
+            let pieces = futures::stream::iter([Ok(bytes.clone())]);
+            kept(engine).put(TENANT, &object, &[], pieces, 100).await.unwrap();
+        }
+    }
+    let (object, digest) = (object.to_string(), Digest::of(&bytes));
+    let snapshot = Snapshot { checkpoint, form: form.into(), object, digest, bytes: 5, entries: 1 };
     let opened = SandboxOpened {
         run,
         sandbox: Id::from_bytes([8; 16]),
@@ -255,9 +278,18 @@ async fn with_files(engine: &Engine) -> (SessionKey, Snapshot) {
 
 #[tokio::test]
 async fn a_fork_has_its_own_copy_of_the_files() {
+    own_copy("tar").await;
+}
+
+#[tokio::test]
+async fn a_fork_has_its_own_manifest_of_the_chunks() {
+    own_copy("chunks/1").await;
+}
+
+async fn own_copy(form: &str) {
     let project = project();
     let engine = project.engine(functions());
-    let (key, snapshot) = with_files(&engine).await;
+    let (key, snapshot) = with_files(&engine, form).await;
     let places = engine.checkpoints(TENANT, key.session).await.unwrap();
     let at: Vec<_> = places.iter().map(|place| (place.at, place.checkpoint)).collect();
     // Not where the workspace was another than the one that was kept.
@@ -267,10 +299,17 @@ async fn a_fork_has_its_own_copy_of_the_files() {
     assert_eq!(forked.checkpoint, Some(snapshot.checkpoint));
     let purged = engine.purge(TENANT, key.session, principal("ops")).await.unwrap();
     assert_eq!((purged.session, purged.records), (key.session, 5));
-    let object = |session| format!("checkpoints/{TENANT}/{session}/{}", snapshot.checkpoint).parse().unwrap();
+    let object = |session| object_of(session, snapshot.checkpoint, form);
     assert!(engine.blobs().head(&object(key.session)).await.unwrap().is_none(), "the files of the first went with it");
-    let copy = engine.blobs().get(&object(forked.session), 100).await.unwrap();
-    assert_eq!(&copy[..], b"files");
+    let copy = match form {
+        "tar" => engine.blobs().get(&object(forked.session), 100).await.unwrap().to_vec(),
+        _ => {
+            let archive = kept(&engine).get(TENANT, &object(forked.session), snapshot.digest, 100).await.unwrap();
+            let pieces: Vec<_> = archive.pieces.try_collect().await.unwrap();
+            pieces.concat()
+        }
+    };
+    assert_eq!(copy, b"files");
     // One that was changed is not gone on from.
     engine.blobs().put(&object(forked.session), Bytes::from_static(b"other")).await.unwrap();
     assert_eq!(engine.fork(fork(forked.session, 1)).await.unwrap_err().code(), "checkpoint_damaged");
@@ -326,7 +365,7 @@ async fn a_session_in_quarantine_takes_nothing_until_it_is_released() {
 #[tokio::test]
 async fn old_sessions_are_swept_and_young_ones_stay() {
     let (_project, engine, ticket) = done().await;
-    let (old, _) = with_files(&engine).await;
+    let (old, _) = with_files(&engine, "chunks/1").await;
     assert_eq!(engine.sweep(Duration::from_secs(3_600)).await.unwrap(), 1);
     assert_eq!(engine.session(TENANT, old.session).await.unwrap_err().code(), "session_not_found");
     engine.session(TENANT, ticket.session).await.unwrap();

@@ -366,8 +366,13 @@ impl World {
             net::Client::new(net::Settings::default()).map_err(|error| format!("there is no way out: {error}"))
         });
         let (clock, catalog) = (self.time.clock(), self.catalog.clone());
+        let blobs = Blobs::over(self.storage.clone(), Links::new(&[7; 32], clock.clone()));
+        let (keys, random) = (Arc::new(chunks::SameKey([8; 32])), self.random.clone());
+        let kept = chunks::Parts { blobs: blobs.clone(), keys, clock: clock.clone(), random };
+        let config = chunks::Config { threads: chunks::Threads::Inline, ..chunks::Config::default() };
         Ok(Engine::new(Parts {
-            blobs: Blobs::over(self.storage.clone(), Links::new(&[7; 32], clock.clone())),
+            blobs,
+            chunks: chunks::Chunks::new(kept, config),
             journal,
             catalog: Arc::new(move || catalog.clone()),
             providers: vec![Arc::new(self.workspaces.clone())],

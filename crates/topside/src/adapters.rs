@@ -1,4 +1,5 @@
-//! Two seams of the journal, joined to the rooms that fill them: tenants' keys from `vault`, large contents in `blob`.
+//! Seams of the journal and of checkpoints, joined to the rooms that fill them: tenants' keys from `vault`, large contents in
+//! `blob`.
 
 use async_trait::async_trait;
 use blob::{Blobs, OBJECT_BYTES_MAX};
@@ -15,6 +16,16 @@ impl journal::Wrap for Wrapping {
 
     fn unwrap(&self, tenant: &str, context: &[u8], wrapped: &[u8]) -> Result<[u8; 32], String> {
         self.0.unwrap(tenant, context, wrapped).map_err(|error| error.to_string())
+    }
+}
+
+/// The tenants' keys, as checkpoints want them.
+#[derive(Debug)]
+pub(crate) struct Sealing(pub(crate) Arc<vault::Keys>);
+
+impl chunks::TenantKeys for Sealing {
+    fn key(&self, tenant: &str) -> Result<[u8; 32], String> {
+        self.0.derive(tenant, "checkpoints").map_err(|error| error.to_string())
     }
 }
 

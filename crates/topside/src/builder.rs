@@ -1,12 +1,13 @@
 //! Puts a service together: reads what it is told, opens what it needs, joins the rooms. Nothing is guessed silently: what
 //! is configured and can't be had is an error.
 
-use crate::adapters::{Contents, Wrapping};
+use crate::adapters::{Contents, Sealing, Wrapping};
 use crate::app::{App, Service};
 use crate::provider::Watched;
 use crate::{DATA_DIRECTORY, Data, Environment, Error, keys, secrets, settings};
 use blob::{Blobs, Links};
 use catalog::Live;
+use chunks::Chunks;
 use domain::TENANT_DEFAULT;
 use engine::{Engine, Parts};
 use journal::{Config, ContentsMode, Journal, PostgresSettings};
@@ -137,6 +138,7 @@ impl Builder {
         let vault = Arc::new(vault::Keys::open(&data.keys(), random.clone())?);
         let blobs = objects(&data, &environment, &vault, &net, &clock)?;
         let database = settings::database(&environment, &secrets, &live.current().settings)?;
+        let chunks = checkpoints(&vault, &blobs, &clock, &random);
         let parts = journal_parts(vault, blobs.clone(), clock.clone(), random.clone());
         let journal = open_journal(&data, &live, database.as_ref(), parts).await?;
         if database.is_some() && !blobs.is_remote() {
@@ -172,6 +174,7 @@ impl Builder {
             random,
             journal: journal.clone(),
             blobs,
+            chunks,
             catalog: Arc::new(move || current.current()),
             providers: providers.clone(),
             net,
@@ -197,6 +200,12 @@ fn objects(
         Some(s3) => Blobs::s3(&s3, net.clone(), links)?,
         None => Blobs::local(&data.objects(), links)?,
     })
+}
+
+fn checkpoints(vault: &Arc<vault::Keys>, blobs: &Blobs, clock: &Clock, random: &Random) -> Chunks {
+    let keys = Arc::new(Sealing(vault.clone()));
+    let parts = chunks::Parts { blobs: blobs.clone(), keys, clock: clock.clone(), random: random.clone() };
+    Chunks::new(parts, chunks::Config::default())
 }
 
 async fn open_journal(

@@ -70,13 +70,13 @@ pub struct Checkpointed {
 pub struct Snapshot {
     /// Its id.
     pub checkpoint: Id<id::Checkpoint>,
-    /// Its form: `tar`.
+    /// Its form: `chunks/1`, a manifest of chunks; `tar`, the archive itself.
     pub form: String,
-    /// Its place among the objects.
+    /// The place of that among the objects.
     pub object: String,
-    /// SHA-256 of the object.
+    /// SHA-256 of the archive.
     pub digest: Digest,
-    /// Length of the object.
+    /// Length of the archive.
     pub bytes: u64,
     /// Files and directories in it.
     pub entries: u64,

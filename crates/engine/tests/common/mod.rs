@@ -118,8 +118,12 @@ pub fn open_in(
         objects: Arc::new(MemoryObjects::default()),
     };
     let journal = Journal::open(data, parts, Config { contents, ..Config::default() }).unwrap();
+    let blobs = Blobs::local(&objects, Links::new(&[7; 32], clock.clone())).unwrap();
+    let (keys, config) = (Arc::new(chunks::SameKey([8; 32])), chunks::Config::default());
+    let kept = chunks::Parts { blobs: blobs.clone(), keys, clock: clock.clone(), random: random.clone() };
     Engine::new(Parts {
-        blobs: Blobs::local(&objects, Links::new(&[7; 32], clock.clone())).unwrap(),
+        blobs,
+        chunks: chunks::Chunks::new(kept, config),
         journal,
         catalog,
         providers,

@@ -237,8 +237,12 @@ fn engine(root: &Path, functions: Functions) -> Engine {
         wrap: Arc::new(PlainWrap),
         objects: Arc::new(MemoryObjects::default()),
     };
+    let blobs = Blobs::local(&objects, Links::new(&[7; 32], clock.clone())).unwrap();
+    let (keys, config) = (Arc::new(chunks::SameKey([8; 32])), chunks::Config::default());
+    let kept = chunks::Parts { blobs: blobs.clone(), keys, clock: clock.clone(), random: random.clone() };
     Engine::new(Parts {
-        blobs: Blobs::local(&objects, Links::new(&[7; 32], clock.clone())).unwrap(),
+        blobs,
+        chunks: chunks::Chunks::new(kept, config),
         journal: Journal::open(&data, parts, journal::Config::default()).unwrap(),
         catalog: Arc::new(move || catalog.clone()),
         providers: Vec::new(),

@@ -2,9 +2,13 @@
 
 use crate::kit::{Project, has_sandbox};
 use crate::service::{Service, text};
+use chunks::Chunks;
+use futures::TryStreamExt;
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use stdx::{Clock, Random};
 
 /// What another model does in a fork: it looks at every file.
 const OTHER: &str = r#"title: one who looks
@@ -35,18 +39,33 @@ fn coder() -> Project {
     project
 }
 
-/// The object of a checkpoint among the objects of the data directory.
-fn object(project: &Project, checkpoint: &str) -> PathBuf {
-    let sessions = std::fs::read_dir(project.data().join("objects/checkpoints/default")).unwrap();
-    let mut found = sessions.map(|session| session.unwrap().path().join(checkpoint)).filter(|path| path.is_file());
-    found.next().unwrap_or_else(|| panic!("no object of {checkpoint}"))
+/// The archive of a checkpoint, put together from the objects of the data directory.
+fn archive(project: &Project, checkpoint: &str) -> Vec<u8> {
+    let (data, clock, random) = (project.data(), Clock::system(), Random::system());
+    let blobs = blob::Blobs::local(&data.join("objects"), blob::Links::new(&[0; 32], clock.clone())).unwrap();
+    let vault = vault::Keys::open(&data.join("keys"), random.clone()).unwrap();
+    let keys = Arc::new(chunks::SameKey(vault.derive("default", "checkpoints").unwrap()));
+    let chunks = Chunks::new(chunks::Parts { blobs: blobs.clone(), keys, clock, random }, chunks::Config::default());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let manifests = blobs.list("checkpoints/default", 10_000).await.unwrap();
+        let name = format!("/{checkpoint}{}", chunks::MANIFEST_SUFFIX);
+        let mut of_it = manifests.into_iter().map(|object| object.key).filter(|key| key.as_str().ends_with(&name));
+        let manifest = of_it.next().unwrap_or_else(|| panic!("no manifest of {checkpoint}"));
+        let described = chunks.describe("default", &manifest).await.unwrap();
+        let archive = chunks.get("default", &manifest, described.digest, u64::MAX).await.unwrap();
+        let pieces: Vec<_> = archive.pieces.try_collect().await.unwrap();
+        pieces.concat()
+    })
 }
 
 /// The files of a checkpoint with their digests, by other programs than ours.
 fn kept(project: &Project, checkpoint: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
-    let object = object(project, checkpoint);
-    let unpacked = Command::new("tar").arg("-C").arg(folder.path()).arg("-xf").arg(object).status().unwrap();
+    let object = folder.path().with_extension("tar");
+    std::fs::write(&object, archive(project, checkpoint)).unwrap();
+    let unpacked = Command::new("tar").arg("-C").arg(folder.path()).arg("-xf").arg(&object).status().unwrap();
+    std::fs::remove_file(&object).unwrap();
     assert!(unpacked.success());
     let list = "find . -type f | LC_ALL=C sort | xargs -d '\\n' sha256sum";
     let listed = Command::new("sh").args(["-c", list]).current_dir(folder.path()).output().unwrap();
