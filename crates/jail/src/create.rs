@@ -135,6 +135,9 @@ fn raise(stem: &Stem, ask: Create, descriptor: Option<OwnedFd>) -> Result<Raised
     match hear(sync.as_fd())? {
         Told::Failed(failure) => Err(failure),
         Told::Ready { standing, missing } => {
+            if standing.iter().any(|wall| wall == "landlock") {
+                walls.landlock_version = crate::access::version();
+            }
             walls.standing.extend(standing);
             walls.missing.extend(missing);
             Ok(Raised { child, stream, control, walls })

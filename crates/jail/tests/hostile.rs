@@ -11,6 +11,9 @@
 mod support;
 
 fn main() -> std::process::ExitCode {
+    if let Some(code) = support::hostile::attempts::attacker() {
+        return code;
+    }
     if let Some(code) = support::victim() {
         return code;
     }
@@ -19,8 +22,8 @@ fn main() -> std::process::ExitCode {
         return support::again(&[], &[support::CANARY]);
     }
     let outer = support::Outer::enter("hostile", None);
+    let data = support::hostile::data();
     let launcher = jail::launch().unwrap();
-    let data = tempfile::tempdir().unwrap();
     let code = support::run(launcher, data.path(), support::hostile::cases());
     drop(data);
     drop(outer);

@@ -21,6 +21,9 @@ const USER: u32 = 12_345;
 const MODE: &str = "--as-ordinary=";
 
 fn main() -> ExitCode {
+    if let Some(code) = support::hostile::attempts::attacker() {
+        return code;
+    }
     if let Some(code) = support::victim() {
         return code;
     }
@@ -36,7 +39,7 @@ fn main() -> ExitCode {
 }
 
 fn run_both() -> ExitCode {
-    let data = tempfile::tempdir().unwrap();
+    let data = support::hostile::data();
     std::os::unix::fs::chown(data.path(), Some(USER), Some(USER)).unwrap();
     let mut all = ExitCode::SUCCESS;
     for mode in ["bare", "delegated"] {

@@ -110,4 +110,8 @@ pub struct Walls {
     pub standing: Vec<String>,
     /// Those that do not and that the spec did without.
     pub missing: Vec<String>,
+    /// The version of Landlock that is enforced; 0 where that wall does not stand. Before 3 it says nothing of truncation,
+    /// before 6 nothing of abstract sockets and signals.
+    #[serde(default)]
+    pub landlock_version: u32,
 }

@@ -11,12 +11,13 @@
 
 pub(crate) mod checkpoints;
 pub(crate) mod conformance;
+#[path = "../hostile/mod.rs"]
 pub(crate) mod hostile;
 pub(crate) mod tar;
 
 use domain::{Id, id};
 use sandbox::{
-    Chunk, Command, Error, Exit, Limits, Process, Provider as _, RelPath, Sandbox, Spec, Start, Stream, Workspace,
+    Bind, Chunk, Command, Error, Exit, Limits, Process, Provider as _, RelPath, Sandbox, Spec, Start, Stream, Workspace,
 };
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -142,7 +143,9 @@ impl World {
             processes_max: 64,
             ..Limits::default()
         };
-        let (environment, binds, walls_optional) = (Vec::new(), Vec::new(), Vec::new());
+        let program = std::env::current_exe().unwrap();
+        let binds = vec![Bind { host: program, inside: hostile::attempts::PROGRAM.to_owned() }];
+        let (environment, walls_optional) = (Vec::new(), Vec::new());
         Spec { id: new_id(), workspace, environment, binds, limits, walls_optional, epoch: 1 }
     }
 
@@ -313,6 +316,9 @@ impl Outer {
             return outer;
         }
         let own = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+        if let Some(path) = own.lines().find_map(|line| line.strip_prefix("0::")) {
+            outer.enter_unified(name, owner, Path::new(&format!("/sys/fs/cgroup{path}")));
+        }
         for (controller, limit, value) in [
             ("memory", "memory.limit_in_bytes", OUTER_MEMORY_BYTES_MAX),
             ("pids", "pids.max", OUTER_PROCESSES_MAX),
@@ -342,12 +348,38 @@ impl Outer {
     }
 }
 
+impl Outer {
+    /// The same where controllers are of version 2. A hybrid machine's version 2 tree has none to offer.
+    fn enter_unified(&mut self, name: &str, owner: Option<u32>, parent: &Path) {
+        let offered = std::fs::read_to_string(parent.join("cgroup.controllers")).unwrap_or_default();
+        if !offered.split_ascii_whitespace().any(|offered| offered == "memory") {
+            return;
+        }
+        std::fs::write(parent.join("cgroup.subtree_control"), "+memory +pids +cpu").unwrap();
+        let group = parent.join(format!("outer-{name}-{}", std::process::id()));
+        std::fs::create_dir(&group).unwrap();
+        for (limit, value) in [("memory.max", OUTER_MEMORY_BYTES_MAX), ("pids.max", OUTER_PROCESSES_MAX)] {
+            std::fs::write(group.join(limit), value).unwrap();
+        }
+        for file in ["", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"].iter().filter(|_| owner.is_some())
+        {
+            std::os::unix::fs::chown(group.join(file), owner, owner).unwrap();
+        }
+        std::fs::write(group.join("cgroup.procs"), std::process::id().to_string()).unwrap();
+        self.groups.push((group, parent.to_owned()));
+    }
+}
+
 impl Drop for Outer {
     fn drop(&mut self) {
         for (group, parent) in &self.groups {
             let _ = std::fs::write(parent.join("cgroup.procs"), std::process::id().to_string());
             // The launcher may still be on its way out.
             for _ in 0..500 {
+                // A launcher of version 2 leaves the leaf that its processes stood in.
+                for below in list(&group.display().to_string()) {
+                    let _ = std::fs::remove_dir(group.join(below));
+                }
                 if std::fs::remove_dir(group).is_ok() {
                     break;
                 }

@@ -1,0 +1,61 @@
+//! Behaviours 7 and 11: processes that stand still, hear nothing, or kill all they reach. Wall: a process list of its own, whose
+//! first process nobody inside can end.
+
+use super::attempts::{MODE, PROGRAM};
+use super::raw;
+use crate::support::{World, children_named, command, finish, sh};
+use sandbox::{Chunk, Exit};
+use std::sync::Arc;
+
+/// Ignores every signal that can be ignored, says so and stays.
+fn deaf(_: &[String]) -> String {
+    let all = u64::MAX;
+    // Blocked signals are not even remembered as reasons to end.
+    raw::call_with(libc::SYS_rt_sigprocmask, [i64::from(libc::SIG_SETMASK), raw::at(&all), 0, 8]).unwrap();
+    println!("deaf");
+    raw::stay()
+}
+
+/// Kills a child of its own by killing everything.
+fn kill_all(_: &[String]) -> String {
+    let child = raw::child(|| raw::stay());
+    let _ = raw::call_with(libc::SYS_kill, [-1, i64::from(libc::SIGKILL)]);
+    format!("its child ended by {}", raw::wait(child) & 0x7f)
+}
+
+pub(crate) const ACTS: &[super::Act] = &[("be deaf", deaf), ("kill everything", kill_all)];
+
+pub(crate) async fn who_hears_nothing_is_killed(world: Arc<World>) {
+    let sandbox = world.sandbox().await;
+    let mut process = sandbox.start(command(&[PROGRAM, &format!("{MODE}be deaf")])).await.unwrap();
+    assert!(matches!(process.next().await.unwrap(), Chunk::Output(..)));
+    sh(&sandbox, "pkill -TERM -f be.deaf; pkill -INT -f be.deaf").await;
+    assert_eq!(sh(&sandbox, "pgrep -c -f '[b]e deaf'").await.out, "1\n", "it is still there");
+    assert_eq!(process.kill().await.unwrap(), Exit::Signal(9));
+    assert_eq!(sh(&sandbox, "pgrep -c -f '[b]e deaf'").await.out, "0\n");
+    sandbox.close().await;
+}
+
+pub(crate) async fn stopped_processes_do_not_hang(world: Arc<World>) {
+    let sandbox = world.sandbox().await;
+    let mut stopped = sandbox.start(command(&["/bin/sh", "-c", "echo up; kill -STOP $$; echo never"])).await.unwrap();
+    assert!(matches!(stopped.next().await.unwrap(), Chunk::Output(..)));
+    assert_eq!(stopped.kill().await.unwrap(), Exit::Signal(9));
+    sandbox.start(command(&["/bin/sh", "-c", "kill -STOP $$"])).await.unwrap();
+    sandbox.close().await;
+}
+
+pub(crate) async fn kill_everything(world: Arc<World>) {
+    let neighbour = world.sandbox().await;
+    let sandbox = world.sandbox().await;
+    let mut victim = sandbox.start(command(&["sleep", "1000"])).await.unwrap();
+    let killer = super::attempts::inside(&sandbox, "kill everything", &[]).await;
+    assert_eq!(killer, "its child ended by 9", "it reaches what is its own");
+    assert_eq!(finish(victim.as_mut()).await.unwrap().exit, Exit::Signal(9));
+    for alive in [&sandbox, &neighbour] {
+        assert_eq!(sh(alive, "echo lives").await.out, "lives\n");
+    }
+    assert_eq!(children_named("topside-launch").len(), 1);
+    sandbox.close().await;
+    neighbour.close().await;
+}
