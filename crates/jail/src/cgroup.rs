@@ -1,6 +1,7 @@
 //! Limits on memory, processes and processor time, through cgroups v1, v2 or both at once. Groups are made below the group
 //! that the launcher itself stands in, so that what was delegated to it is all it needs.
 
+use crate::down::{self, Wall};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use sandbox::Limits;
@@ -180,6 +181,14 @@ impl Part {
     }
 
     fn limit(&self, limits: &Limits) -> io::Result<()> {
+        let wall = match self.controller {
+            Controller::Memory => Some(Wall::MemoryLimit),
+            Controller::Pids => Some(Wall::ProcessLimit),
+            Controller::Cpu => None,
+        };
+        if wall.is_some_and(down::is_down) {
+            return Ok(());
+        }
         let set = |file: &str, value: String| set(&self.directory, file, &value);
         let quota = limits.cpu_milli_max.saturating_mul(CPU_PERIOD_US) / 1_000;
         let memory = limits.memory_bytes_max.to_string();

@@ -219,6 +219,9 @@ fn views(binds: &[(std::path::PathBuf, String)], root: bool) -> Result<Vec<View>
 fn namespaces(optional: &[String]) -> (u64, Vec<&'static str>) {
     let (mut flags, mut absent) = (0, Vec::new());
     for (wall, flag) in NAMESPACES {
+        if crate::down::is_namespace_down(flag) {
+            continue;
+        }
         let dispensable = optional.iter().any(|optional| optional == wall) && !NEVER_OPTIONAL.contains(&wall);
         if dispensable && let Err(_refused) = try_namespace(flag) {
             absent.push(wall);

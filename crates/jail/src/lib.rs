@@ -18,6 +18,7 @@ mod cgroup;
 mod create;
 mod door;
 mod doors;
+mod down;
 mod export;
 mod ext4;
 mod filter;
@@ -42,6 +43,8 @@ mod stem;
 mod wire;
 mod workspaces;
 
+#[cfg(feature = "walls_down")]
+pub use down::take_down;
 pub use launcher::{Launcher, launch};
 pub use provider::Provider;
 

@@ -1,5 +1,6 @@
 //! What a process gives up for good before it serves a guest: capabilities, the way back to them, resource bounds.
 
+use crate::down::{self, Wall};
 use crate::raw;
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit};
@@ -41,7 +42,9 @@ pub(crate) fn no_new_privileges() -> Result<(), Errno> {
 
 /// Hides this process's memory and descriptors from others of its user.
 pub(crate) fn hide() -> Result<(), Errno> {
-    raw::prctl(PR_SET_DUMPABLE, 0, 0).map(drop)
+    // Whoever changed its user is not dumpable already.
+    let dumpable = u64::from(down::is_down(Wall::Dumpable));
+    raw::prctl(PR_SET_DUMPABLE, dumpable, 0).map(drop)
 }
 
 /// Dies when its parent does.

@@ -1,6 +1,7 @@
 //! The private root: an in-memory tree of the host's own tools, read-only, a few synthesised files, and nothing else of the
 //! host. Built inside the sandbox's own namespaces, with the privileges of its user namespace only.
 
+use crate::down::{self, Wall};
 use crate::raw;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -263,6 +264,9 @@ fn place_process_list() -> Result<(), Failed> {
     let proc =
         rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(at("/proc"))?;
     attach(proc.as_fd(), "proc").map_err(at("/proc"))?;
+    if down::is_down(Wall::Masks) {
+        return Ok(());
+    }
     for name in MASKED_FILES {
         let path = format!("proc/{name}");
         if rustix::fs::access(path.as_str(), rustix::fs::Access::EXISTS).is_ok() {
@@ -287,6 +291,9 @@ fn place_process_list() -> Result<(), Failed> {
 /// Forbids more user namespaces inside, then makes `/proc/sys` read-only. After [`build`].
 pub(crate) fn close_process_settings() -> Result<(), Failed> {
     let set = |file: &str| std::fs::write(file, "0").map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
+    if down::is_down(Wall::UserNamespaceLimit) {
+        return Ok(());
+    }
     set("/proc/sys/user/max_user_namespaces").map_err(at("user.max_user_namespaces"))?;
     let settings = tree(Path::new("/proc/sys")).map_err(at("/proc/sys"))?;
     raw::mount_add(settings.as_fd(), READ_ONLY | raw::MOUNT_NO_EXEC).map_err(at("/proc/sys"))?;

@@ -1,0 +1,84 @@
+//! Walls that a test takes down, to see that what they hold works then. Only a build with the feature `walls_down` can, which no
+//! manifest turns on, which does not compile without debug assertions, and which does so only on a machine whose kernel was
+//! started with the words below: one that is thrown away afterwards.
+
+#[cfg(all(feature = "walls_down", not(debug_assertions)))]
+compile_error!("`walls_down` is for tests in a guest machine; no build that could be shipped may have it");
+
+/// A wall, or a part of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wall {
+    Dumpable,
+    IpcNamespace,
+    Landlock,
+    Masks,
+    MemoryLimit,
+    NetworkNamespace,
+    ProcessLimit,
+    Seccomp,
+    UserNamespaceLimit,
+}
+
+/// Whether a test has taken down the namespace of this flag.
+pub(crate) fn is_namespace_down(flag: i32) -> bool {
+    match flag {
+        libc::CLONE_NEWNET => is_down(Wall::NetworkNamespace),
+        libc::CLONE_NEWIPC => is_down(Wall::IpcNamespace),
+        _ => false,
+    }
+}
+
+/// Whether a test has taken it down.
+#[cfg(not(feature = "walls_down"))]
+pub(crate) const fn is_down(_: Wall) -> bool {
+    false
+}
+
+#[cfg(feature = "walls_down")]
+pub(crate) use test_only::is_down;
+#[cfg(feature = "walls_down")]
+pub use test_only::take_down;
+
+#[cfg(feature = "walls_down")]
+mod test_only {
+    use super::Wall;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    const NAMES: [(&str, Wall); 9] = [
+        ("dumpable", Wall::Dumpable),
+        ("ipc_namespace", Wall::IpcNamespace),
+        ("landlock", Wall::Landlock),
+        ("masks", Wall::Masks),
+        ("memory_limit", Wall::MemoryLimit),
+        ("network_namespace", Wall::NetworkNamespace),
+        ("process_limit", Wall::ProcessLimit),
+        ("seccomp", Wall::Seccomp),
+        ("user_namespace_limit", Wall::UserNamespaceLimit),
+    ];
+
+    /// The word of the kernel's command line without which every wall stays.
+    const PERMITTED: &str = "topside.walls_down";
+
+    /// One bit for each wall. Launcher and sandboxes are forked, so they see what stood here at the launch.
+    static DOWN: AtomicU32 = AtomicU32::new(0);
+
+    /// Takes walls down for every launcher that this process launches from now on.
+    ///
+    /// # Errors
+    /// On any machine that was not started for it, and for a wall that is not known, in words.
+    pub fn take_down(walls: &[&str]) -> Result<(), String> {
+        let words = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+        if !words.split_ascii_whitespace().any(|word| word == PERMITTED) {
+            return Err(format!("the kernel of this machine was not started with `{PERMITTED}`"));
+        }
+        for wall in walls {
+            let found = NAMES.iter().find(|(name, _)| name == wall).ok_or_else(|| format!("no wall `{wall}`"))?;
+            DOWN.fetch_or(1 << found.1 as u32, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn is_down(wall: Wall) -> bool {
+        DOWN.load(Ordering::SeqCst) & (1 << wall as u32) != 0
+    }
+}
