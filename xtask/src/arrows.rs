@@ -42,6 +42,7 @@ pub(crate) fn run(context: &Context) -> Result<Outcome> {
         findings.extend(names(context, package, &room));
         findings.extend(manifest(&room, &context.read(&room.manifest)?));
         findings.extend(unused(context, package, &room)?);
+        findings.extend(walls_down(&room, package));
         rooms.push(room);
     }
     findings.extend(table.findings);
@@ -63,6 +64,18 @@ fn room(context: &Context, package: &Package) -> Room {
         }
     }
     room
+}
+
+/// No manifest turns on the switch with which tests take walls of the jail down.
+fn walls_down(room: &Room, package: &Package) -> Vec<Finding> {
+    let by_dependency = package.dependencies.iter().any(|dependency| is_switch(&dependency.features));
+    let by_feature = package.features.values().any(|turned_on| is_switch(turned_on));
+    let message = "turns on `walls_down`, with which walls of the jail come down; only `cargo xtask machine` may";
+    if by_dependency || by_feature { vec![Finding::new(&room.manifest, message)] } else { Vec::new() }
+}
+
+fn is_switch(features: &[String]) -> bool {
+    features.iter().any(|feature| feature.rsplit('/').next() == Some("walls_down"))
 }
 
 /// Folder, package and import name must say the same.

@@ -9,7 +9,7 @@ use crate::clock::Stopwatch;
 use crate::context::{Context, Scope};
 use crate::quick::Changed;
 use crate::report::{Finding, Outcome, Tally, green, red};
-use crate::{arrows, crash, deny, docs, examples, rust_steps, self_test, setup, sim, tidy};
+use crate::{arrows, crash, deny, docs, examples, machine, rust_steps, self_test, setup, sim, tidy};
 
 /// One step of the check.
 #[derive(Debug)]
@@ -29,6 +29,7 @@ const STEPS: &[Step] = &[
     Step { name: "clippy", quick: true, run: rust_steps::clippy },
     Step { name: "deny", quick: false, run: deny::run },
     Step { name: "tests", quick: true, run: rust_steps::tests },
+    Step { name: "machine", quick: false, run: machine::check },
     Step { name: "docs", quick: true, run: docs::run },
     Step { name: "examples", quick: false, run: examples::run },
     Step { name: "sim", quick: false, run: sim::check },

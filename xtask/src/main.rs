@@ -16,6 +16,7 @@ mod deny;
 mod docs;
 mod examples;
 mod keys;
+mod machine;
 mod mutants;
 mod postgres;
 mod process;
@@ -54,6 +55,8 @@ enum Command {
     Crash(crash::Arguments),
     /// Everything that continuous integration runs, in order; the last line is `N passed, N failed`
     Check(check::Arguments),
+    /// Attack the jail in a guest machine, where walls are taken down to see that the attacks work then
+    Machine(machine::Arguments),
     /// What must be green before anybody may say that nothing is lost and nothing happens twice, in its full length
     Proof(proof::Arguments),
     /// Live worlds from seeds, each with its crashes and failures, and judge them from outside
@@ -85,6 +88,7 @@ fn run(command: Command) -> Result<bool> {
         Command::Crash(arguments) => crash::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Sim(arguments) => sim::run(&arguments),
+        Command::Machine(arguments) => machine::run(&arguments),
         Command::Proof(arguments) => proof::run(&arguments),
         Command::Upgrade(arguments) => upgrade::run(&arguments),
         Command::Arrows => check::only("arrows"),

@@ -51,6 +51,12 @@ const NEEDS: &[Need] = &[
         from: From::Package("pgbouncer"),
         why: "the journal's tests put a pooler between themselves and their server",
     },
+    Need {
+        program: "qemu-system-x86_64",
+        from: From::Package("qemu-system-x86"),
+        why: "the jail is attacked in a guest machine, where walls may come down",
+    },
+    Need { program: "busybox", from: From::Package("busybox-static"), why: "the guest machine's first process" },
     Need { program: "faketime", from: From::Package("faketime"), why: "a held run is shown another year" },
     Need { program: "cargo-fmt", from: From::Component("rustfmt"), why: "the format step" },
     Need { program: "cargo-clippy", from: From::Component("clippy"), why: "the clippy step" },

@@ -39,6 +39,11 @@ pub(super) const CASES: &[Case] = &[
         replace(tree, "ARCHITECTURE.md", &format!("{row}\n"), "")?;
         says(&["room `vault` has no row"])
     }),
+    case("a build that takes walls down", "arrows", |tree| {
+        let switched = "jail = { workspace = true, features = [\"walls_down\"] }";
+        replace(tree, "crates/topside/Cargo.toml", "jail.workspace = true", switched)?;
+        says(&["crates/topside/Cargo.toml: turns on `walls_down`"])
+    }),
     case("an overlong file", "tidy", |tree| {
         append(tree, "crates/domain/src/lib.rs", &"// A line.\n".repeat(1_001))?;
         says(&["crates/domain/src/lib.rs: has ", "at most 1000 (length)"])
