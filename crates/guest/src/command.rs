@@ -1,6 +1,6 @@
 //! One command as PID 1 keeps it: its descriptors, its credit, and when it has ended. No polling and no frames' transport.
 
-use crate::output::Output;
+use crate::output::{Output, Reader};
 use crate::sys;
 use rustix::io::Errno;
 use rustix::process::Pid;
@@ -97,7 +97,8 @@ impl Command {
     /// Whether there is room for output: on the stream, or, for one with a name, among what is kept.
     pub(crate) fn may_give(&self, room: bool, spare: usize) -> bool {
         let has_room = match self.name {
-            Some(_) => self.output.has_room(spare),
+            Some(_) if self.is_attached => self.output.has_room(Reader::AtHand, spare),
+            Some(_) => self.output.has_room(Reader::Gone, spare),
             None => room && self.credit > wire::FRAME_COST_BYTES,
         };
         self.start_errors.is_none() && has_room

@@ -22,6 +22,13 @@ impl Piece {
     }
 }
 
+/// Whether somebody reads an output.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Reader {
+    AtHand,
+    Gone,
+}
+
 /// The output of one command.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
@@ -69,10 +76,15 @@ impl Output {
     }
 
     /// Whether more may be read from the command. `spare` is what all commands of the sandbox may still keep together: a
-    /// window is everybody's own, so that one who is read never waits for another.
-    pub(crate) fn has_room(&self, spare: usize) -> bool {
+    /// window is everybody's own, so that one who is read never waits for another. With a reader at hand little is read ahead,
+    /// so that the room is left to what was read and not taken.
+    pub(crate) fn has_room(&self, reader: Reader, spare: usize) -> bool {
         let unread = self.unread();
-        unread < WINDOW_BYTES || (unread < KEPT_BYTES_MAX && spare > 0)
+        let unread_max = match reader {
+            Reader::AtHand => 2 * WINDOW_BYTES,
+            Reader::Gone => KEPT_BYTES_MAX,
+        };
+        unread < WINDOW_BYTES || (unread < unread_max && spare > 0)
     }
 
     /// Keeps what the command gave, in the place of what was read longest ago.
@@ -109,7 +121,7 @@ impl Output {
         let piece = self.pieces.get(self.before(self.sent))?;
         let skipped = usize::try_from(self.sent - piece.start).ok()?;
         let rest = piece.bytes.get(skipped..)?;
-        (!rest.is_empty()).then(|| (piece.kind, &rest[..rest.len().min(bytes_max)]))
+        (!rest.is_empty() && bytes_max > 0).then(|| (piece.kind, &rest[..rest.len().min(bytes_max)]))
     }
 
     /// So many bytes were sent.
@@ -219,9 +231,9 @@ mod tests {
     }
 
     /// Gives in portions as long as there is room; how many bytes that were.
-    fn fill(output: &mut Output, portion: usize, spare: usize) -> usize {
+    fn fill(output: &mut Output, portion: usize, reader: Reader, spare: usize) -> usize {
         let mut bytes = 0;
-        while output.has_room(spare) {
+        while output.has_room(reader, spare) {
             output.push(if bytes % 2 == 0 { Kind::Stdout } else { Kind::Stderr }, &vec![b'x'; portion]);
             bytes += portion;
         }
@@ -232,33 +244,46 @@ mod tests {
     fn what_nobody_has_read_is_never_dropped_and_bounded() {
         for portion in [1, 100, DATA_BYTES_MAX] {
             let mut output = Output::default();
-            let bytes = fill(&mut output, portion, usize::MAX);
+            let bytes = fill(&mut output, portion, Reader::Gone, usize::MAX);
             assert_eq!((output.from(), output.to()), (0, bytes as u64), "nothing is lost");
             assert!(output.cost() <= KEPT_BYTES_MAX + DATA_BYTES_MAX + FRAME_COST_BYTES, "{}", output.cost());
             // What was read makes room, but is there as long as it fits.
             drain(&mut output, DATA_BYTES_MAX);
             output.read_to(output.to() / 2);
             assert_eq!(output.from(), 0);
-            assert!(fill(&mut output, portion, usize::MAX) > 0);
+            assert!(fill(&mut output, portion, Reader::Gone, usize::MAX) > 0);
             assert!(output.from() > 0 && output.from() <= bytes as u64 / 2, "{}", output.from());
             assert!(output.cost() <= KEPT_BYTES_MAX + DATA_BYTES_MAX + FRAME_COST_BYTES, "{}", output.cost());
             // A stream that is lost makes it unread again: then nothing more is dropped.
             output.detach();
             let from = output.from();
-            fill(&mut output, portion, usize::MAX);
+            fill(&mut output, portion, Reader::Gone, usize::MAX);
             assert_eq!(output.from(), from);
         }
     }
 
     #[test]
+    fn a_reader_at_hand_leaves_the_room_to_what_was_read() {
+        let mut output = Output::default();
+        let ahead = fill(&mut output, DATA_BYTES_MAX, Reader::AtHand, usize::MAX);
+        assert!(ahead <= 2 * WINDOW_BYTES + DATA_BYTES_MAX, "{ahead}");
+        for _ in 0..12 {
+            drain(&mut output, DATA_BYTES_MAX);
+            output.read_to(output.to());
+            fill(&mut output, DATA_BYTES_MAX, Reader::AtHand, usize::MAX);
+        }
+        assert_eq!(output.from(), 0, "what was read and not taken is still there");
+    }
+
+    #[test]
     fn without_spare_room_everybody_has_a_window() {
         let mut output = Output::default();
-        let bytes = fill(&mut output, 1_000, 0);
+        let bytes = fill(&mut output, 1_000, Reader::Gone, 0);
         assert!((WINDOW_BYTES - 2_000..WINDOW_BYTES + 2_000).contains(&bytes), "{bytes}");
         drain(&mut output, DATA_BYTES_MAX);
-        assert!(!output.has_room(0), "sent is not read");
+        assert!(!output.has_room(Reader::Gone, 0), "sent is not read");
         output.read_to(bytes as u64);
-        assert!(output.has_room(0));
+        assert!(output.has_room(Reader::Gone, 0));
         assert!(output.drop_read() > 0);
     }
 
@@ -275,6 +300,7 @@ mod tests {
         assert!(output.resume(8));
         assert_eq!(output.next(100), None);
         output.push(Kind::Stdout, b"more");
+        assert_eq!(output.next(0), None, "nothing is sent where there is no room");
         assert_eq!(text(&drain(&mut output, 100)), "more");
     }
 }

@@ -126,7 +126,8 @@ impl Serve {
         if !matches!(asked.work, Work::Program { .. }) {
             return Some("only programs have names".to_owned());
         }
-        let mut named = self.commands.values().filter_map(|command| command.name.as_ref());
+        let known = self.commands.values().filter(|command| !command.is_given_up);
+        let mut named = known.filter_map(|command| command.name.as_ref());
         if named.clone().count() >= wire::NAMED_MAX {
             return Some(format!("too many named commands at once: named_max = {}", wire::NAMED_MAX));
         }

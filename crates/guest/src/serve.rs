@@ -363,6 +363,11 @@ impl Serve {
         let mut late = Vec::new();
         for (id, command) in &mut self.commands {
             command.end_grace(now);
+            if command.is_over() {
+                // Nobody reads it any more; what was kept of the output stays.
+                command.input = None;
+                command.input_queue.clear();
+            }
             if command.exit.is_none() && command.export.is_some_and(|ending| now >= ending.deadline_ms) {
                 command.end(now);
                 late.push(*id);

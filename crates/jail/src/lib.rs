@@ -12,6 +12,9 @@
 //! - **Locks live as long as what they guard.** The lock on a workspace is on the very open file that the loop device, or
 //!   PID 1, holds. So a harness that was killed and starts again waits exactly until the old sandbox is gone.
 //! - **PID 1 is forked, not executed**, so no file of the host can stand in for it.
+//! - **The launcher outlives the harness** when it has a home below the data directory: it is found there again by the socket
+//!   that the harness has handed it, and the lock that it holds says whether it lives. PID 1 belongs to the launcher, which hands it
+//!   a stream to each harness in turn; what it keeps for the next one is bounded.
 
 mod access;
 mod cgroup;

@@ -372,6 +372,8 @@ impl Running {
         self.ending = None;
         self.exit = Some(exit);
         self.sent = false;
+        // There is nothing left to kill, and others need the place.
+        self.line.kill = None;
         Chunk::Exit(exit)
     }
 

@@ -27,7 +27,7 @@ pub(crate) fn knock(arguments: &[String]) -> ExitCode {
         become_user(user);
     }
     let told = speak(&Path::new(data).join("launcher/socket"), words);
-    println!("{}", told.unwrap_or_else(|errno| format!("! {errno:?}")));
+    println!("{}", told.unwrap_or_else(|errno| format!("! {}", errno.raw_os_error())));
     ExitCode::SUCCESS
 }
 
