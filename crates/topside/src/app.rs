@@ -214,6 +214,9 @@ impl App {
         if let Some(tending) = self.tending.into_inner() {
             tending.end().await;
         }
+        for provider in &self.service.providers {
+            provider.farewell().await;
+        }
         if self.service.journal.backend() != Backend::Postgres {
             self.service.data.withdraw();
         }

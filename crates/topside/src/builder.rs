@@ -18,6 +18,9 @@ use std::sync::Arc;
 use stdx::{Clock, Random};
 use tools::{Context, Functions, Reply};
 
+/// How long the sandboxes of a process that died wait for the next one.
+const OWNER_GRACE_MS: u64 = 60_000;
+
 /// What a service is made of. See the crate's example.
 #[derive(Debug)]
 pub struct Builder {
@@ -156,7 +159,9 @@ impl Builder {
         }
         let mut providers = self.providers;
         if let Some(launcher) = self.launcher {
-            providers.push(Arc::new(jail::Provider::new(launcher, data.path().to_owned(), random.clone())?));
+            providers.push(Arc::new(
+                jail::Provider::at_home(launcher, data.path().to_owned(), random.clone(), OWNER_GRACE_MS).await?,
+            ));
         }
         let watched = |provider| Arc::new(Watched::new(provider)) as Arc<dyn sandbox::Provider>;
         let providers: Vec<_> = providers.into_iter().map(watched).collect();

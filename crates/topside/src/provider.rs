@@ -1,7 +1,7 @@
 //! A provider that remembers whether it can make sandboxes, so that the service's health can say so without trying again.
 
 use async_trait::async_trait;
-use sandbox::{Error, Probe, Provider, Sandbox, Spec, Workspace};
+use sandbox::{Error, Living, Probe, Provider, Sandbox, Spec, Workspace};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -51,5 +51,13 @@ impl Provider for Watched {
 
     async fn workspace_remove(&self, workspace: &Workspace) -> Result<(), Error> {
         self.inner.workspace_remove(workspace).await
+    }
+
+    async fn living(&self) -> Result<Vec<Living>, Error> {
+        self.inner.living().await
+    }
+
+    async fn farewell(&self) {
+        self.inner.farewell().await;
     }
 }

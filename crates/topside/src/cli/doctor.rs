@@ -40,7 +40,7 @@ fn walls(probe: &Probe, paint: Paint) -> String {
     let standing = probe.walls.iter().filter(|finding| finding.holds).count();
     let state = if probe.ready { paint.green("ready") } else { paint.red("not ready") };
     let mut out = format!("sandbox: {state}, {standing} of {} walls hold\n", probe.walls.len());
-    for finding in &probe.walls {
+    for finding in probe.walls.iter().chain(&probe.remarks) {
         let sign = if finding.holds { paint.green("ok") } else { paint.red("NO") };
         let _ = writeln!(out, "  {sign}  {:<18} {}", finding.wall, clean(&finding.detail));
         if let Some(fix) = &finding.fix {
