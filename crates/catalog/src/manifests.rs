@@ -3,9 +3,11 @@
 
 use crate::folder::{Folder, Found, why};
 use crate::problem::{Rule, shown};
-use crate::project::{required, text_map};
+use crate::project::{required, text, text_map, texts, word};
 use crate::shape::{Check, mode};
-use crate::yaml::{self, Node, Place};
+use crate::yaml::{self, Node, Place, Value};
+use sandbox::manifest::{Group, User};
+use sandbox::mount::{R2Mount, S3Mount};
 use sandbox::{Entry, Manifest, RelPath};
 use std::collections::BTreeMap;
 
@@ -13,7 +15,29 @@ pub(crate) fn manifest(node: &Node, check: &mut Check<'_>, folder: &mut Folder) 
     let mut reader = Reader { check, folder, seen: BTreeMap::new() };
     let entries = node.get("entries").map(|node| reader.entries(node, &RelPath::root())).unwrap_or_default();
     reader.overlaps();
-    Manifest { entries, environment: text_map(node, "environment") }
+    let manifest =
+        Manifest { entries, environment: text_map(node, "environment"), users: users(node), groups: groups(node) };
+    // What the shapes can't say. A manifest with other mistakes has them told already.
+    if let Err(error) = manifest.check()
+        && check.is_whole()
+    {
+        check.wrong(Rule::BadValue, node.at, error.to_string(), None);
+    }
+    manifest
+}
+
+fn flag(node: &Node, key: &str) -> bool {
+    matches!(node.get(key).map(|node| &node.value), Some(Value::Boolean(true)))
+}
+
+fn users(node: &Node) -> Vec<User> {
+    let items = node.get("users").map(Node::items).unwrap_or_default();
+    items.iter().map(|item| User { name: required(item, "name") }).collect()
+}
+
+fn groups(node: &Node) -> Vec<Group> {
+    let items = node.get("groups").map(Node::items).unwrap_or_default();
+    items.iter().map(|item| Group { name: required(item, "name"), users: texts(item, "users") }).collect()
 }
 
 struct Reader<'a, 'b> {
@@ -74,13 +98,38 @@ impl Reader<'_, '_> {
     }
 
     fn entry(&mut self, node: &Node, whole: &RelPath) -> Option<Entry> {
+        let bits = node.get("mode").and_then(mode);
+        let (ephemeral, group) = (flag(node, "ephemeral"), text(node, "group"));
         Some(match node.get("type").and_then(Node::text)? {
-            "file" => Entry::File { content: required(node, "content"), mode: node.get("mode").and_then(mode) },
+            "file" => Entry::File { content: required(node, "content"), mode: bits, ephemeral, group },
             "dir" => {
-                Entry::Dir { children: node.get("children").map(|node| self.entries(node, whole)).unwrap_or_default() }
+                let children = node.get("children").map(|node| self.entries(node, whole)).unwrap_or_default();
+                Entry::Dir { children, mode: bits, ephemeral, group }
             }
-            "local_file" => Entry::LocalFile { source: self.source(node.get("source")?, false)? },
-            "local_dir" => Entry::LocalDir { source: self.source(node.get("source")?, true)? },
+            "local_file" => {
+                Entry::LocalFile { source: self.source(node.get("source")?, false)?, mode: bits, ephemeral, group }
+            }
+            "local_dir" => Entry::LocalDir { source: self.source(node.get("source")?, true)?, ephemeral, group },
+            "s3_mount" => Entry::S3Mount(S3Mount {
+                bucket: required(node, "bucket"),
+                prefix: required(node, "prefix"),
+                region: text(node, "region").unwrap_or_else(|| "us-east-1".to_owned()),
+                endpoint_url: text(node, "endpoint_url"),
+                access_key_id: required(node, "access_key_id"),
+                secret_access_key: required(node, "secret_access_key"),
+                session_token: text(node, "session_token"),
+                on_missing: word(node, "on_missing").unwrap_or_default(),
+            }),
+            "r2_mount" => Entry::R2Mount(R2Mount {
+                bucket: required(node, "bucket"),
+                account_id: required(node, "account_id"),
+                prefix: required(node, "prefix"),
+                endpoint_url: text(node, "endpoint_url"),
+                access_key_id: required(node, "access_key_id"),
+                secret_access_key: required(node, "secret_access_key"),
+                session_token: text(node, "session_token"),
+                on_missing: word(node, "on_missing").unwrap_or_default(),
+            }),
             _ => return None,
         })
     }

@@ -103,7 +103,9 @@ fn every_key_arrives() {
     let manifest = maya.manifest.as_ref().unwrap();
     assert_eq!(manifest.entries.len(), 3);
     let file = &manifest.entries[&"notes.txt".parse().unwrap()];
-    assert_eq!(file, &sandbox::Entry::File { content: "${HOME}".into(), mode: Some(0o600) });
+    let expected =
+        sandbox::Entry::File { content: "${HOME}".into(), mode: Some(0o600), ephemeral: false, group: None };
+    assert_eq!(file, &expected);
     assert_eq!(manifest.environment["LANGUAGE"], "${env.LANGUAGE:-en}");
 
     let names: Vec<&str> = maya.tools.iter().map(|tool| tool.name.as_str()).collect();
@@ -244,6 +246,9 @@ fn schemas_take_right_files_and_refuse_wrong_ones() {
     check(Kind::Tool, "{description: x, input_schema: {type: strng}, effect: read, run: {function: {}}}", false);
     check(Kind::Tool, "{description: x, input_schema: {type: object}, effect: read, run: {}}", false);
     check(Kind::Manifest, "entries: {a: {type: file}}", false);
+    let keys = "access_key_id: \"${secret.A}\", secret_access_key: \"${env.B}\"";
+    check(Kind::Manifest, &format!("entries: {{a: {{type: s3_mount, bucket: b, {keys}}}}}"), true);
+    check(Kind::Manifest, &format!("entries: {{a: {{type: r2_mount, bucket: b, {keys}}}}}"), false);
     check(Kind::Manifest, "environment: {A: \"${secret.B}\"}", false);
     check(Kind::Prices, "small: {input: -1, output: 1}", false);
     for kind in Kind::ALL {

@@ -10,6 +10,14 @@ use std::fs::File;
 use std::io::{Read, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 
+/// A change of permission bits.
+struct Modes {
+    path: RelPath,
+    new: Mode,
+    /// What there was, once it is changed.
+    old: Option<Mode>,
+}
+
 /// A change that is ready to be made with renames alone.
 struct Staged {
     path: RelPath,
@@ -34,6 +42,8 @@ enum Kind {
 #[derive(Default)]
 struct Plan {
     staged: Vec<Staged>,
+    /// Permission bits that change, after everything else.
+    modes: Vec<Modes>,
     /// Directories that were made, parents first: the directory they stand in and their name.
     made: Vec<(OwnedFd, String)>,
 }
@@ -71,6 +81,10 @@ impl Plan {
                 ChangeHead::MakeDir { path } => drop(self.directory(path, "mkdir")?),
                 ChangeHead::Write { path, bytes, mode } => self.stage_write(number, path, *bytes, *mode, input)?,
                 ChangeHead::Remove { path } => self.stage_remove(number, path)?,
+                ChangeHead::Mode { path, mode } => {
+                    let new = Mode::from_raw_mode(mode & 0o777);
+                    self.modes.push(Modes { path: path.clone(), new, old: None });
+                }
             }
         }
         Ok(())
@@ -151,11 +165,24 @@ impl Plan {
             staged.make().map_err(told("write", &staged.path))?;
             staged.done = true;
         }
+        for change in &mut self.modes {
+            let told = told("write", &change.path);
+            // Only what may be opened to be read: a FIFO is never waited for, and a link never followed out.
+            let file = open(&change.path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY).map_err(&told)?;
+            let old = rustix::fs::fstat(&file).map_err(&told)?.st_mode & 0o7777;
+            rustix::fs::fchmod(&file, change.new).map_err(&told)?;
+            change.old = Some(Mode::from_raw_mode(old));
+        }
         Ok(())
     }
 
     /// Puts everything back, the last change first.
     fn undo(&mut self) {
+        for (change, old) in self.modes.iter().rev().filter_map(|change| Some((change, change.old?))) {
+            if let Ok(file) = open(&change.path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY) {
+                let _ = rustix::fs::fchmod(file, old);
+            }
+        }
         for staged in self.staged.iter().rev() {
             staged.take_back();
         }

@@ -8,16 +8,18 @@ pub mod files;
 pub mod living;
 pub mod manifest;
 pub mod path;
+pub mod mount;
 pub mod spec;
 pub mod wire;
 
 pub use archive::{Archive, ArchiveLimits, Export, Rule, Totals};
 pub use command::{Chunk, Command, Exit, KeptCommand, Process, Stream};
-pub use files::{Change, FileKind, Stat};
+pub use files::{Change, Depth, FileKind, Replace, Stat, Watch};
 pub use living::Living;
 pub use manifest::{Entry, Manifest};
 pub use path::RelPath;
 pub use spec::{Bind, Limits, Spec, Start, Walls, Workspace};
+pub use mount::{Credential, Mount, OnMissing};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -41,6 +43,11 @@ pub trait Provider: Send + Sync + std::fmt::Debug {
     /// Makes a sandbox and waits until it can take commands. A session's workspace is marked, durably and before anything
     /// runs in it, with the epoch it was opened under: its generation from now on.
     ///
+    /// Why it can't show buckets as mounts; `None`: it can.
+    async fn mounts_missing(&self) -> Option<String> {
+        Some("it has no mounts".to_owned())
+    }
+
     /// # Errors
     /// [`Error::WorkspaceLost`] when a kept workspace is not there, or its import never ended; [`Error::WorkspaceStale`] when
     /// it is there in another generation; [`Error::StaleEpoch`] when a later lease has had it. Any other when there is no
@@ -131,6 +138,52 @@ pub trait Sandbox: Send + Sync + std::fmt::Debug {
 
     /// Every path that the workspace's layer holds with its state, at most `entries_max`; for showing what changed.
     async fn changed(&self, entries_max: usize) -> Result<Vec<(RelPath, Stat)>, Error>;
+
+    /// Gives a file or directory another name; links are moved, not followed.
+    ///
+    /// # Errors
+    /// [`Error::File`]; [`Error::Unsupported`].
+    async fn rename(&self, from: &RelPath, to: &RelPath, replace: Replace) -> Result<(), Error> {
+        let _ = (from, to, replace);
+        Err(unsupported("moves"))
+    }
+
+    /// Removes a file, or a directory with everything in it, at most `entries_max`; gives how many.
+    ///
+    /// # Errors
+    /// [`Error::File`], also when there are more, of which some are gone then; [`Error::Unsupported`].
+    async fn remove(&self, path: &RelPath, entries_max: u64) -> Result<u64, Error> {
+        let _ = (path, entries_max);
+        Err(unsupported("removals of trees"))
+    }
+
+    /// Watches a directory. The first event says that the watch stands.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`]; what else goes wrong comes from the watch.
+    async fn watch(&self, path: &RelPath, depth: Depth) -> Result<Box<dyn Watch>, Error> {
+        let _ = (path, depth);
+        Err(unsupported("watches"))
+    }
+
+    /// A directory as an archive, in the form of [`Sandbox::export`], while the programs inside go on.
+    ///
+    /// # Errors
+    /// As [`Sandbox::export`]; a file that changes while it is read ends it. [`Error::Unsupported`].
+    async fn download(&self, path: &RelPath, limits: ArchiveLimits) -> Result<Box<dyn Export>, Error> {
+        let _ = (path, limits);
+        Err(unsupported("downloads of trees"))
+    }
+
+    /// Unpacks an archive into a directory that is there: directories that stand in it stay, anything else is replaced, what the
+    /// archive does not name stays. What was unpacked before an error stays, too.
+    ///
+    /// # Errors
+    /// [`Error::Archive`] names the rule that an archive broke; [`Error::File`], [`Error::Unsupported`].
+    async fn upload(&self, path: &RelPath, archive: Archive, limits: ArchiveLimits) -> Result<Totals, Error> {
+        let _ = (path, archive, limits);
+        Err(unsupported("uploads of trees"))
+    }
 
     /// Begins an export of the whole workspace: a tar with sorted paths, exact modes and times, the guest's user as owner,
     /// hard links kept, holes kept, sockets, FIFOs and devices left out. Two exports of one content are the same bytes. From
@@ -250,6 +303,34 @@ pub enum Error {
     },
     /// A limit on this side was reached.
     #[error("limit reached: {limit}")]
+    /// A manifest that is not laid.
+    #[error("the manifest was refused at `{at}`: {rule}")]
+    Manifest {
+        /// Where, as far as it can be told; control characters escaped.
+        at: String,
+        /// Which rule it broke.
+        rule: manifest::Refusal,
+    },
+    /// What was asked for is beyond this provider.
+    #[error("the provider `{provider}` has no {what}: {detail}")]
+    Unsupported {
+        /// Which provider.
+        provider: String,
+        /// What was asked for.
+        what: &'static str,
+        /// Why not, and what mends it.
+        detail: String,
+    },
+    /// A mount can't be had.
+    #[error("the mount at `{path}` ({code}): {detail}")]
+    Mount {
+        /// Where.
+        path: String,
+        /// The code of what went wrong.
+        code: String,
+        /// What went wrong.
+        detail: String,
+    },
     Limit {
         /// Its name, with its unit and value.
         limit: String,
@@ -270,6 +351,10 @@ impl Error {
             Self::File { .. } => "sandbox_file",
             Self::Command { .. } => "sandbox_command",
             Self::NoProcess => "sandbox_no_process",
+fn unsupported(what: &'static str) -> Error {
+    Error::Unsupported { provider: "of this sandbox".to_owned(), what, detail: "it was not made for that".to_owned() }
+}
+
             Self::OutputGone { .. } => "sandbox_output_gone",
             Self::WorkspaceLost => "workspace_lost",
             Self::WorkspaceStale { .. } => "workspace_stale",
@@ -281,3 +366,6 @@ impl Error {
         }
     }
 }
+            Self::Manifest { .. } => "manifest_refused",
+            Self::Unsupported { .. } => "sandbox_unsupported",
+            Self::Mount { .. } => "sandbox_mount",

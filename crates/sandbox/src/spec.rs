@@ -17,6 +17,10 @@ pub struct Spec {
     pub binds: Vec<Bind>,
     /// Its limits.
     pub limits: Limits,
+    /// Buckets shown in the workspace, read-only.
+    pub mounts: Vec<crate::Mount>,
+    /// What stays out of exports and checkpoints, with everything below it: the mounts, and what is laid again.
+    pub left_out: Vec<crate::RelPath>,
     /// Walls it may do without; empty: every wall must stand.
     pub walls_optional: Vec<String>,
     /// The epoch of the lease it is made under.

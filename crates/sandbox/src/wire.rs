@@ -305,6 +305,16 @@ pub enum Work {
     Export {
         /// Its bounds.
         limits: ArchiveLimits,
+        /// What stays out of it, with everything below.
+        #[serde(default)]
+        left_out: Vec<RelPath>,
+    },
+    /// Writes what the programs wrote out to the workspace's file system. They go on meanwhile.
+    Sync,
+    /// Lets the programs stand still with everything written out, says so with one byte, and holds on until its input ends.
+    Hold {
+        /// How long at most.
+        duration_ms_max: u64,
     },
     /// Unpacks the archive that comes as input into an empty workspace; gives a [`crate::Totals`] as JSON.
     Import {
@@ -314,6 +324,19 @@ pub enum Work {
     /// Applies what comes as input: `u32` length, that many bytes of JSON (a list of [`ChangeHead`]), then the contents of
     /// the written files in their order.
     Apply,
+    /// Works on whole trees of files.
+    Tree(crate::files::TreeWork),
+}
+
+impl Work {
+    /// For work that lets the programs stand still: how long at most.
+    pub const fn halts_ms(&self) -> Option<u64> {
+        match self {
+            Self::Export { limits, .. } => Some(limits.duration_ms_max),
+            Self::Hold { duration_ms_max } => Some(*duration_ms_max),
+            _ => None,
+        }
+    }
 }
 
 /// One change of an `apply`, its content following apart.
@@ -333,6 +356,13 @@ pub enum ChangeHead {
     MakeDir {
         /// Where.
         path: RelPath,
+    },
+    /// Gives a file or a directory its permission bits.
+    Mode {
+        /// Where.
+        path: RelPath,
+        /// The bits.
+        mode: u32,
     },
     /// Removes a file.
     Remove {

@@ -235,7 +235,7 @@ impl Sandbox for Cell {
                 match change {
                     Change::Write { path, bytes, .. } => layer.files.insert(path, bytes.to_vec()),
                     Change::Remove { path } => layer.files.remove(&path),
-                    Change::MakeDir { .. } => None,
+                    Change::MakeDir { .. } | Change::Mode { .. } => None,
                 };
             }
             Ok(())

@@ -68,6 +68,8 @@ pub(crate) async fn run(program: &Program, job: &Job<'_>) -> Outcome {
         environment: vec![],
         binds,
         limits: Limits::default(),
+        mounts: vec![],
+        left_out: vec![],
         walls_optional: vec![],
         epoch: job.epoch,
     };

@@ -123,6 +123,10 @@ impl Sandbox for Directory {
                     }
                 }
                 Change::MakeDir { path } => std::fs::create_dir_all(full(&path)).unwrap(),
+                Change::Mode { path, mode } => {
+                    let mode: std::fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
+                    std::fs::set_permissions(full(&path), mode).unwrap();
+                }
                 Change::Remove { path } => std::fs::remove_file(full(&path)).unwrap(),
             }
         }
