@@ -19,7 +19,7 @@ const WRITE_BYTES: usize = 64 << 10;
 
 /// Exports the workspace; the totals go to standard error.
 pub(crate) fn export(limits: ArchiveLimits) -> Result<(), Failure> {
-    if !halt::await_halt() {
+    if !halt::await_halt(halt::Waiting::IsAHalt) {
         return Err(failed(b".", None, "the programs inside did not come to a halt"));
     }
     let out = BufWriter::with_capacity(WRITE_BYTES, std::io::stdout().lock());

@@ -1,7 +1,7 @@
 //! File operations below the workspace, each in a child of its own so that PID 1 never waits for a disk. Paths are resolved
 //! by the kernel beneath the workspace; only regular files are opened, and never in a way that could block on a FIFO.
 
-use crate::{Layer, apply, export, import};
+use crate::{Layer, apply, export, hold, import};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use sandbox::wire::{FileFailure, Listed, Work};
@@ -60,6 +60,8 @@ pub(crate) fn perform(work: Work, layer: Option<&Layer>) -> i32 {
         Work::List { path, entries_max } => list(&path, entries_max).and_then(|entries| answer(&entries)),
         Work::Changed { entries_max } => changed(entries_max).and_then(|entries| answer(&entries)),
         Work::Export { limits } => export::export(limits),
+        Work::Sync => hold::sync(),
+        Work::Hold { .. } => hold::hold(),
         Work::Import { limits } => import::import(limits, layer).and_then(|totals| answer(&totals)),
         Work::Apply => apply::apply(),
     };

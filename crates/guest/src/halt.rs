@@ -89,10 +89,20 @@ fn is_given_up() -> bool {
     rustix::event::poll(&mut polled, Some(&now)).is_ok_and(|ready| ready > 0)
 }
 
+/// What a thread counts as that waits in the kernel and can't be stopped there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waiting {
+    /// As halted, after a while: it waits for a halted child for ever, or ends the write it is in.
+    IsAHalt,
+    /// As running: it may be in the middle of a write.
+    IsNoHalt,
+}
+
 /// Waits until everything inside that can be seen stands still; `false`: something does not, or nobody wants it any more. The
 /// caller is a child of PID 1 that was forked after [`Halt::begin`].
-pub(crate) fn await_halt() -> bool {
-    for look in 0..LOOKS_MAX {
+pub(crate) fn await_halt(waiting: Waiting) -> bool {
+    let looks = if waiting == Waiting::IsAHalt { LOOKS_MAX } else { LOOKS_WAITING };
+    for look in 0..looks {
         if is_given_up() {
             return false;
         }

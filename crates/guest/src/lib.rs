@@ -11,6 +11,7 @@ pub mod control;
 mod export;
 mod files;
 mod halt;
+mod hold;
 mod holes;
 mod import;
 mod line;

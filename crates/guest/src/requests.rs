@@ -150,14 +150,14 @@ impl Serve {
     /// Starts the work; for an export, everything that runs is halted first.
     fn spawn(&mut self, id: u32, asked: Start) -> Result<Command, String> {
         let Start { name, work, .. } = asked;
-        let Work::Export { limits } = &work else {
+        let Some(duration_ms_max) = work.halts_ms() else {
             let started = spawn::start(&self.config, work)?;
             return Ok(Command { name, ..started });
         };
         if self.commands.values().any(|command| command.export.is_some()) {
             return Err("an export is under way".to_owned());
         }
-        let ending = export_ending(limits.duration_ms_max);
+        let ending = export_ending(duration_ms_max);
         self.halted = Some((id, Halt::begin()));
         let started = spawn::start(&self.config, work);
         if started.is_err() {

@@ -1,5 +1,5 @@
-//! Measures what a checkpoint costs: an export of a small workspace and of a larger one, beside a `tar` that a program inside
-//! runs, and a restore. Prints figures and judges none.
+//! Measures what a checkpoint costs: taken in a moment and forked, where images share blocks; as an export of a small
+//! workspace and of a larger one, beside a `tar` that a program inside runs, and a restore. Prints figures and judges none.
 
 use bytes::Bytes;
 use domain::{Id, id};
@@ -37,8 +37,47 @@ fn main() -> Result<(), Failure> {
     Ok(removed?)
 }
 
+/// Changes of the large workspace between two checkpoints.
+const CHANGE: &str = "for i in $(seq 1 50); do head -c 4700 /dev/urandom > d$((RANDOM % 100))/f$((RANDOM % 100)); done";
+/// The large workspace.
+const LARGE: &str = "head -c 4700 /dev/urandom > one; for d in $(seq 0 99); do mkdir d$d; \
+    for f in $(seq 0 99); do cat one > d$d/f$f; done; done";
+
+/// Checkpoints of 10,000 files of which 50 changed: what the programs notice, and what comes of them.
+async fn take(provider: &jail::Provider, clock: &Clock, rounds: usize) -> Result<(), Failure> {
+    let (sandbox, workspace) = open(provider, clock, Start::Fresh).await?;
+    let Workspace::Session { session, .. } = workspace else { return Ok(()) };
+    run(sandbox.as_ref(), LARGE).await?;
+    let (mut pauses, mut whole, mut forks, mut exports) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        run(sandbox.as_ref(), CHANGE).await?;
+        let started = clock.monotonic();
+        let Some(checkpoint) = sandbox.checkpoint(Id::new(clock.wall_ms(), Random::system().bytes())).await? else {
+            show("10,000 files: no checkpoint can be taken in a moment here", Vec::new());
+            break;
+        };
+        whole.push(clock.monotonic() - started);
+        pauses.push(checkpoint.paused());
+        let started = clock.monotonic();
+        let (fork, forked) = open(provider, clock, Start::Forked { session, checkpoint: checkpoint.id() }).await?;
+        forks.push(clock.monotonic() - started);
+        fork.close().await;
+        provider.workspace_remove(&forked).await?;
+        let (started, mut export) = (clock.monotonic(), checkpoint.export(ArchiveLimits::default()).await?);
+        while export.next().await?.is_some() {}
+        exports.push(clock.monotonic() - started);
+    }
+    show("10,000 files, 50 changed: programs stand still", pauses);
+    show("10,000 files, 50 changed: checkpoint", whole);
+    show("10,000 files: fork, sandbox ready", forks);
+    show("10,000 files: export of the checkpoint", exports);
+    sandbox.close().await;
+    Ok(provider.workspace_remove(&workspace).await?)
+}
+
 async fn measure(provider: &jail::Provider, rounds: usize) -> Result<(), Failure> {
     let clock = Clock::system();
+    take(provider, &clock, rounds).await?;
     for (name, script) in WORKSPACES {
         let (first, workspace) = open(provider, &clock, Start::Fresh).await?;
         run(first.as_ref(), script).await?;
@@ -94,7 +133,7 @@ async fn export(sandbox: &dyn Sandbox) -> Result<Vec<Bytes>, Failure> {
 }
 
 async fn run(sandbox: &dyn Sandbox, script: &str) -> Result<(), Failure> {
-    let argv = ["/bin/sh", "-c", script].map(str::to_owned).into();
+    let argv = ["/bin/bash", "-c", script].map(str::to_owned).into();
     let (workdir, environment) = (RelPath::root(), Vec::new());
     let mut process = sandbox
         .start(Command { argv, workdir, environment, terminal: false, stdin: false, epoch: 1, name: None })

@@ -193,7 +193,7 @@ fn workspace(ask: &Create, descriptor: Option<OwnedFd>) -> Result<(Workspace, Op
     let bytes_max = ask.limits.workspace_bytes_max.min(ask.limits.memory_bytes_max / 2);
     match ask.workspace {
         Keep::Image => {
-            let mounted = image::mount(descriptor.ok_or_else(missing)?.as_fd());
+            let mounted = image::mount(descriptor.ok_or_else(missing)?.as_fd(), image::Kind::Workspace);
             Ok((Workspace::Mounted(mounted.map_err(|detail| Failure::wall("workspace_limit", detail))?), None))
         }
         Keep::Layer => Ok((Workspace::Memory { bytes_max }, Some(descriptor.ok_or_else(missing)?))),

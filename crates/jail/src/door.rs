@@ -49,6 +49,8 @@ pub(crate) enum Request {
     Pressure { slot: u64 },
     /// Tries every wall in children that are thrown away.
     Probe,
+    /// Mounts the pool of workspaces' images, whose file comes as a descriptor; without one only what is mounted already.
+    Pool,
 }
 
 /// A sandbox to make.
@@ -145,6 +147,8 @@ pub(crate) enum Reply {
     Pressure { kills: u64 },
     /// A process of its own works on it.
     Working { worker: i32 },
+    /// The mount of the pool comes beside the message.
+    Pool,
     /// What was found.
     Probed { findings: Vec<Found> },
     /// It did not work.

@@ -87,6 +87,28 @@ impl Layout {
     }
 }
 
+/// What an image for content of `bytes` and `inodes` takes at most.
+pub(crate) fn bytes(bytes: u64, inodes: u64) -> u64 {
+    Layout::of(bytes, inodes).blocks * BLOCK
+}
+
+const SUPER_AT: u64 = 1_024;
+const STATE: u64 = 0x3a;
+const CLEAN: u16 = 1;
+const IDENTITY: u64 = 0x68;
+
+/// Gives the copy of an image that was at rest another identity, and says that it is clean. What hashes its directories
+/// stays.
+pub(crate) fn rename(file: &File, seed: [u8; 32]) -> io::Result<()> {
+    set_clean(file)?;
+    file.write_all_at(&seed[..16], SUPER_AT + IDENTITY)
+}
+
+/// Says of the copy of an image that was at rest that it is clean: the original is in use, which is what it says of itself.
+pub(crate) fn set_clean(file: &File) -> io::Result<()> {
+    file.write_all_at(&CLEAN.to_le_bytes(), SUPER_AT + STATE)
+}
+
 /// Formats `file`, which must be new and empty, for content of `bytes` and `inodes`, its root directory owned by `owner`.
 /// `seed` makes identity and directory hashes.
 pub(crate) fn format(file: &File, bytes: u64, inodes: u64, owner: u32, seed: [u8; 32]) -> io::Result<()> {

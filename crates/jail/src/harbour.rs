@@ -21,6 +21,8 @@ pub(crate) enum Arrived {
     Created { slot: Slot, walls: Walls, stream: OwnedFd },
     /// As `Created`, but it lived already.
     Adopted { slot: Slot, walls: Walls, stream: OwnedFd, saves: bool, kills_told: u64 },
+    /// The mounted pool of workspaces.
+    Pool { mount: OwnedFd },
     /// Anything else.
     Other(Reply),
 }
@@ -135,6 +137,7 @@ fn read(shared: &Arc<Shared>) {
                 let slot = Slot { shared: Arc::clone(shared), number: slot, grace_ms: 0, open: true };
                 Arrived::Adopted { slot, walls, stream, saves, kills_told }
             }
+            (Reply::Pool, Some(mount)) => Arrived::Pool { mount },
             (reply, _) => Arrived::Other(reply),
         };
         if let Some(asker) = shared.waiting().askers.remove(&answer.number) {

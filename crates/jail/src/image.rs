@@ -1,5 +1,5 @@
-//! Mounts a workspace's image: a loop device that frees itself, and a detached mount that only the sandbox gets. The guest
-//! sees files, never the device, so it can't feed the kernel a file system of its own making.
+//! Mounts images: a loop device that frees itself, and a detached mount. A workspace's only its sandbox gets, which sees files,
+//! never the device, so it can't feed the kernel a file system of its own making; the pool's no sandbox gets (see `pool`).
 #![expect(unsafe_code, reason = "loop devices and idmapped mounts have no safe wrapper")]
 
 use rustix::fs::{Mode, OFlags};
@@ -34,15 +34,53 @@ struct LoopInfo {
     init: [u64; 2],
 }
 
+/// What an image holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A workspace: ext4.
+    Workspace,
+    /// Images of workspaces: btrfs. Their blocks are written in place and without checksums, as those of any disk.
+    Pool,
+}
+
+impl Kind {
+    const fn file_system(self) -> &'static str {
+        match self {
+            Self::Workspace => "ext4",
+            Self::Pool => "btrfs",
+        }
+    }
+
+    const fn flags(self) -> &'static [&'static str] {
+        match self {
+            // A host crash loses what was not yet written in any case: no flush of the host's disk per unmount.
+            Self::Workspace => &["nobarrier"],
+            Self::Pool => &["nodatacow"],
+        }
+    }
+
+    const fn options(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Workspace => &[],
+            // What is removed leaves the host's disk, too.
+            Self::Pool => &[("space_cache", "v2"), ("discard", "async")],
+        }
+    }
+}
+
 /// Mounts `image`, nowhere yet. It is unmounted and its device freed when the last mount of it goes; until then the image's
 /// open description, and with it its lock, lives on.
-pub(crate) fn mount(image: BorrowedFd<'_>) -> Result<OwnedFd, String> {
+pub(crate) fn mount(image: BorrowedFd<'_>, kind: Kind) -> Result<OwnedFd, String> {
     let (device, number) = attach(image).map_err(|error| format!("loop device: {error}"))?;
     let mounted = || -> Result<OwnedFd, Errno> {
-        let context = rustix::mount::fsopen("ext4", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        let context = rustix::mount::fsopen(kind.file_system(), FsOpenFlags::FSOPEN_CLOEXEC)?;
         rustix::mount::fsconfig_set_string(context.as_fd(), "source", format!("/dev/loop{number}"))?;
-        // A host crash loses what was not yet written in any case: no flush of the host's disk per unmount.
-        rustix::mount::fsconfig_set_flag(context.as_fd(), "nobarrier")?;
+        for flag in kind.flags() {
+            rustix::mount::fsconfig_set_flag(context.as_fd(), *flag)?;
+        }
+        for (key, value) in kind.options() {
+            rustix::mount::fsconfig_set_string(context.as_fd(), *key, *value)?;
+        }
         rustix::mount::fsconfig_create(context.as_fd())?;
         let attributes =
             MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOATIME;

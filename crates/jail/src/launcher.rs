@@ -9,7 +9,7 @@ use crate::doors::{Doors, Heard, Home};
 use crate::filter::Filters;
 use crate::lives::{Live, Lives};
 use crate::stem::Stems;
-use crate::{Error, privileges, probe, raw};
+use crate::{Error, image, privileges, probe, raw};
 use guest::sys::Forked;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
@@ -74,6 +74,7 @@ fn prepare(door: OwnedFd) -> Result<State, Errno> {
         filters: Filters::build(),
         lives: Lives::default(),
         stems: Stems::default(),
+        pool: None,
         grace_ends_ms: None,
     })
 }
@@ -84,6 +85,8 @@ struct State {
     filters: Result<Filters, String>,
     lives: Lives,
     stems: Stems,
+    /// Where images of workspaces stand, once it was asked for.
+    pool: Option<OwnedFd>,
     /// When what no harness has is ended, and, without a harness, everything.
     grace_ends_ms: Option<u64>,
 }
@@ -189,6 +192,14 @@ impl State {
             }
             Request::Pressure { slot } => Reply::Pressure { kills: self.lives.kills(slot) },
             Request::Probe => Reply::Probed { findings: probe::probe(&mut self.stems, &self.groups, &self.filters) },
+            Request::Pool => {
+                return match self.pool(fds.pop()) {
+                    Ok(mount) => self.answer(number, Reply::Pool, &[mount.as_fd()]),
+                    Err(detail) => {
+                        self.answer(number, Reply::Failed(Failure::stage(Stage::Workspace, detail)), &[]);
+                    }
+                };
+            }
             Request::List { after } => Reply::Listed { sandboxes: self.lives.page(after, now_ms()) },
             Request::Settle { owner_grace_ms } => match Home::new(fds, owner_grace_ms.min(OWNER_GRACE_MS_MAX)) {
                 Some(home) => {
@@ -210,6 +221,16 @@ impl State {
         }
         let filters = self.filters.as_ref().map_err(|detail| Failure::wall("seccomp", detail.clone()))?;
         create::create(&mut self.stems, ask.clone(), descriptor, &self.groups, filters)
+    }
+
+    /// The pool's mount, kept as long as the launcher lives, so that a harness that comes anew gets the same one.
+    fn pool(&mut self, file: Option<OwnedFd>) -> Result<OwnedFd, String> {
+        if self.pool.is_none() {
+            let file = file.ok_or("no pool is mounted")?;
+            self.pool = Some(image::mount(file.as_fd(), image::Kind::Pool)?);
+        }
+        let mount = self.pool.as_ref().ok_or("no pool is mounted")?;
+        rustix::io::fcntl_dupfd_cloexec(mount, 3).map_err(|errno| errno.to_string())
     }
 
     fn introduce(&mut self, number: u64, ask: door::Create, made: Result<Made, Failure>) {

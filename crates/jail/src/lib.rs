@@ -9,6 +9,8 @@
 //! - **The workspace's bound is the kernel's.** As root it is an ext4 image that we format ourselves (see `ext4`), mounted
 //!   through a loop device that frees itself: 0.7 ms. As an ordinary user no such mount exists; the workspace then lives in
 //!   bounded memory, and PID 1, which alone holds the directory, saves it there after each command and at the end.
+//! - **Images share blocks.** They stand on a file system that can copy one in a moment (see `pool`): that is a checkpoint, and
+//!   a fork. What all of them may take is promised before it is used (see `quota`).
 //! - **Locks live as long as what they guard.** The lock on a workspace is on the very open file that the loop device, or
 //!   PID 1, holds. So a harness that was killed and starts again waits exactly until the old sandbox is gone.
 //! - **PID 1 is forked, not executed**, so no file of the host can stand in for it.
@@ -17,6 +19,7 @@
 //!   a stream to each harness in turn; what it keeps for the next one is bounded.
 
 mod access;
+mod btrfs;
 mod cgroup;
 mod create;
 mod door;
@@ -36,12 +39,15 @@ mod live;
 mod lives;
 mod mark;
 mod outlives;
+mod pool;
 mod privileges;
 mod probe;
 mod provider;
+mod quota;
 mod rank;
 mod raw;
 mod root;
+mod snapshot;
 mod stem;
 mod wire;
 mod workspaces;

@@ -4,6 +4,7 @@ use crate::door::{Reply, Request};
 use crate::export::{self, Exporting};
 use crate::gate::Gate;
 use crate::harbour::{Arrived, Harbour, Slot};
+use crate::snapshot::{self, Stored};
 use crate::wire::{ENDED, Event, Frame, Line, Wire};
 use crate::workspaces;
 use async_trait::async_trait;
@@ -11,11 +12,10 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use domain::{Id, id};
 use sandbox::wire::{self, Attach, ChangeHead, FileFailure, Kind, Listed, Refusal, Roll, Start, Work};
 use sandbox::{
-    Archive, ArchiveLimits, Change, Chunk, Command, Error, Exit, Export, KeptCommand, Process, RelPath, Sandbox, Stat,
-    Stream, Totals, Walls,
+    Archive, ArchiveLimits, Change, Checkpoint, Chunk, Command, Error, Exit, Export, KeptCommand, Process, RelPath,
+    Sandbox, Stat, Stream, Totals, Walls,
 };
 use serde::de::DeserializeOwned;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -43,7 +43,7 @@ pub(crate) struct Live {
     pub(crate) watch: Arc<Watch>,
     pub(crate) slot: Mutex<Option<Slot>>,
     /// Where its workspace is kept.
-    pub(crate) directory: Option<PathBuf>,
+    pub(crate) stored: Option<Stored>,
     pub(crate) gate: Arc<Gate>,
 }
 
@@ -170,6 +170,8 @@ const fn operation(work: &Work) -> &'static str {
         Work::List { .. } => "list",
         Work::Changed { .. } => "changed",
         Work::Export { .. } => "export",
+        Work::Sync => "sync",
+        Work::Hold { .. } => "hold",
         Work::Import { .. } => "import",
         Work::Apply => "write",
     }
@@ -257,6 +259,13 @@ impl Sandbox for Live {
         Ok(Box::new(Exporting::begin(self, limits).await?))
     }
 
+    async fn checkpoint(&self, id: Id<id::Checkpoint>) -> Result<Option<Arc<dyn Checkpoint>>, Error> {
+        match &self.stored {
+            Some(stored) => snapshot::take(self, stored, id).await,
+            None => Ok(None),
+        }
+    }
+
     async fn import(&self, archive: Archive, limits: ArchiveLimits) -> Result<Totals, Error> {
         export::import(self, archive, limits).await
     }
@@ -268,8 +277,8 @@ impl Sandbox for Live {
         if let Some(slot) = slot {
             let _ = self.harbour.ask(slot.close(), Vec::new()).await;
         }
-        if let Some(directory) = &self.directory {
-            let _ = workspaces::await_release(directory).await;
+        if let Some(stored) = &self.stored {
+            let _ = workspaces::await_release(&stored.home).await;
         }
     }
 }

@@ -59,7 +59,7 @@ impl Mark {
             return Err(Error::StaleEpoch { epoch, seen });
         }
         let generation = match start {
-            Start::Fresh => return Ok(Self { epoch, before: None, whole: true }),
+            Start::Fresh | Start::Forked { .. } => return Ok(Self { epoch, before: None, whole: true }),
             Start::Restored => return Ok(Self { epoch, before: None, whole: false }),
             Start::Kept { generation } => generation,
         };

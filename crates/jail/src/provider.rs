@@ -6,7 +6,10 @@ use crate::gate::Gate;
 use crate::harbour::{Arrived, Harbour, Slot};
 use crate::home::{self, Door};
 use crate::live::{Live, Watch};
+use crate::pool::{Place, Pool};
+use crate::quota::Room;
 use crate::rank::Rank;
+use crate::snapshot::{Reader, Stored};
 use crate::wire::Wire;
 use crate::workspaces::{self, Making, Unfinished};
 use crate::{Error as LaunchError, Launcher, outlives};
@@ -29,9 +32,9 @@ const PAGES_MAX: usize = 1_024;
 #[derive(Debug)]
 pub struct Provider {
     harbour: Harbour,
-    data: PathBuf,
     random: Random,
     root: bool,
+    pool: Pool,
     /// What an earlier harness left, by tenant and session.
     left: Mutex<HashMap<(String, String), door::Lives>>,
     /// The sandboxes of this one, by slot.
@@ -76,10 +79,19 @@ impl Provider {
         Ok(provider)
     }
 
+    /// Bounds what all workspaces kept here may take together, open ones with their whole size; 256 GiB unless it is said. As
+    /// root it is also the size of a pool that is made here. Before the first sandbox.
+    #[must_use]
+    pub fn with_workspaces_bytes_max(mut self, bytes_max: u64) -> Self {
+        self.pool.bound(bytes_max);
+        self
+    }
+
     fn behind(door: Door, data: PathBuf, random: Random) -> Result<Self, LaunchError> {
         let harbour = Harbour::new(door.socket, door.pid)?;
         let root = Rank::own().is_root();
-        Ok(Self { harbour, data, random, root, left: Mutex::default(), held: Mutex::default() })
+        let pool = Pool::new(data, root);
+        Ok(Self { harbour, random, root, pool, left: Mutex::default(), held: Mutex::default() })
     }
 
     /// Learns what an earlier harness left; what is nobody's workspace ends at once.
@@ -124,12 +136,13 @@ impl Provider {
     /// Takes over the sandbox that was left of this workspace; `None`: it was not what is asked for, and has ended.
     async fn take_over(&self, spec: &Spec, key: &(String, String)) -> Result<Option<Arc<dyn Sandbox>>, Error> {
         let Workspace::Session { start, .. } = spec.workspace else { return Ok(None) };
-        let Some(directory) = workspaces::directory(&self.data, &spec.workspace)? else { return Ok(None) };
+        let place = self.place().await?;
+        let Some(home) = place.home(&spec.workspace)? else { return Ok(None) };
         // A lease that is stale ends nothing.
-        let entered = workspaces::readmit(directory, start, spec.epoch).await?;
+        let entered = workspaces::readmit(home.directory, start, spec.epoch).await?;
         let Some(left) = hold(&self.left).get(key).cloned() else { return Ok(None) };
         if matches!(start, Start::Kept { .. }) {
-            match self.adopt(spec, &left).await {
+            match self.adopt(spec, &left, place).await {
                 Ok(live) => {
                     hold(&self.left).remove(key);
                     entered.mark().await?;
@@ -144,7 +157,7 @@ impl Provider {
         Ok(None)
     }
 
-    async fn adopt(&self, spec: &Spec, left: &door::Lives) -> Result<Arc<Live>, Error> {
+    async fn adopt(&self, spec: &Spec, left: &door::Lives, place: Arc<Place>) -> Result<Arc<Live>, Error> {
         // Root keeps workspaces in images, others in directories; what was kept otherwise has another shape.
         let keep = if self.root { Keep::Image } else { Keep::Layer };
         let shape = request(spec, keep).shape();
@@ -157,39 +170,86 @@ impl Provider {
         };
         slot.grace_ms = if saves { SAVE_GRACE_MS } else { 0 };
         let stood = Stood { id: left.label.id.parse().unwrap_or(spec.id), slot, walls, stream, kills_told };
-        let live = self.live(spec, stood, None)?;
+        // It runs already: that all of them take too much is no reason to end it.
+        let stored = self.stored(spec, place, None)?;
+        let live = self.live(spec, stood, None, stored)?;
         live.wire.greeted().await?;
         Ok(live)
     }
 
     /// Holds a sandbox that stands.
-    fn live(&self, spec: &Spec, stood: Stood, unfinished: Option<Unfinished>) -> Result<Arc<Live>, Error> {
-        let Stood { id, slot, walls, stream, kills_told } = stood;
-        let number = slot.number;
-        let wire = Wire::new(stream, spec.limits.commands_max)
-            .map_err(|error| Error::Start { stage: "ready", detail: error.to_string() })?;
-        let watch = Watch { harbour: self.harbour.clone(), slot: number, seen: AtomicU64::new(kills_told) };
-        let live = Arc::new(Live {
-            id,
-            walls,
-            epoch: AtomicU64::new(spec.epoch),
-            memory_bytes_max: spec.limits.memory_bytes_max,
-            harbour: self.harbour.clone(),
-            wire: Arc::new(wire),
-            watch: Arc::new(watch),
-            slot: Mutex::new(Some(slot)),
-            directory: workspaces::directory(&self.data, &spec.workspace)?,
-            gate: Arc::new(Gate::new(unfinished)),
-        });
+    fn live(
+        &self,
+        spec: &Spec,
+        stood: Stood,
+        unfinished: Option<Unfinished>,
+        stored: Option<Stored>,
+    ) -> Result<Arc<Live>, Error> {
+        let number = stood.slot.number;
+        let live = assemble(&self.harbour, spec, stood, unfinished, stored)?;
         let mut held = hold(&self.held);
         held.retain(|_, live| live.strong_count() > 0);
         held.insert(number, Arc::downgrade(&live));
         Ok(live)
     }
+
+    async fn place(&self) -> Result<Arc<Place>, Error> {
+        self.pool.place(&self.harbour, self.random.bytes()).await
+    }
+
+    fn stored(&self, spec: &Spec, place: Arc<Place>, room: Option<Room>) -> Result<Option<Stored>, Error> {
+        let home = place.home(&spec.workspace)?;
+        let reader = Reader::new(self.harbour.clone(), spec, self.random.clone());
+        Ok(home.map(|home| Stored { place, home, _room: room, reader }))
+    }
+}
+
+/// Asks for a sandbox and waits until it stands.
+pub(crate) async fn raise(
+    harbour: &Harbour,
+    spec: &Spec,
+    keep: Keep,
+    descriptors: Vec<OwnedFd>,
+) -> Result<Stood, Error> {
+    let request = Request::Create(Box::new(request(spec, keep)));
+    let (mut slot, walls, stream) = match harbour.ask(request, descriptors).await? {
+        Arrived::Created { slot, walls, stream } => (slot, walls, stream),
+        Arrived::Other(Reply::Failed(failure)) => return Err(failure.into()),
+        _ => return Err(unexpected()),
+    };
+    slot.grace_ms = if keep == Keep::Layer { SAVE_GRACE_MS } else { 0 };
+    Ok(Stood { id: spec.id, slot, walls, stream, kills_told: 0 })
+}
+
+/// A sandbox that stands, as it is held.
+pub(crate) fn assemble(
+    harbour: &Harbour,
+    spec: &Spec,
+    stood: Stood,
+    unfinished: Option<Unfinished>,
+    stored: Option<Stored>,
+) -> Result<Arc<Live>, Error> {
+    let Stood { id, slot, walls, stream, kills_told } = stood;
+    let wire = Wire::new(stream, spec.limits.commands_max)
+        .map_err(|error| Error::Start { stage: "ready", detail: error.to_string() })?;
+    let watch = Watch { harbour: harbour.clone(), slot: slot.number, seen: AtomicU64::new(kills_told) };
+    Ok(Arc::new(Live {
+        id,
+        walls,
+        epoch: AtomicU64::new(spec.epoch),
+        memory_bytes_max: spec.limits.memory_bytes_max,
+        harbour: harbour.clone(),
+        wire: Arc::new(wire),
+        watch: Arc::new(watch),
+        slot: Mutex::new(Some(slot)),
+        stored,
+        gate: Arc::new(Gate::new(unfinished)),
+    }))
 }
 
 /// A sandbox that stands and that nobody holds yet.
-struct Stood {
+#[derive(Debug)]
+pub(crate) struct Stood {
     id: Id<id::Sandbox>,
     slot: Slot,
     walls: Walls,
@@ -263,25 +323,20 @@ impl sandbox::Provider for Provider {
             return Ok(taken);
         }
         let making = Making { limits: spec.limits, root: self.root, seed: self.random.bytes() };
-        let claimed = workspaces::claim(&self.data, &spec.workspace, spec.epoch, making).await?;
-        let request = Request::Create(Box::new(request(&spec, claimed.keep)));
+        let place = self.place().await?;
+        let claimed = workspaces::claim(&place, &spec.workspace, spec.epoch, making).await?;
+        let stored = self.stored(&spec, place, claimed.room)?;
         let descriptors = claimed.descriptor.into_iter().collect();
-        let (mut slot, walls, stream) = match self.harbour.ask(request, descriptors).await? {
-            Arrived::Created { slot, walls, stream } => (slot, walls, stream),
-            Arrived::Other(Reply::Failed(failure)) => return Err(failure.into()),
-            _ => return Err(unexpected()),
-        };
-        slot.grace_ms = if claimed.keep == Keep::Layer { SAVE_GRACE_MS } else { 0 };
+        let stood = raise(&self.harbour, &spec, claimed.keep, descriptors).await?;
         if let Some(marking) = claimed.marking {
             marking.done().await?;
         }
-        let stood = Stood { id: spec.id, slot, walls, stream, kills_told: 0 };
-        Ok(self.live(&spec, stood, claimed.unfinished)?)
+        Ok(self.live(&spec, stood, claimed.unfinished, stored)?)
     }
 
     async fn workspace_exists(&self, workspace: &Workspace) -> Result<bool, Error> {
-        match workspaces::directory(&self.data, workspace)? {
-            Some(directory) => workspaces::exists(directory).await,
+        match self.place().await?.home(workspace)? {
+            Some(home) => workspaces::exists(home).await,
             None => Ok(false),
         }
     }
@@ -293,8 +348,8 @@ impl sandbox::Provider for Provider {
                 self.end(left.slot, 0).await;
             }
         }
-        match workspaces::directory(&self.data, workspace)? {
-            Some(directory) => workspaces::remove(directory).await,
+        match self.place().await?.home(workspace)? {
+            Some(home) => workspaces::remove(home).await,
             None => Ok(()),
         }
     }

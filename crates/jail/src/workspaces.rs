@@ -1,9 +1,12 @@
-//! Where workspaces are kept below the data directory: `workspaces/<tenant>/<session>/`, holding either an image (root) or a
-//! directory of files (ordinary user), and its mark. Makes, locks, finds and removes them; what is in them nobody here looks at.
+//! The workspace of one session: a directory with its mark and, for an ordinary user, its files; and a directory with its
+//! image and the images of its checkpoints, which may be the same one (see `pool`). Makes, locks, finds and removes them;
+//! what is in them nobody here looks at.
 
 use crate::door::Keep;
 use crate::ext4;
 use crate::mark::Mark;
+use crate::pool::{Home, Place};
+use crate::quota::Room;
 use rustix::fs::FlockOperation;
 use sandbox::{Error, Limits, Start, Workspace};
 use std::fs::{self, File};
@@ -11,9 +14,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 const IMAGE: &str = "image.ext4";
+const NEW: &str = "image.new";
 const FILES: &str = "files";
 /// How often a directory is entered again that somebody removed meanwhile.
 const ENTER_ATTEMPTS_MAX: u32 = 100;
@@ -31,6 +36,8 @@ pub(crate) struct Claimed {
     pub(crate) unfinished: Option<Unfinished>,
     /// What must end before the workspace is used.
     pub(crate) marking: Option<Marking>,
+    /// Its part of what all workspaces may take, while it is open.
+    pub(crate) room: Option<Room>,
 }
 
 /// A layer that counts as lost until its files are there. Holds the layer's lock, so that nobody else has it meanwhile.
@@ -62,52 +69,52 @@ pub(crate) struct Making {
     pub(crate) seed: [u8; 32],
 }
 
-/// The directory of a session's workspace; `None` for one that is kept nowhere.
-pub(crate) fn directory(data: &Path, workspace: &Workspace) -> Result<Option<PathBuf>, Error> {
-    let Workspace::Session { tenant, session, .. } = workspace else { return Ok(None) };
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    if tenant.is_empty() || tenant.len() > 128 || tenant.starts_with('.') || !tenant.bytes().all(plain) {
-        return Err(failed("the tenant's name is no file name"));
-    }
-    Ok(Some(data.join("workspaces").join(tenant).join(session.to_string())))
-}
-
-fn failed(detail: impl Into<String>) -> Error {
+pub(crate) fn failed(detail: impl Into<String>) -> Error {
     Error::Start { stage: "workspace", detail: detail.into() }
 }
 
-fn broken(path: &Path) -> impl Fn(io::Error) -> Error {
+pub(crate) fn broken(path: &Path) -> impl Fn(io::Error) -> Error {
     move |error| failed(format!("{}: {error}", path.display()))
 }
 
 /// Makes or opens a workspace, locks it, and marks it as `epoch`'s.
-pub(crate) async fn claim(data: &Path, workspace: &Workspace, epoch: u64, making: Making) -> Result<Claimed, Error> {
-    let (Some(directory), Workspace::Session { start, .. }) = (directory(data, workspace)?, workspace) else {
-        return Ok(Claimed { keep: Keep::Nowhere, descriptor: None, unfinished: None, marking: None });
+pub(crate) async fn claim(
+    place: &Arc<Place>,
+    workspace: &Workspace,
+    epoch: u64,
+    making: Making,
+) -> Result<Claimed, Error> {
+    let (Some(home), Workspace::Session { start, .. }) = (place.home(workspace)?, workspace) else {
+        return Ok(Claimed { keep: Keep::Nowhere, descriptor: None, unfinished: None, marking: None, room: None });
     };
     let start = *start;
-    let claim = enter(&directory, Some((start, epoch))).await?;
-    let kept = await_release(&directory).await?;
-    let path = directory.clone();
-    let (keep, file, mark, is_marked) = blocking(move || {
-        let found = Mark::read(&path).map_err(broken(&path))?;
+    let claim = enter(&home.directory, Some((start, epoch))).await?;
+    let kept = await_release(&home).await?;
+    let source = source(place, workspace)?;
+    let (inner, given) = (Arc::clone(place), home.clone());
+    let (keep, file, mark, is_marked, room) = blocking(move || {
+        let (place, home) = (inner, given);
+        let found = Mark::read(&home.directory).map_err(broken(&home.directory))?;
         let mark = Mark::next(found, start, epoch)?;
         if matches!(start, Start::Kept { .. }) {
             let (keep, file) = kept.ok_or(Error::WorkspaceLost)?;
-            return Ok((keep, file, mark, false));
+            let room = place.admit(size(keep, &file, making).map_err(broken(&home.images))?)?;
+            return Ok((keep, file, mark, false, room));
         }
+        let room = place.admit(making.bytes())?;
         // Over an older layer the mark goes first: whatever a crash leaves of it is then of no generation that is on record.
         let replaces = found.is_some() || kept.is_some();
         if replaces {
-            mark.write(&path).map_err(broken(&path))?;
+            mark.write(&home.directory).map_err(broken(&home.directory))?;
         }
         drop(kept);
-        make(&path, making)?;
-        let (keep, file) = open(&path)?;
-        Ok((keep, file, mark, replaces))
+        make(&home, making, source.as_deref())?;
+        let (keep, file) = open(&home)?;
+        Ok((keep, file, mark, replaces, room))
     })
     .await?;
     lock(&file).await?;
+    let directory = home.directory;
     let copy = |file: &File| file.try_clone().map_err(broken(&directory));
     let unfinished = match mark.whole {
         false => Some(Unfinished { directory: directory.clone(), mark, _lock: copy(&file)?.into() }),
@@ -117,7 +124,37 @@ pub(crate) async fn claim(data: &Path, workspace: &Workspace, epoch: u64, making
         false => Some(Marking::begin(directory.clone(), mark, [claim, copy(&file)?])),
         true => None,
     };
-    Ok(Claimed { keep, descriptor: Some(file.into()), unfinished, marking })
+    Ok(Claimed { keep, descriptor: Some(file.into()), unfinished, marking, room: Some(room) })
+}
+
+/// The image that a fork is a copy of.
+fn source(place: &Place, workspace: &Workspace) -> Result<Option<PathBuf>, Error> {
+    let Workspace::Session { tenant, start: Start::Forked { session, checkpoint }, .. } = workspace else {
+        return Ok(None);
+    };
+    let parent = Workspace::Session { tenant: tenant.clone(), session: *session, start: Start::Fresh };
+    let parent = place.home(&parent)?.map(|home| home.checkpoint(*checkpoint));
+    parent.filter(|image| image.exists()).map(Some).ok_or(Error::WorkspaceLost)
+}
+
+impl Making {
+    /// What the layer may grow to.
+    fn bytes(&self) -> u64 {
+        let Limits { workspace_bytes_max, workspace_inodes_max, memory_bytes_max, .. } = self.limits;
+        match self.root {
+            true => ext4::bytes(workspace_bytes_max, workspace_inodes_max),
+            // It lives in memory, half of which it may take.
+            false => workspace_bytes_max.min(memory_bytes_max / 2),
+        }
+    }
+}
+
+/// What a kept layer may grow to.
+fn size(keep: Keep, file: &File, making: Making) -> io::Result<u64> {
+    match keep {
+        Keep::Image => Ok(file.metadata()?.len()),
+        Keep::Layer | Keep::Nowhere => Ok(making.bytes()),
+    }
 }
 
 /// A workspace that a sandbox has, entered by who wants to take that sandbox over.
@@ -169,7 +206,7 @@ impl Marking {
 /// `opens` says how and under which epoch it is to be opened: a driver that was replaced is told so at once, not after the
 /// wait for its successor.
 async fn enter(directory: &Path, opens: Option<(Start, u64)>) -> Result<File, Error> {
-    let makes = matches!(opens, Some((Start::Fresh | Start::Restored, _)));
+    let makes = matches!(opens, Some((Start::Fresh | Start::Forked { .. } | Start::Restored, _)));
     for _ in 0..ENTER_ATTEMPTS_MAX {
         let path = directory.to_owned();
         let entered = blocking(move || {
@@ -202,13 +239,21 @@ async fn enter(directory: &Path, opens: Option<(Start, u64)>) -> Result<File, Er
 }
 
 /// Runs what waits for the disk on a thread that may wait.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(failed(error.to_string())))
 }
 
-fn open(directory: &Path) -> Result<(Keep, File), Error> {
-    let (image, files) = (directory.join(IMAGE), directory.join(FILES));
-    if image.exists() {
+/// The image of a workspace that has one: those from before there was a pool stand beside the mark.
+pub(crate) fn image(home: &Home) -> Option<PathBuf> {
+    [&home.images, &home.directory].map(|directory| directory.join(IMAGE)).into_iter().find(|image| image.exists())
+}
+
+fn open(home: &Home) -> Result<(Keep, File), Error> {
+    let image = image(home);
+    let files = home.directory.join(FILES);
+    if let Some(image) = image {
         Ok((Keep::Image, File::options().read(true).write(true).open(&image).map_err(broken(&image))?))
     } else if files.is_dir() {
         Ok((Keep::Layer, File::open(&files).map_err(broken(&files))?))
@@ -217,27 +262,45 @@ fn open(directory: &Path) -> Result<(Keep, File), Error> {
     }
 }
 
-fn make(directory: &Path, making: Making) -> Result<(), Error> {
-    let (new, image, files) = (directory.join("image.new"), directory.join(IMAGE), directory.join(FILES));
-    for old in [&new, &image] {
-        absent(fs::remove_file(old)).map_err(broken(old))?;
+/// Makes a layer, in the place of an older one: empty, or a copy of the image `source`.
+fn make(home: &Home, making: Making, source: Option<&Path>) -> Result<(), Error> {
+    let (new, image) = (home.images.join(NEW), home.images.join(IMAGE));
+    for directory in [&home.images, &home.directory] {
+        for old in [NEW, IMAGE] {
+            absent(fs::remove_file(directory.join(old))).map_err(broken(directory))?;
+        }
     }
+    let files = home.directory.join(FILES);
     absent(fs::remove_dir_all(&files)).map_err(broken(&files))?;
     if !making.root {
         return fs::DirBuilder::new().mode(0o700).create(&files).map_err(broken(&files));
     }
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&new)
-        .map_err(broken(&new))?;
-    let Limits { workspace_bytes_max, workspace_inodes_max, .. } = making.limits;
-    ext4::format(&file, workspace_bytes_max, workspace_inodes_max, guest::USER_ID, making.seed)
-        .map_err(broken(&new))?;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&home.images).map_err(broken(&home.images))?;
+    match source {
+        Some(source) => fork(source, &new, making.seed).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Error::WorkspaceLost,
+            _ => broken(&new)(error),
+        })?,
+        None => {
+            let Limits { workspace_bytes_max, workspace_inodes_max, .. } = making.limits;
+            let file = create(&new).map_err(broken(&new))?;
+            ext4::format(&file, workspace_bytes_max, workspace_inodes_max, guest::USER_ID, making.seed)
+                .map_err(broken(&new))?;
+        }
+    }
     fs::rename(&new, &image).map_err(broken(&image))
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    File::options().read(true).write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
+/// Copies an image that nobody writes, sharing its blocks, under an identity of its own.
+fn fork(source: &Path, to: &Path, seed: [u8; 32]) -> io::Result<()> {
+    let source = File::open(source)?;
+    let file = create(to)?;
+    rustix::fs::ioctl_ficlone(&file, &source)?;
+    ext4::rename(&file, seed)
 }
 
 /// What is not there is removed already.
@@ -248,7 +311,7 @@ fn absent(removed: io::Result<()>) -> io::Result<()> {
     }
 }
 
-async fn lock(file: &File) -> Result<(), Error> {
+pub(crate) async fn lock(file: &File) -> Result<(), Error> {
     for _ in 0..LOCK_ATTEMPTS_MAX {
         match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(()),
@@ -260,37 +323,40 @@ async fn lock(file: &File) -> Result<(), Error> {
 }
 
 /// Whether a workspace is there, and whole.
-pub(crate) async fn exists(directory: PathBuf) -> Result<bool, Error> {
+pub(crate) async fn exists(home: Home) -> Result<bool, Error> {
     blocking(move || {
-        let there = directory.join(IMAGE).exists() || directory.join(FILES).is_dir();
-        let mark = Mark::read(&directory).map_err(broken(&directory))?;
-        Ok(there && mark.is_none_or(|mark| mark.whole))
+        let is_there = image(&home).is_some() || home.directory.join(FILES).is_dir();
+        let mark = Mark::read(&home.directory).map_err(broken(&home.directory))?;
+        Ok(is_there && mark.is_none_or(|mark| mark.whole))
     })
     .await
 }
 
 /// Waits until no sandbox has the workspace any more; gives it, locked, when there is one.
-pub(crate) async fn await_release(directory: &Path) -> Result<Option<(Keep, File)>, Error> {
-    let directory = directory.to_owned();
-    match blocking(move || open(&directory)).await {
+pub(crate) async fn await_release(home: &Home) -> Result<Option<(Keep, File)>, Error> {
+    let home = home.clone();
+    match blocking(move || open(&home)).await {
         Ok((keep, file)) => lock(&file).await.map(|()| Some((keep, file))),
         Err(Error::WorkspaceLost) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// Removes a workspace.
-pub(crate) async fn remove(directory: PathBuf) -> Result<(), Error> {
-    let _claim = match enter(&directory, None).await {
+/// Removes a workspace with its checkpoints.
+pub(crate) async fn remove(home: Home) -> Result<(), Error> {
+    let _claim = match enter(&home.directory, None).await {
         Err(Error::WorkspaceLost) => return Ok(()),
         entered => entered?,
     };
-    await_release(&directory).await?;
+    await_release(&home).await?;
     blocking(move || {
-        absent(fs::remove_dir_all(&directory)).map_err(broken(&directory))?;
-        // The tenant's directory goes with its last workspace.
-        if let Some(above) = directory.parent() {
-            let _ = fs::remove_dir(above);
+        // The image first: what a crash leaves is then found again by its directory.
+        for directory in [&home.images, &home.directory] {
+            absent(fs::remove_dir_all(directory)).map_err(broken(directory))?;
+            // The tenant's directory goes with its last workspace.
+            if let Some(above) = directory.parent() {
+                let _ = fs::remove_dir(above);
+            }
         }
         Ok(())
     })

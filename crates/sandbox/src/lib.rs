@@ -3,6 +3,7 @@
 #![warn(missing_docs)]
 
 pub mod archive;
+pub mod checkpoint;
 pub mod command;
 pub mod files;
 pub mod living;
@@ -13,6 +14,7 @@ pub mod spec;
 pub mod wire;
 
 pub use archive::{Archive, ArchiveLimits, Export, Rule, Totals};
+pub use checkpoint::Checkpoint;
 pub use command::{Chunk, Command, Exit, KeptCommand, Process, Stream};
 pub use files::{Change, Depth, FileKind, Replace, Stat, Watch};
 pub use living::Living;
@@ -192,6 +194,17 @@ pub trait Sandbox: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`Error::Gone`], [`Error::Command`] when it can't begin. What goes wrong later comes from the export.
     async fn export(&self, limits: ArchiveLimits) -> Result<Box<dyn Export>, Error>;
+
+    /// Takes the workspace as it stands now, to be read and forked later: the programs inside stand still only for the taking.
+    /// `None`: this sandbox can't, or not now (its programs do not come to a halt, or there is no room for it); then
+    /// [`Sandbox::export`] keeps it.
+    ///
+    /// # Errors
+    /// [`Error::Gone`], [`Error::Command`] when nothing can be done in the sandbox; [`Error::Start`] when the host's files fail.
+    async fn checkpoint(&self, id: Id<id::Checkpoint>) -> Result<Option<Arc<dyn Checkpoint>>, Error> {
+        let _ = id;
+        Ok(None)
+    }
 
     /// Unpacks an archive into the workspace of a sandbox that was made with [`Start::Restored`], inside. When it returns,
     /// the files are durable and the workspace counts as whole; until then nothing else can be done in it.

@@ -55,6 +55,14 @@ pub enum Start {
         /// workspace was opened before generations were on record.
         generation: u64,
     },
+    /// A copy of what another session of the same tenant had at a checkpoint that is kept here, or
+    /// [`crate::Error::WorkspaceLost`]: it is then to be restored.
+    Forked {
+        /// Whose workspace it was.
+        session: Id<id::Session>,
+        /// Which moment.
+        checkpoint: Id<id::Checkpoint>,
+    },
     /// An archive: an empty layer is made as for `Fresh`, and counts as lost until [`crate::Sandbox::import`] has ended well.
     Restored,
 }

@@ -108,6 +108,8 @@ impl Provider for Workspaces {
             }
             match start {
                 Start::Fresh => layers.insert(session, Layer::default()),
+                // Nothing is kept here beside the workspaces.
+                Start::Forked { .. } => return Err(Error::WorkspaceLost),
                 Start::Restored => layers.insert(session, Layer { is_torn: true, ..Layer::default() }),
                 Start::Kept { generation } => match layers.get(&session) {
                     Some(layer) if layer.is_torn => return Err(Error::WorkspaceLost),

@@ -74,6 +74,16 @@ pub(crate) fn victim() -> Option<ExitCode> {
 
 /// Runs the cases whose names hold what was asked for.
 pub(crate) fn run(launcher: jail::Launcher, data: &Path, cases: Vec<Case>) -> ExitCode {
+    run_with(launcher, data, cases, |provider| provider)
+}
+
+/// As [`run`], with a provider of one's own making.
+pub(crate) fn run_with(
+    launcher: jail::Launcher,
+    data: &Path,
+    cases: Vec<Case>,
+    make: impl FnOnce(jail::Provider) -> jail::Provider,
+) -> ExitCode {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     if std::env::args().any(|argument| argument == "--list") {
         cases.iter().for_each(|(name, _)| println!("{name}: test"));
@@ -81,7 +91,7 @@ pub(crate) fn run(launcher: jail::Launcher, data: &Path, cases: Vec<Case>) -> Ex
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let root = rustix::process::geteuid().is_root();
-    let provider = jail::Provider::new(launcher, data.to_owned(), Random::system()).unwrap();
+    let provider = make(jail::Provider::new(launcher, data.to_owned(), Random::system()).unwrap());
     let world = Arc::new(World { provider, data: data.to_owned(), root });
     let (mut passed, mut failed, mut filtered) = (0, Vec::new(), 0);
     for (name, case) in cases {
@@ -210,6 +220,16 @@ pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     panic!("never: {what}; last seen {:?}", descendants(std::process::id()));
+}
+
+/// Waits until a script inside says so.
+pub(crate) async fn until_said(sandbox: &Arc<dyn Sandbox>, script: &str, wanted: &str) {
+    for _ in 0..2_000 {
+        if sh(sandbox, script).await.out == wanted {
+            return;
+        }
+    }
+    panic!("never: {script}");
 }
 
 /// This process's resident memory.
