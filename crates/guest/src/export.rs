@@ -1,14 +1,15 @@
 //! Writes the workspace as an archive to standard output, in a child of PID 1, while the programs inside stand still. The same
 //! content gives the same bytes: order, owner, headers and holes follow from the content alone.
 
-use crate::files::{Failure, Name, names};
+use crate::files::{Failure, Name, device, is_mount, names};
+use crate::mirror::Others;
 use crate::readable::Readable;
 use crate::tar::{BLOCK_BYTES, DEPTH_MAX, END_BLOCKS, Entry, Kind, Modified, PATH_BYTES_MAX, padding};
 use crate::{halt, holes};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
-use sandbox::{ArchiveLimits, Rule, Totals};
-use std::collections::HashMap;
+use sandbox::{ArchiveLimits, RelPath, Rule, Totals};
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufWriter, StdoutLock, Write};
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -17,23 +18,42 @@ use std::os::unix::fs::FileExt as _;
 /// What is written at once.
 const WRITE_BYTES: usize = 64 << 10;
 
-/// Exports the workspace; the totals go to standard error.
-pub(crate) fn export(limits: ArchiveLimits) -> Result<(), Failure> {
+/// Exports the workspace without what is `left_out`; the totals go to standard error.
+pub(crate) fn export(limits: ArchiveLimits, left_out: &[RelPath]) -> Result<(), Failure> {
     if !halt::await_halt(halt::Waiting::IsAHalt) {
         return Err(failed(b".", None, "the programs inside did not come to a halt"));
     }
     let out = BufWriter::with_capacity(WRITE_BYTES, std::io::stdout().lock());
-    let mut run = Run { out, limits, totals: Totals::default(), linked: HashMap::new() };
+    let left_out = left_out.iter().map(|path| path.as_str().as_bytes().to_vec()).collect();
+    let mut run = Run { out, limits, totals: Totals::default(), linked: HashMap::new(), left_out, others: Others::None };
     let root = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let root = root.map_err(|errno| failed(b".", Some(errno), "the root"))?;
     let name = Name::new(crate::WORKSPACE.trim_start_matches('/')).unwrap_or_default();
     let stat = rustix::fs::statat(&root, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW);
     let stat = stat.map_err(|errno| failed(b".", Some(errno), "the workspace"))?;
     run.directory(root.as_fd(), &name, &stat, &mut Vec::new())?;
-    run.write(b".", &[0; BLOCK_BYTES * END_BLOCKS])?;
-    run.out.flush().map_err(|error| broken(b".", &error))?;
-    let text = serde_json::to_vec(&run.totals).unwrap_or_default();
-    std::io::stderr().write_all(&text).map_err(|error| broken(b".", &error))
+    run.end()
+}
+
+/// Writes a directory as an archive while the programs go on; a file that changes while it is read is an error.
+pub(crate) fn download(path: &RelPath, limits: ArchiveLimits) -> Result<(), Failure> {
+    let refused = |errno| crate::files::told("download", path)(errno);
+    let out = BufWriter::with_capacity(WRITE_BYTES, std::io::stdout().lock());
+    let (linked, left_out) = (HashMap::new(), HashSet::new());
+    let mut run = Run { out, limits, totals: Totals::default(), linked, left_out, others: Others::Running };
+    let (parent, name) = match path.is_root() {
+        true => {
+            let root = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+            (root.map_err(refused)?, Name::new(crate::WORKSPACE.trim_start_matches('/')).unwrap_or_default())
+        }
+        false => crate::tree::stands("download", path)?,
+    };
+    let stat = rustix::fs::statat(&parent, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW).map_err(refused)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+        return Err(Failure::new("download", path, "not a directory"));
+    }
+    run.directory(parent.as_fd(), &name, &stat, &mut Vec::new())?;
+    run.end()
 }
 
 struct Run {
@@ -42,6 +62,10 @@ struct Run {
     totals: Totals,
     /// The first path of each file with several names.
     linked: HashMap<(u64, u64), Vec<u8>>,
+    /// What stays out, with everything below: it is not even looked at, since a mount may make whoever looks wait.
+    left_out: HashSet<Vec<u8>>,
+    /// Whether programs go on: what they have made unreadable for themselves is then an error.
+    others: Others,
 }
 
 fn failed(path: &[u8], errno: Option<Errno>, detail: &str) -> Failure {
@@ -77,6 +101,21 @@ const fn modified(stat: &Stat) -> Modified {
 }
 
 impl Run {
+    /// Ends the archive; the totals go to standard error.
+    fn end(mut self) -> Result<(), Failure> {
+        self.write(b".", &[0; BLOCK_BYTES * END_BLOCKS])?;
+        self.out.flush().map_err(|error| broken(b".", &error))?;
+        let text = serde_json::to_vec(&self.totals).unwrap_or_default();
+        std::io::stderr().write_all(&text).map_err(|error| broken(b".", &error))
+    }
+
+    fn open<'a>(&self, parent: BorrowedFd<'a>, name: &'a Name, stat: &Stat) -> Result<Readable<'a>, Errno> {
+        match self.others {
+            Others::None => Readable::open(parent, name, stat),
+            Others::Running => Readable::open_as_it_is(parent, name, stat),
+        }
+    }
+
     fn write(&mut self, path: &[u8], bytes: &[u8]) -> Result<(), Failure> {
         self.out.write_all(bytes).map_err(|error| broken(path, &error))?;
         self.totals.bytes += bytes.len() as u64;
@@ -113,17 +152,29 @@ impl Run {
             return Err(failed(&at[..at.len().min(200)], None, &detail));
         }
         self.begin(&at, Kind::Directory, stat)?;
-        let opened = Readable::open(parent, name, stat).map_err(told(&at))?;
+        let opened = self.open(parent, name, stat).map_err(told(&at))?;
         let done = self.entries(opened.fd.as_fd(), path);
         opened.put_back();
         done
     }
 
     fn entries(&mut self, directory: BorrowedFd<'_>, path: &mut Vec<Name>) -> Result<(), Failure> {
+        let own = device(directory).map_err(told(&joined(path)))?;
         for name in names(directory).map_err(told(&joined(path)))? {
+            path.push(name.clone());
+            let stays_out = !self.left_out.is_empty() && self.left_out.contains(&joined(path));
+            path.pop();
+            if stays_out {
+                continue;
+            }
             let stat = rustix::fs::statat(directory, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW);
             path.push(name.clone());
             let done = match stat {
+                // What is mounted in the workspace is not the workspace's.
+                Ok(stat) if is_mount(&stat, own) => {
+                    self.totals.left_out += 1;
+                    Ok(())
+                }
                 Ok(stat) => self.entry(directory, &name, &stat, path),
                 Err(errno) => Err(told(&joined(path))(errno)),
             };
@@ -157,7 +208,7 @@ impl Run {
             }
             self.linked.insert((stat.st_dev, stat.st_ino), at.to_vec());
         }
-        let opened = Readable::open(parent, name, stat).map_err(told(at))?;
+        let opened = self.open(parent, name, stat).map_err(told(at))?;
         let opened = opened.put_back();
         let bytes = u64::try_from(stat.st_size).unwrap_or(0);
         let map = holes::map(opened.as_fd(), bytes).map_err(told(at))?;

@@ -1,7 +1,7 @@
 //! File operations below the workspace, each in a child of its own so that PID 1 never waits for a disk. Paths are resolved
 //! by the kernel beneath the workspace; only regular files are opened, and never in a way that could block on a FIFO.
 
-use crate::{Layer, apply, export, hold, import};
+use crate::{Layer, apply, export, hold, import, tree};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use sandbox::wire::{FileFailure, Listed, Work};
@@ -59,11 +59,12 @@ pub(crate) fn perform(work: Work, layer: Option<&Layer>) -> i32 {
         Work::Stat { path } => stat(&path).and_then(|stat| answer(&stat)),
         Work::List { path, entries_max } => list(&path, entries_max).and_then(|entries| answer(&entries)),
         Work::Changed { entries_max } => changed(entries_max).and_then(|entries| answer(&entries)),
-        Work::Export { limits } => export::export(limits),
+        Work::Export { limits, left_out } => export::export(limits, &left_out),
         Work::Sync => hold::sync(),
         Work::Hold { .. } => hold::hold(),
         Work::Import { limits } => import::import(limits, layer).and_then(|totals| answer(&totals)),
         Work::Apply => apply::apply(),
+        Work::Tree(work) => tree::perform(work),
     };
     let Err(failure) = done else { return 0 };
     let failure = FileFailure {
@@ -78,7 +79,7 @@ pub(crate) fn perform(work: Work, layer: Option<&Layer>) -> i32 {
     1
 }
 
-fn answer(value: &impl serde::Serialize) -> Result<(), Failure> {
+pub(crate) fn answer(value: &impl serde::Serialize) -> Result<(), Failure> {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let written = serde_json::to_writer(&mut out, value).map_err(std::io::Error::from).and_then(|()| out.flush());
     written.map_err(|error| Failure {
@@ -159,6 +160,16 @@ fn changed(entries_max: usize) -> Result<Vec<Listed>, Failure> {
     Ok(entries)
 }
 
+/// Whether a directory is the top of another file system than the one it stands in: something mounted.
+pub(crate) fn is_mount(found: &rustix::fs::Stat, own: u64) -> bool {
+    found.st_dev != own && FileType::from_raw_mode(found.st_mode) == FileType::Directory
+}
+
+/// The file system that something stands on.
+pub(crate) fn device(of: impl AsFd) -> Result<u64, Errno> {
+    Ok(rustix::fs::fstat(of)?.st_dev)
+}
+
 fn walk(
     directory: &OwnedFd,
     above: &str,
@@ -166,11 +177,16 @@ fn walk(
     entries_max: usize,
     entries: &mut Vec<Listed>,
 ) -> Result<(), Errno> {
+    let own = device(directory)?;
     for name in names(directory)? {
         if entries.len() >= entries_max || depth >= DEPTH_MAX {
             return Ok(());
         }
         let Ok(found) = rustix::fs::statat(directory, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW) else { continue };
+        if is_mount(&found, own) {
+            // A bucket that is shown here is nothing that the workspace holds.
+            continue;
+        }
         let path = format!("{above}{}", name.to_string_lossy());
         let stat = stat_of(&found);
         entries.push((path.clone(), stat));

@@ -8,7 +8,7 @@ use crate::tar::{self, Broken, Entry, Kind, Modified, PATH_BYTES_MAX, components
 use crate::{Layer, holes, mirror};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps};
 use rustix::io::Errno;
-use sandbox::{ArchiveLimits, Rule, Totals};
+use sandbox::{ArchiveLimits, RelPath, Rule, Totals};
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -33,6 +33,17 @@ pub(crate) fn import(limits: ArchiveLimits, layer: Option<&Layer>) -> Result<Tot
             .map_err(|errno| closing("saving the files", errno))?;
         rustix::fs::syncfs(&layer.directory).map_err(|errno| closing("keeping the files", errno))?;
     }
+    Ok(Totals { bytes: source.get_ref().bytes, ..run.totals })
+}
+
+/// Unpacks what comes into a directory that is there, over what stands in it.
+pub(crate) fn upload(path: &RelPath, limits: ArchiveLimits) -> Result<Totals, Failure> {
+    let told = crate::files::told("upload", path);
+    let source = Counted { source: std::io::stdin().lock(), bytes: 0, bytes_max: limits.bytes_max, over: false };
+    let mut source = BufReader::with_capacity(READ_BYTES, source);
+    let workspace = crate::files::open(path, OFlags::RDONLY | OFlags::DIRECTORY).map_err(told)?;
+    let mut run = Run { merges: true, ..Run::over(limits, workspace) };
+    run.unpack(&mut source)?;
     Ok(Totals { bytes: source.get_ref().bytes, ..run.totals })
 }
 
@@ -75,6 +86,8 @@ struct Run {
     closed: Vec<(Vec<u8>, u32)>,
     closed_bytes: usize,
     totals: Totals,
+    /// Whether there may be something already: directories stay, anything else is replaced.
+    merges: bool,
 }
 
 fn failed(path: &[u8], errno: Option<Errno>, detail: &str) -> Failure {
@@ -109,8 +122,23 @@ impl Run {
         if !names(&workspace).map_err(told(b"."))?.is_empty() {
             return Err(refused(b".", Rule::NotEmpty));
         }
-        let totals = Totals::default();
-        Ok(Self { limits, workspace, root: None, open: Vec::new(), closed: Vec::new(), closed_bytes: 0, totals })
+        Ok(Self::over(limits, workspace))
+    }
+
+    fn over(limits: ArchiveLimits, workspace: OwnedFd) -> Self {
+        let (open, closed, totals) = (Vec::new(), Vec::new(), Totals::default());
+        Self { limits, workspace, root: None, open, closed, closed_bytes: 0, totals, merges: false }
+    }
+
+    /// Takes away what stands in the way of something that is no directory.
+    fn make_room(&self, name: &CString, path: &[u8]) -> Result<(), Failure> {
+        if !self.merges {
+            return Ok(());
+        }
+        match rustix::fs::unlinkat(self.here(), name.as_c_str(), AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(told(path)(errno)),
+        }
     }
 
     fn unpack<R: Read>(&mut self, source: &mut Source<R>) -> Result<(), Failure> {
@@ -228,13 +256,19 @@ impl Run {
             rustix::fs::fchmod(&found, Mode::from_raw_mode(mode)).map_err(told(&path))?;
         }
         let (mode, modified) = self.root.ok_or_else(|| refused(b".", Rule::Malformed))?;
+        if self.merges {
+            return Ok(());
+        }
         rustix::fs::futimens(&self.workspace, &times(modified)).map_err(told(b"."))?;
         rustix::fs::fchmod(&self.workspace, Mode::from_raw_mode(mode)).map_err(told(b"."))
     }
 
     fn directory(&mut self, path: &[u8], name: &CString, entry: &Entry) -> Result<(), Failure> {
         let made = rustix::fs::mkdirat(self.here(), name.as_c_str(), Mode::from_raw_mode(0o700));
-        made.map_err(once(path))?;
+        match made {
+            Err(Errno::EXIST) if self.merges => {}
+            made => made.map_err(once(path))?,
+        }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(self.here(), name.as_c_str(), flags, Mode::empty()).map_err(told(path))?;
         self.open.push(Open { name: name.clone(), fd, mode: entry.mode, modified: entry.modified });
@@ -242,6 +276,7 @@ impl Run {
     }
 
     fn create(&self, path: &[u8], name: &Name) -> Result<File, Failure> {
+        self.make_room(name, path)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(self.here(), name.as_c_str(), flags, Mode::from_raw_mode(0o600));
         file.map(File::from).map_err(once(path))
@@ -279,6 +314,7 @@ impl Run {
             length if length > PATH_BYTES_MAX => return Err(refused(path, Rule::NameTooLong)),
             _ => {}
         }
+        self.make_room(name, path)?;
         rustix::fs::symlinkat(to.as_c_str(), self.here(), name.as_c_str()).map_err(once(path))?;
         let flags = AtFlags::SYMLINK_NOFOLLOW;
         rustix::fs::utimensat(self.here(), name.as_c_str(), &times(entry.modified), flags).map_err(told(path))
@@ -301,6 +337,7 @@ impl Run {
         if found.is_none_or(|found| FileType::from_raw_mode(found.st_mode) != FileType::RegularFile) {
             return Err(refused(path, Rule::LinkMissing));
         }
+        self.make_room(name, path)?;
         rustix::fs::linkat(&parent, last.as_c_str(), self.here(), name.as_c_str(), AtFlags::empty()).map_err(once(path))
     }
 }

@@ -23,6 +23,8 @@ mod serve;
 mod spawn;
 pub mod sys;
 mod tar;
+mod tree;
+mod watch;
 
 use std::os::fd::OwnedFd;
 

@@ -2,7 +2,7 @@
 //! from it. Directories, regular files with their holes and hard links, and links, with modes and times; nothing else is
 //! kept, nor the mode of the top. Bounded in bytes and entries, whatever stands in the source.
 
-use crate::files::{DEPTH_MAX, Name, names, open_directory};
+use crate::files::{DEPTH_MAX, Name, device, is_mount, names, open_directory};
 use crate::readable::Readable;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, SeekFrom, Timespec, Timestamps};
 use rustix::io::Errno;
@@ -69,6 +69,7 @@ impl Mirror<'_> {
         if path.len() >= DEPTH_MAX {
             return Err(Errno::NAMETOOLONG);
         }
+        let own = device(source)?;
         let wanted = names(source)?;
         for name in names(target)? {
             if wanted.binary_search(&name).is_err() {
@@ -78,6 +79,10 @@ impl Mirror<'_> {
         for name in wanted {
             // What went away meanwhile is simply not there.
             let Ok(stat) = rustix::fs::statat(source, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW) else { continue };
+            // What is mounted here is not the workspace's to keep.
+            if is_mount(&stat, own) {
+                continue;
+            }
             self.budget.entries_max = self.budget.entries_max.checked_sub(1).ok_or(Errno::NOSPC)?;
             path.push(name);
             let done = self.entry(source, target, &stat, path);

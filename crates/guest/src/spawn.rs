@@ -145,7 +145,7 @@ fn start_program(program: &Program, ends: Ends) -> Result<Command, String> {
 }
 
 fn start_operation(config: &Config, work: Work, ends: Ends) -> Result<Command, String> {
-    let writes = matches!(work, Work::Apply | Work::Import { .. });
+    let writes = matches!(work, Work::Apply | Work::Import { .. } | Work::Tree(_));
     let layer = config.layer.as_ref().filter(|_| matches!(work, Work::Import { .. }));
     let budget = layer.map(|layer| layer.budget);
     let kept = layer.map(|layer| rustix::io::fcntl_dupfd_cloexec(&layer.directory, 3)).transpose();

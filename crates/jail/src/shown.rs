@@ -1,0 +1,67 @@
+//! Buckets shown in a sandbox, seen from the harness: what is asked of the launcher, which never hears a credential, and what
+//! each helper is told over its own socket.
+
+use crate::stack::Identity;
+use mounts::{Limits, Network, Order, Storage};
+use sandbox::{Error, Mount, Spec};
+use std::os::fd::OwnedFd;
+
+/// What a helper gets beyond its own deadline, so that it can say what went wrong.
+const SLACK_MS: u64 = 5_000;
+
+/// What the launcher hears of a mount: where it is, and which bucket, so that a sandbox is not handed over that shows another.
+pub(crate) fn asked(mount: &Mount) -> (String, String) {
+    let Mount { path, endpoint, bucket, prefix, region, virtual_host, .. } = mount;
+    (path.to_string(), format!("{endpoint} {bucket} {prefix:?} {region} {virtual_host}"))
+}
+
+/// Tells each helper what to serve, and waits until all have read from their buckets.
+pub(crate) async fn begin(spec: &Spec, doors: Vec<OwnedFd>, network: &Network, owner: Identity) -> Result<(), Error> {
+    if doors.len() != spec.mounts.len() {
+        return Err(Error::Start {
+            stage: "mounts",
+            detail: "the launcher made not as many as were asked for".to_owned(),
+        });
+    }
+    let limits = Limits::default();
+    let begun = spec.mounts.iter().zip(doors).map(|(mount, door)| async move {
+        let order = order(mount, limits, network, owner);
+        let failed = |error: mounts::Error| {
+            let (code, detail) = match error {
+                mounts::Error::Bucket { code, detail } => (code, detail),
+                error => (error.code().to_owned(), error.to_string()),
+            };
+            Error::Mount { path: mount.path.to_string(), code, detail }
+        };
+        mounts::begin(door, &order, limits.operation_ms_max + SLACK_MS).await.map_err(failed)
+    });
+    futures::future::try_join_all(begun).await.map(drop)
+}
+
+fn order(mount: &Mount, limits: Limits, network: &Network, owner: Identity) -> Order {
+    let credential = mount.credential.clone();
+    Order {
+        storage: Storage {
+            endpoint: mount.endpoint.clone(),
+            bucket: mount.bucket.clone(),
+            region: mount.region.clone(),
+            virtual_host: mount.virtual_host,
+            access_key_id: credential.access_key_id,
+            secret_access_key: credential.secret_access_key,
+            session_token: credential.session_token,
+        },
+        prefix: mount.prefix.clone(),
+        network: network.clone(),
+        owner: (owner.user, owner.group),
+        limits,
+    }
+}
+
+/// Why this machine can show no buckets; `None`: it can.
+pub(crate) fn missing() -> Option<String> {
+    let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    if !known.lines().any(|line| line.split_whitespace().last() == Some("fuse")) {
+        return Some("the kernel has no FUSE; load its module `fuse`".to_owned());
+    }
+    mounts::device().err().map(|error| error.to_string())
+}
