@@ -2,13 +2,15 @@
 //! first process says that it stands.
 
 use crate::cgroup::{Controller, Group, Groups};
-use crate::door::{Create, Failure, Keep, Stage};
+use crate::door::{self, Create, Failure, Keep, Stage};
 use crate::filter::Filters;
 use crate::image;
 use crate::inside::{Plan, Told};
+use crate::mounting::{Helpers, MOUNTS_MAX};
 use crate::rank::Rank;
 use crate::raw::{self, Cloned};
 use crate::root::{self, Source, View, Workspace};
+use crate::stack::{self, Identity, Stand};
 use crate::stem::{Stem, Stems};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
@@ -50,6 +52,9 @@ pub(crate) struct Made {
     /// Over which the first process is given further streams.
     pub(crate) control: OwnedFd,
     pub(crate) walls: Walls,
+    /// Who serves its mounts, and where each is told what to serve.
+    pub(crate) helpers: Helpers,
+    pub(crate) doors: Vec<OwnedFd>,
 }
 
 /// Makes a sandbox; on failure nothing of it is left.
@@ -60,16 +65,19 @@ pub(crate) fn create(
     groups: &Groups,
     filters: &Filters,
 ) -> Result<Made, Failure> {
+    if ask.mounts.len() > MOUNTS_MAX {
+        return Err(Failure::stage(Stage::Workspace, format!("mounts_max = {MOUNTS_MAX}")));
+    }
     if ask.binds.len() > BINDS_MAX {
         return Err(Failure::stage(Stage::Root, format!("binds_max = {BINDS_MAX}")));
     }
     let stem = stems.take(groups, filters).map_err(|errno| Failure::stage(Stage::Claim, format!("stem: {errno}")))?;
-    let made = raise(&stem, ask, descriptor);
+    let made = raise(&stem, ask, descriptor, filters);
     let slot = stem.slot;
     let group = stem.end();
     match made {
-        Ok(Raised { child, stream, control, walls }) => match child.keep() {
-            Ok((pid, pidfd)) => Ok(Made { slot, pid, pidfd, group, stream, control, walls }),
+        Ok(Raised { child, stream, control, walls, helpers, doors }) => match child.keep() {
+            Ok((pid, pidfd)) => Ok(Made { slot, pid, pidfd, group, stream, control, walls, helpers, doors }),
             Err(errno) => {
                 groups.discard(group);
                 Err(Failure::stage(Stage::Ready, errno.to_string()))
@@ -88,9 +96,11 @@ struct Raised {
     stream: OwnedFd,
     control: OwnedFd,
     walls: Walls,
+    helpers: Helpers,
+    doors: Vec<OwnedFd>,
 }
 
-fn raise(stem: &Stem, ask: Create, descriptor: Option<OwnedFd>) -> Result<Raised, Failure> {
+fn raise(stem: &Stem, ask: Create, descriptor: Option<OwnedFd>, filters: &Filters) -> Result<Raised, Failure> {
     let rank = Rank::own();
     if rank == Rank::PowerlessRoot {
         return Err(Failure::wall(
@@ -100,6 +110,9 @@ fn raise(stem: &Stem, ask: Create, descriptor: Option<OwnedFd>) -> Result<Raised
     }
     let root = rank.is_root();
     let claim = |errno: Errno| Failure::stage(Stage::Claim, errno.to_string());
+    let host = host_ids(stem.slot, root);
+    let stand = Stand::prepare(&ask.root, root, host)
+        .map_err(|failed| Failure::stage(Stage::Root, format!("{}: {}", failed.what, failed.errno)))?;
     let mut walls = limit(stem, &ask)?;
     let (workspace, layer) = workspace(&ask, descriptor)?;
     walls.standing.push("workspace_limit".to_owned());
@@ -116,6 +129,7 @@ fn raise(stem: &Stem, ask: Create, descriptor: Option<OwnedFd>) -> Result<Raised
     }
     let plan = Plan {
         views: views(&ask.binds, root)?,
+        stand,
         environment: ask.environment,
         walls_optional: ask.walls_optional,
         limits: ask.limits,
@@ -126,21 +140,27 @@ fn raise(stem: &Stem, ask: Create, descriptor: Option<OwnedFd>) -> Result<Raised
         socket,
         sync: child_sync,
         control: child_control,
+        mounts: ask.mounts.iter().map(|(path, _)| path.clone()).collect(),
     };
+    let mounts = plan.mounts.len();
     let child = Child { pid: stem.bear(flags, &plan).map_err(refused_namespace)?, armed: true };
-    admit(child.pid, stem.slot, root, &plan.workspace)?;
+    admit(child.pid, host, root, &plan)?;
     // From here on the first process alone holds its ends, so that its death is heard.
     drop(plan);
     go(sync.as_fd()).map_err(claim)?;
     match hear(sync.as_fd())? {
-        Told::Failed(failure) => Err(failure),
-        Told::Ready { standing, missing } => {
+        (Told::Failed(failure), _) => Err(failure),
+        (Told::Ready { .. }, devices) if devices.len() != mounts => {
+            Err(Failure::stage(Stage::Workspace, "the first process did not hand over its mounts"))
+        }
+        (Told::Ready { standing, missing }, devices) => {
             if standing.iter().any(|wall| wall == "landlock") {
                 walls.landlock_version = crate::access::version();
             }
             walls.standing.extend(standing);
             walls.missing.extend(missing);
-            Ok(Raised { child, stream, control, walls })
+            let (helpers, doors) = Helpers::start(devices, stem.slot, root, filters)?;
+            Ok(Raised { child, stream, control, walls, helpers, doors })
         }
     }
 }
@@ -254,23 +274,37 @@ fn refused_namespace(errno: Errno) -> Failure {
     Failure::stage(Stage::Claim, format!("clone: {errno}"))
 }
 
+/// The user and group that a sandbox runs as on the host.
+fn host_ids(slot: u64, root: bool) -> (u32, u32) {
+    if !root {
+        return (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    }
+    let id = HOST_ID_FIRST
+        + (std::process::id() % 0x1000) * HOST_IDS
+        + u32::try_from(slot % u64::from(HOST_IDS)).unwrap_or(0);
+    (id, id)
+}
+
 /// Gives the child its user map and its workspace's owner, before it takes its first step.
-fn admit(pid: i32, slot: u64, root: bool, workspace: &Workspace) -> Result<(), Failure> {
+fn admit(pid: i32, (uid, gid): (u32, u32), root: bool, plan: &Plan) -> Result<(), Failure> {
     let user = |what: &str, error: std::io::Error| Failure::wall("user_namespace", format!("{what}: {error}"));
-    let (uid, gid) = if root {
-        let id = HOST_ID_FIRST
-            + (std::process::id() % 0x1000) * HOST_IDS
-            + u32::try_from(slot % u64::from(HOST_IDS)).unwrap_or(0);
-        (id, id)
-    } else {
+    if !root {
         fs::write(format!("/proc/{pid}/setgroups"), "deny").map_err(|error| user("setgroups", error))?;
-        (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
-    };
-    let guest = guest::USER_ID;
-    fs::write(format!("/proc/{pid}/uid_map"), format!("{guest} {uid} 1\n")).map_err(|error| user("uid_map", error))?;
-    fs::write(format!("/proc/{pid}/gid_map"), format!("{guest} {gid} 1\n")).map_err(|error| user("gid_map", error))?;
-    if let (Workspace::Mounted(mount), true) = (workspace, root) {
-        let own = fs::File::open(format!("/proc/{pid}/ns/user")).map_err(|error| user("its namespace", error))?;
+    }
+    let inside = plan.stand.wanted.identity;
+    let maps = [("uid_map", inside.user, uid), ("gid_map", inside.group, gid)];
+    for (map, inside, outside) in maps {
+        let written = fs::write(format!("/proc/{pid}/{map}"), format!("{inside} {outside} 1\n"));
+        written.map_err(|error| user(map, error))?;
+    }
+    if let (Workspace::Mounted(mount), true) = (&plan.workspace, root) {
+        // Kept workspaces belong to the same user whoever uses them.
+        let own = if inside == Identity::default() {
+            fs::File::open(format!("/proc/{pid}/ns/user")).map(OwnedFd::from)
+        } else {
+            stack::mapping([(guest::USER_ID, uid), (guest::USER_ID, gid)]).map_err(std::io::Error::from)
+        };
+        let own = own.map_err(|error| user("its namespace", error))?;
         raw::mount_idmap(mount.as_fd(), own.as_fd()).map_err(|errno| {
             Failure::stage(Stage::Workspace, format!("giving the image to the guest's user: {errno}"))
         })?;
@@ -282,14 +316,13 @@ fn go(sync: BorrowedFd<'_>) -> Result<(), Errno> {
     rustix::net::send(sync, b"g", rustix::net::SendFlags::NOSIGNAL).map(drop)
 }
 
-fn hear(sync: BorrowedFd<'_>) -> Result<Told, Failure> {
+fn hear(sync: BorrowedFd<'_>) -> Result<(Told, Vec<OwnedFd>), Failure> {
     let mut polled = [PollFd::new(&sync, PollFlags::IN)];
     let timeout = Timespec { tv_sec: READY_SECONDS_MAX, tv_nsec: 0 };
     let ready = rustix::event::poll(&mut polled, Some(&timeout)).unwrap_or(0);
     if ready == 0 {
         return Err(Failure::stage(Stage::Ready, format!("nothing heard for {READY_SECONDS_MAX} s")));
     }
-    let mut text = vec![0; 16 << 10];
-    let length = rustix::io::read(sync, &mut text).unwrap_or(0);
-    serde_json::from_slice(&text[..length]).map_err(|_| Failure::stage(Stage::Ready, "the first process ended early"))
+    let ended = || Failure::stage(Stage::Ready, "the first process ended early");
+    door::receive(sync).ok().flatten().ok_or_else(ended)
 }

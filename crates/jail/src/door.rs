@@ -49,6 +49,11 @@ pub(crate) enum Request {
     Pressure { slot: u64 },
     /// Tries every wall in children that are thrown away.
     Probe,
+        /// Looks into an image, or unpacks one layer, in a process of its own: the image comes as a descriptor, then the directory
+    /// to unpack into, when the task has one, then where the result goes.
+    Work { task: ::image::Task },
+    /// Ends such a process.
+    Worked { worker: i32 },
     /// Mounts the pool of workspaces' images, whose file comes as a descriptor; without one only what is mounted already.
     Pool,
 }
@@ -62,9 +67,14 @@ pub(crate) struct Create {
     pub(crate) walls_optional: Vec<String>,
     pub(crate) epoch: u64,
     pub(crate) workspace: Keep,
+    /// Where buckets are shown in the workspace, and which; not what opens them.
+    #[serde(default)]
+    pub(crate) mounts: Vec<(String, String)>,
     pub(crate) label: Label,
     /// What it is made of, as [`Create::shape`] says it; empty: it is not to be handed over.
     pub(crate) shape: String,
+    /// What stands under its root; its descriptors come before all others.
+    pub(crate) root: crate::stack::Wanted,
 }
 
 /// Bytes of a shape at most; a sandbox with a longer one is not handed over.
@@ -91,8 +101,7 @@ impl Label {
     /// Whether it is short enough to be kept.
     pub(crate) fn is_bounded(&self) -> bool {
         const LABEL_BYTES_MAX: usize = 128;
-        let (tenant, session) =
-            self.workspace.as_ref().map_or((0, 0), |(tenant, session)| (tenant.len(), session.len()));
+        let (tenant, session) = self.workspace.as_ref().map_or((0, 0), |(tenant, session)| (tenant.len(), session.len()));
         [self.id.len(), tenant, session].iter().all(|length| *length <= LABEL_BYTES_MAX)
     }
 }
@@ -145,10 +154,10 @@ pub(crate) enum Reply {
     Closed,
     /// Kills by the memory limit so far.
     Pressure { kills: u64 },
-    /// A process of its own works on it.
-    Working { worker: i32 },
     /// The mount of the pool comes beside the message.
     Pool,
+    /// A process of its own works on it.
+    Working { worker: i32 },
     /// What was found.
     Probed { findings: Vec<Found> },
     /// It did not work.

@@ -18,7 +18,7 @@ const WAITING_MAX: usize = 4_096;
 #[derive(Debug)]
 pub(crate) enum Arrived {
     /// A sandbox that closes when its slot is dropped.
-    Created { slot: Slot, walls: Walls, stream: OwnedFd },
+    Created { slot: Slot, walls: Walls, stream: OwnedFd, mounts: Vec<OwnedFd> },
     /// As `Created`, but it lived already.
     Adopted { slot: Slot, walls: Walls, stream: OwnedFd, saves: bool, kills_told: u64 },
     /// The mounted pool of workspaces.
@@ -131,7 +131,7 @@ fn read(shared: &Arc<Shared>) {
         let arrived = match (answer.reply, fds.pop()) {
             (Reply::Created { slot, walls }, Some(stream)) => {
                 let slot = Slot { shared: Arc::clone(shared), number: slot, grace_ms: 0, open: true };
-                Arrived::Created { slot, walls, stream }
+                Arrived::Created { slot, walls, stream, mounts: fds }
             }
             (Reply::Adopted { slot, walls, saves, kills_told }, Some(stream)) => {
                 let slot = Slot { shared: Arc::clone(shared), number: slot, grace_ms: 0, open: true };

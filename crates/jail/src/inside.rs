@@ -1,10 +1,11 @@
 //! A sandbox's first process from its birth in new namespaces until it serves: raises every wall on itself, says which stand,
 //! and becomes PID 1. It is forked, never executed, so no host file can stand in for it.
 
-use crate::door::{Failure, Stage};
+use crate::door::{self, Failure, Stage};
 use crate::filter::Filters;
 use crate::root::{self, View, Workspace};
-use crate::{access, privileges, raw};
+use crate::stack::Stand;
+use crate::{access, mounting, privileges, raw};
 use guest::mirror::Others;
 use rustix::io::Errno;
 use sandbox::Limits;
@@ -18,6 +19,8 @@ pub(crate) struct Plan {
     pub(crate) limits: Limits,
     pub(crate) walls_optional: Vec<String>,
     pub(crate) epoch: u64,
+    /// What the root is made of.
+    pub(crate) stand: Stand,
     pub(crate) views: Vec<View>,
     pub(crate) workspace: Workspace,
     /// The directory that a workspace in memory is kept in.
@@ -30,6 +33,8 @@ pub(crate) struct Plan {
     pub(crate) control: OwnedFd,
     /// Where the launcher says go, and hears what came of it.
     pub(crate) sync: OwnedFd,
+    /// Where buckets are shown in the workspace.
+    pub(crate) mounts: Vec<String>,
 }
 
 /// What the first process tells the launcher.
@@ -64,19 +69,23 @@ fn said(errno: Errno) -> String {
 
 /// Runs the sandbox from its first instruction to its end; returns the exit code.
 pub(crate) fn run(plan: Plan, filters: &Filters) -> i32 {
-    let told = match prepare(&plan, filters) {
-        Ok(told) => told,
-        Err(failure) => Told::Failed(failure),
+    let (told, devices) = match prepare(&plan, filters) {
+        Ok((told, devices)) => (told, devices),
+        Err(failure) => (Told::Failed(failure), Vec::new()),
     };
     let ready = matches!(told, Told::Ready { .. });
-    let text = serde_json::to_vec(&told).unwrap_or_default();
-    let heard = rustix::net::send(&plan.sync, &text, rustix::net::SendFlags::NOSIGNAL).is_ok();
+    // The mounts' devices go to the launcher, and are nobody's in here.
+    let beside: Vec<BorrowedFd<'_>> = devices.iter().map(|device| device.as_fd()).collect();
+    let heard = door::send(&plan.sync, &told, &beside, rustix::net::SendFlags::empty()).is_ok();
+    drop(devices);
     if !ready || !heard {
         return 1;
     }
     drop(plan.sync);
     drop(plan.workspace);
     drop(plan.views);
+    // The layers under the root stay as long as this process.
+    let _held = plan.stand.stood();
     let budget = budget(&plan.limits);
     guest::run(guest::Config {
         stream: Some(plan.socket),
@@ -99,20 +108,23 @@ fn budget(limits: &Limits) -> guest::mirror::Budget {
     guest::mirror::Budget { bytes_max: limits.workspace_bytes_max, entries_max: limits.workspace_inodes_max }
 }
 
-fn prepare(plan: &Plan, filters: &Filters) -> Result<Told, Failure> {
+fn prepare(plan: &Plan, filters: &Filters) -> Result<(Told, Vec<OwnedFd>), Failure> {
     let claim = |what: &str, errno: Errno| Failure::stage(Stage::Claim, format!("{what}: {errno}"));
     keep_only_own(plan).map_err(|errno| claim("descriptors", errno))?;
     await_go(plan.sync.as_fd()).map_err(|errno| claim("the launcher", errno))?;
-    raw::become_user(guest::USER_ID, guest::USER_ID, plan.root).map_err(|errno| claim("the guest's user", errno))?;
+    let devices = mounting::devices(&plan.mounts)?;
+    let inside = plan.stand.wanted.identity;
+    raw::become_user(inside.user, inside.group, plan.root).map_err(|errno| claim("the guest's user", errno))?;
     rustix::process::setsid().map_err(|errno| claim("session", errno))?;
     privileges::name_process(c"topside-init");
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let mut walls = Walls { optional: &plan.walls_optional, standing: Vec::new(), missing: Vec::new() };
     // Never optional: a guest with the host's files in sight would be no sandbox.
-    root::build(&plan.limits, &plan.views, &plan.workspace)
+    root::build(&plan.limits, &plan.stand, &plan.views, &plan.workspace)
         .map_err(|failed| Failure::wall("private_root", format!("{}: {}", failed.what, failed.errno)))?;
     walls.raise("private_root", Ok(()))?;
     load(plan)?;
+    mounting::attach(&plan.mounts, &devices, inside)?;
     let _ = rustix::system::sethostname(b"sandbox");
     // Without it programs only miss their own loopback; nothing gets weaker.
     let _ = raw::loopback_up();
@@ -120,12 +132,12 @@ fn prepare(plan: &Plan, filters: &Filters) -> Result<Told, Failure> {
         .map_err(|failed| Failure::wall("private_root", format!("{}: {}", failed.what, failed.errno)))?;
     privileges::limit(&plan.limits).map_err(|errno| claim("resource limits", errno))?;
     walls.raise("no_new_privileges", privileges::no_new_privileges().map_err(said))?;
-    walls.raise("landlock", access::restrict(plan.layer.as_ref().map(|layer| layer.as_fd())))?;
+    walls.raise("landlock", access::restrict(plan.layer.as_ref().map(|layer| layer.as_fd()), plan.stand.writable()))?;
     walls.raise("capabilities", privileges::drop_capabilities().map_err(said))?;
     privileges::hide().map_err(|errno| claim("hiding PID 1", errno))?;
     privileges::die_with_parent().map_err(|errno| claim("dying with the launcher", errno))?;
     walls.raise("seccomp", filters.install())?;
-    Ok(Told::Ready { standing: walls.standing, missing: walls.missing })
+    Ok((Told::Ready { standing: walls.standing, missing: walls.missing }, devices))
 }
 
 /// Closes all that was inherited but what the plan owns; 0, 1 and 2 become the null device.
@@ -134,9 +146,9 @@ fn keep_only_own(plan: &Plan) -> Result<(), Errno> {
     for number in 0..3 {
         guest::sys::install(null.as_fd(), number)?;
     }
-    let mut kept = vec![0, 1, 2, null.as_raw_fd()];
-    kept.extend([&plan.socket, &plan.sync, &plan.control].map(AsRawFd::as_raw_fd));
+    let mut kept = vec![0, 1, 2, null.as_raw_fd(), plan.socket.as_raw_fd(), plan.sync.as_raw_fd(), plan.control.as_raw_fd()];
     kept.extend(plan.layer.as_ref().map(AsRawFd::as_raw_fd));
+    kept.extend(plan.stand.descriptors());
     if let Workspace::Mounted(mount) = &plan.workspace {
         kept.push(mount.as_raw_fd());
     }

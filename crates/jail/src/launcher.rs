@@ -8,7 +8,9 @@ use crate::door::{self, Answer, Ask, Failure, Keep, Reply, Request, Stage};
 use crate::doors::{Doors, Heard, Home};
 use crate::filter::Filters;
 use crate::lives::{Live, Lives};
+use crate::rank::Rank;
 use crate::stem::Stems;
+use crate::worker::Workers;
 use crate::{Error, image, privileges, probe, raw};
 use guest::sys::Forked;
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -75,6 +77,7 @@ fn prepare(door: OwnedFd) -> Result<State, Errno> {
         lives: Lives::default(),
         stems: Stems::default(),
         pool: None,
+        workers: Workers::default(),
         grace_ends_ms: None,
     })
 }
@@ -87,6 +90,7 @@ struct State {
     stems: Stems,
     /// Where images of workspaces stand, once it was asked for.
     pool: Option<OwnedFd>,
+    workers: Workers,
     /// When what no harness has is ended, and, without a harness, everything.
     grace_ends_ms: Option<u64>,
 }
@@ -173,7 +177,8 @@ impl State {
     fn handle(&mut self, ask: Ask, mut fds: Vec<OwnedFd>) {
         let number = ask.number;
         let reply = match ask.request {
-            Request::Create(create) => {
+            Request::Create(mut create) => {
+                create.root.take(&mut fds);
                 let made = self.create(&create, fds.pop());
                 return self.introduce(number, *create, made);
             }
@@ -192,6 +197,14 @@ impl State {
             }
             Request::Pressure { slot } => Reply::Pressure { kills: self.lives.kills(slot) },
             Request::Probe => Reply::Probed { findings: probe::probe(&mut self.stems, &self.groups, &self.filters) },
+            Request::Work { task } => match self.workers.start(&task, fds, Rank::own().is_root()) {
+                Ok(worker) => Reply::Working { worker },
+                Err(detail) => Reply::Failed(Failure::stage(Stage::Root, detail)),
+            },
+            Request::Worked { worker } => {
+                self.workers.end(worker);
+                Reply::Closed
+            }
             Request::Pool => {
                 return match self.pool(fds.pop()) {
                     Ok(mount) => self.answer(number, Reply::Pool, &[mount.as_fd()]),
@@ -238,7 +251,7 @@ impl State {
             Ok(made) => made,
             Err(failure) => return self.answer(number, Reply::Failed(failure), &[]),
         };
-        let Made { slot, pid, pidfd, group, stream, control, walls } = made;
+        let Made { slot, pid, pidfd, group, stream, control, walls, helpers, doors } = made;
         let live = Live {
             pid,
             pidfd,
@@ -254,9 +267,12 @@ impl State {
             kills_told: 0,
             ended: false,
             closing: None,
+            helpers,
         };
         self.lives.insert(slot, live);
-        self.answer(number, Reply::Created { slot, walls }, &[stream.as_fd()]);
+        let mut beside: Vec<BorrowedFd<'_>> = doors.iter().map(|door| door.as_fd()).collect();
+        beside.push(stream.as_fd());
+        self.answer(number, Reply::Created { slot, walls }, &beside);
     }
 
     fn answer(&self, number: u64, reply: Reply, fds: &[BorrowedFd<'_>]) {
@@ -266,6 +282,7 @@ impl State {
     /// PID 1s that save files may finish, all others end now, and nothing is left.
     fn farewell(&mut self) -> i32 {
         self.doors.leave_home();
+        self.workers.end_all();
         self.lives.end_all(&self.groups);
         self.stems.fell(&self.groups);
         self.groups.remove();

@@ -38,6 +38,7 @@ mod launcher;
 mod live;
 mod lives;
 mod mark;
+mod mounting;
 mod outlives;
 mod pool;
 mod privileges;
@@ -47,9 +48,15 @@ mod quota;
 mod rank;
 mod raw;
 mod root;
+mod roots;
+mod shown;
 mod snapshot;
+mod stack;
 mod stem;
+mod templates;
+mod trees;
 mod wire;
+mod worker;
 mod workspaces;
 
 #[cfg(feature = "walls_down")]

@@ -4,16 +4,17 @@ use crate::door::{Reply, Request};
 use crate::export::{self, Exporting};
 use crate::gate::Gate;
 use crate::harbour::{Arrived, Harbour, Slot};
-use crate::snapshot::{self, Stored};
+use crate::trees;
 use crate::wire::{ENDED, Event, Frame, Line, Wire};
+use crate::snapshot::{self, Stored};
 use crate::workspaces;
 use async_trait::async_trait;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use domain::{Id, id};
 use sandbox::wire::{self, Attach, ChangeHead, FileFailure, Kind, Listed, Refusal, Roll, Start, Work};
 use sandbox::{
-    Archive, ArchiveLimits, Change, Checkpoint, Chunk, Command, Error, Exit, Export, KeptCommand, Process, RelPath,
-    Sandbox, Stat, Stream, Totals, Walls,
+    Archive, ArchiveLimits, Change, Checkpoint, Chunk, Command, Depth, Error, Exit, Export, KeptCommand, Process, RelPath,
+    Replace, Sandbox, Stat, Stream, Totals, Walls,
 };
 use serde::de::DeserializeOwned;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,6 +39,8 @@ pub(crate) struct Live {
     /// The newest lease that asked; file operations are asked under it.
     pub(crate) epoch: AtomicU64,
     pub(crate) memory_bytes_max: u64,
+    /// What stays out of exports.
+    pub(crate) left_out: Vec<RelPath>,
     pub(crate) harbour: Harbour,
     pub(crate) wire: Arc<Wire>,
     pub(crate) watch: Arc<Watch>,
@@ -119,7 +122,7 @@ impl Live {
     }
 
     /// Performs a file operation and returns its output, at most `bytes_max` of it.
-    async fn operate(&self, work: Work, input: Vec<Bytes>, path: &RelPath, bytes_max: usize) -> Result<Bytes, Error> {
+    pub(crate) async fn operate(&self, work: Work, input: Vec<Bytes>, path: &RelPath, bytes_max: usize) -> Result<Bytes, Error> {
         let operation = operation(&work);
         let failed = |detail: String| Error::File { operation, path: path.to_string(), missing: false, detail };
         let mut running = self.run(self.epoch.load(Ordering::Acquire), work).await?;
@@ -155,7 +158,7 @@ impl Live {
         }
     }
 
-    async fn ask<T: DeserializeOwned>(&self, work: Work, path: &RelPath) -> Result<T, Error> {
+    pub(crate) async fn ask<T: DeserializeOwned>(&self, work: Work, path: &RelPath) -> Result<T, Error> {
         let answer = self.operate(work, Vec::new(), path, ANSWER_BYTES_MAX).await?;
         serde_json::from_slice(&answer).map_err(|error| Error::Protocol { detail: error.to_string() })
     }
@@ -174,6 +177,7 @@ const fn operation(work: &Work) -> &'static str {
         Work::Hold { .. } => "hold",
         Work::Import { .. } => "import",
         Work::Apply => "write",
+        Work::Tree(work) => trees::name(work),
     }
 }
 
@@ -244,9 +248,29 @@ impl Sandbox for Live {
         let mut input = vec![Bytes::copy_from_slice(&length.to_le_bytes()), Bytes::from(text)];
         input.extend(changes.into_iter().filter_map(|change| match change {
             Change::Write { bytes, .. } => Some(bytes),
-            Change::MakeDir { .. } | Change::Remove { .. } => None,
+            Change::MakeDir { .. } | Change::Mode { .. } | Change::Remove { .. } => None,
         }));
         self.operate(Work::Apply, input, &RelPath::root(), ANSWER_BYTES_MAX).await.map(drop)
+    }
+
+    async fn rename(&self, from: &RelPath, to: &RelPath, replace: Replace) -> Result<(), Error> {
+        trees::rename(self, from, to, replace).await
+    }
+
+    async fn remove(&self, path: &RelPath, entries_max: u64) -> Result<u64, Error> {
+        trees::remove(self, path, entries_max).await
+    }
+
+    async fn watch(&self, path: &RelPath, depth: Depth) -> Result<Box<dyn sandbox::Watch>, Error> {
+        trees::watch(self, path, depth).await
+    }
+
+    async fn download(&self, path: &RelPath, limits: ArchiveLimits) -> Result<Box<dyn Export>, Error> {
+        trees::download(self, path, limits).await
+    }
+
+    async fn upload(&self, path: &RelPath, archive: Archive, limits: ArchiveLimits) -> Result<Totals, Error> {
+        trees::upload(self, path, archive, limits).await
     }
 
     async fn changed(&self, entries_max: usize) -> Result<Vec<(RelPath, Stat)>, Error> {
@@ -295,6 +319,7 @@ fn head_of(change: &Change) -> ChangeHead {
             ChangeHead::Write { path: path.clone(), bytes: bytes.len() as u64, mode: *mode }
         }
         Change::MakeDir { path } => ChangeHead::MakeDir { path: path.clone() },
+        Change::Mode { path, mode } => ChangeHead::Mode { path: path.clone(), mode: *mode },
         Change::Remove { path } => ChangeHead::Remove { path: path.clone() },
     }
 }

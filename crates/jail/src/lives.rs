@@ -3,6 +3,7 @@
 use crate::cgroup::{Group, Groups};
 use crate::door::{self, Adopt, Failure, Label, Reply, Stage};
 use crate::launcher::{now_ms, timespec};
+use crate::mounting::Helpers;
 use crate::raw;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
@@ -44,6 +45,8 @@ pub(crate) struct Live {
     pub(crate) ended: bool,
     /// The request to answer and the time to kill.
     pub(crate) closing: Option<(u64, u64)>,
+    /// Who serves its mounts.
+    pub(crate) helpers: Helpers,
 }
 
 /// All of them.
@@ -197,6 +200,7 @@ impl Live {
         self.closing = Some((number, kill_ms));
         self.control = None;
         // A process that waits for a mount ends only when the mount is aborted.
+        self.helpers.end();
     }
 }
 

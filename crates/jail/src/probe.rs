@@ -79,8 +79,10 @@ fn whole(stems: &mut Stems, groups: &Groups, filters: &Result<Filters, String>) 
         walls_optional: limits.into(),
         epoch: 0,
         workspace: Keep::Nowhere,
+        mounts: Vec::new(),
         label: Label::default(),
         shape: String::new(),
+        root: crate::stack::Wanted::default(),
     };
     match create::create(stems, ask, None, groups, filters) {
         Ok(made) => {

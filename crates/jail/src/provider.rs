@@ -9,10 +9,12 @@ use crate::live::{Live, Watch};
 use crate::pool::{Place, Pool};
 use crate::quota::Room;
 use crate::rank::Rank;
+use crate::roots::{Ready, Roots};
 use crate::snapshot::{Reader, Stored};
+use crate::stack::Wanted;
 use crate::wire::Wire;
 use crate::workspaces::{self, Making, Unfinished};
-use crate::{Error as LaunchError, Launcher, outlives};
+use crate::{Error as LaunchError, Launcher, outlives, shown};
 use async_trait::async_trait;
 use domain::{Id, id};
 use sandbox::{Error, Finding, Living, Probe, Sandbox, Spec, Start, Walls, Workspace};
@@ -32,9 +34,11 @@ const PAGES_MAX: usize = 1_024;
 #[derive(Debug)]
 pub struct Provider {
     harbour: Harbour,
+    roots: Roots,
     random: Random,
     root: bool,
     pool: Pool,
+    network: mounts::Network,
     /// What an earlier harness left, by tenant and session.
     left: Mutex<HashMap<(String, String), door::Lives>>,
     /// The sandboxes of this one, by slot.
@@ -87,11 +91,20 @@ impl Provider {
         self
     }
 
+    /// How the helpers of mounts reach the network; directly, unless it is said. Before the first sandbox.
+    #[must_use]
+    pub fn with_network(mut self, network: mounts::Network) -> Self {
+        self.network = network;
+        self
+    }
+
     fn behind(door: Door, data: PathBuf, random: Random) -> Result<Self, LaunchError> {
         let harbour = Harbour::new(door.socket, door.pid)?;
         let root = Rank::own().is_root();
+        let roots = Roots::new(harbour.clone(), &data, root);
         let pool = Pool::new(data, root);
-        Ok(Self { harbour, random, root, pool, left: Mutex::default(), held: Mutex::default() })
+        let network = mounts::Network::default();
+        Ok(Self { harbour, roots, random, root, pool, network, left: Mutex::default(), held: Mutex::default() })
     }
 
     /// Learns what an earlier harness left; what is nobody's workspace ends at once.
@@ -106,6 +119,14 @@ impl Provider {
                 None => self.end(one.slot, 0).await,
             }
         }
+    }
+
+    pub(crate) fn roots(&self) -> &Roots {
+        &self.roots
+    }
+
+    pub(crate) fn harbour(&self) -> &Harbour {
+        &self.harbour
     }
 
     async fn list(&self) -> Result<Vec<door::Lives>, Error> {
@@ -134,7 +155,7 @@ impl Provider {
     }
 
     /// Takes over the sandbox that was left of this workspace; `None`: it was not what is asked for, and has ended.
-    async fn take_over(&self, spec: &Spec, key: &(String, String)) -> Result<Option<Arc<dyn Sandbox>>, Error> {
+    async fn take_over(&self, spec: &Spec, root: &Wanted, key: &(String, String)) -> Result<Option<Arc<dyn Sandbox>>, Error> {
         let Workspace::Session { start, .. } = spec.workspace else { return Ok(None) };
         let place = self.place().await?;
         let Some(home) = place.home(&spec.workspace)? else { return Ok(None) };
@@ -142,7 +163,7 @@ impl Provider {
         let entered = workspaces::readmit(home.directory, start, spec.epoch).await?;
         let Some(left) = hold(&self.left).get(key).cloned() else { return Ok(None) };
         if matches!(start, Start::Kept { .. }) {
-            match self.adopt(spec, &left, place).await {
+            match self.adopt(spec, root, &left, place).await {
                 Ok(live) => {
                     hold(&self.left).remove(key);
                     entered.mark().await?;
@@ -157,10 +178,10 @@ impl Provider {
         Ok(None)
     }
 
-    async fn adopt(&self, spec: &Spec, left: &door::Lives, place: Arc<Place>) -> Result<Arc<Live>, Error> {
+    async fn adopt(&self, spec: &Spec, root: &Wanted, left: &door::Lives, place: Arc<Place>) -> Result<Arc<Live>, Error> {
         // Root keeps workspaces in images, others in directories; what was kept otherwise has another shape.
         let keep = if self.root { Keep::Image } else { Keep::Layer };
-        let shape = request(spec, keep).shape();
+        let shape = request(spec, keep, root).shape();
         let (slot, epoch, walls_optional) = (left.slot, spec.epoch, spec.walls_optional.clone());
         let adopt = Request::Adopt(Adopt { slot, epoch, shape, walls_optional });
         let (mut slot, walls, stream, saves, kills_told) = match self.harbour.ask(adopt, Vec::new()).await? {
@@ -169,7 +190,7 @@ impl Provider {
             _ => return Err(unexpected()),
         };
         slot.grace_ms = if saves { SAVE_GRACE_MS } else { 0 };
-        let stood = Stood { id: left.label.id.parse().unwrap_or(spec.id), slot, walls, stream, kills_told };
+        let stood = Stood { id: left.label.id.parse().unwrap_or(spec.id), slot, walls, stream, kills_told, doors: Vec::new() };
         // It runs already: that all of them take too much is no reason to end it.
         let stored = self.stored(spec, place, None)?;
         let live = self.live(spec, stood, None, stored)?;
@@ -209,16 +230,25 @@ pub(crate) async fn raise(
     harbour: &Harbour,
     spec: &Spec,
     keep: Keep,
+    root: &Wanted,
     descriptors: Vec<OwnedFd>,
 ) -> Result<Stood, Error> {
-    let request = Request::Create(Box::new(request(spec, keep)));
+    let request = Request::Create(Box::new(request(spec, keep, root)));
+    let layers = root.opened.iter().map(|opened| rustix::io::fcntl_dupfd_cloexec(opened, 3));
+    let mut sent = layers.collect::<Result<Vec<_>, _>>().map_err(crate::roots::failed)?;
+    sent.extend(descriptors);
+    let descriptors = sent;
+    let doors;
     let (mut slot, walls, stream) = match harbour.ask(request, descriptors).await? {
-        Arrived::Created { slot, walls, stream } => (slot, walls, stream),
+        Arrived::Created { slot, walls, stream, mounts } => {
+            doors = mounts;
+            (slot, walls, stream)
+        }
         Arrived::Other(Reply::Failed(failure)) => return Err(failure.into()),
         _ => return Err(unexpected()),
     };
     slot.grace_ms = if keep == Keep::Layer { SAVE_GRACE_MS } else { 0 };
-    Ok(Stood { id: spec.id, slot, walls, stream, kills_told: 0 })
+    Ok(Stood { id: spec.id, slot, walls, stream, kills_told: 0, doors })
 }
 
 /// A sandbox that stands, as it is held.
@@ -229,7 +259,7 @@ pub(crate) fn assemble(
     unfinished: Option<Unfinished>,
     stored: Option<Stored>,
 ) -> Result<Arc<Live>, Error> {
-    let Stood { id, slot, walls, stream, kills_told } = stood;
+    let Stood { id, slot, walls, stream, kills_told, doors: _ } = stood;
     let wire = Wire::new(stream, spec.limits.commands_max)
         .map_err(|error| Error::Start { stage: "ready", detail: error.to_string() })?;
     let watch = Watch { harbour: harbour.clone(), slot: slot.number, seen: AtomicU64::new(kills_told) };
@@ -238,6 +268,7 @@ pub(crate) fn assemble(
         walls,
         epoch: AtomicU64::new(spec.epoch),
         memory_bytes_max: spec.limits.memory_bytes_max,
+        left_out: spec.left_out.clone(),
         harbour: harbour.clone(),
         wire: Arc::new(wire),
         watch: Arc::new(watch),
@@ -255,6 +286,8 @@ pub(crate) struct Stood {
     walls: Walls,
     stream: OwnedFd,
     kills_told: u64,
+    /// Where the helpers of its mounts wait to be told what to serve.
+    doors: Vec<OwnedFd>,
 }
 
 fn unexpected() -> Error {
@@ -262,7 +295,7 @@ fn unexpected() -> Error {
 }
 
 /// What is asked of the launcher.
-fn request(spec: &Spec, workspace: Keep) -> Create {
+fn request(spec: &Spec, workspace: Keep, root: &Wanted) -> Create {
     let of = match &spec.workspace {
         Workspace::Session { tenant, session, .. } => Some((tenant.clone(), session.to_string())),
         Workspace::Scratch => None,
@@ -274,8 +307,10 @@ fn request(spec: &Spec, workspace: Keep) -> Create {
         walls_optional: spec.walls_optional.clone(),
         epoch: spec.epoch,
         workspace,
+        mounts: spec.mounts.iter().map(shown::asked).collect(),
         label: Label { id: spec.id.to_string(), workspace: of },
         shape: String::new(),
+        root: root.clone(),
     };
     Create { shape: create.shape(), ..create }
 }
@@ -301,6 +336,10 @@ impl sandbox::Provider for Provider {
         "local"
     }
 
+    async fn mounts_missing(&self) -> Option<String> {
+        shown::missing()
+    }
+
     async fn probe(&self) -> Probe {
         let finding =
             |found: Found| Finding { wall: found.wall, holds: found.holds, detail: found.detail, fix: found.fix };
@@ -315,10 +354,12 @@ impl sandbox::Provider for Provider {
         Probe { ready: !walls.is_empty() && walls.iter().all(|finding| finding.holds), walls, remarks }
     }
 
-    async fn create(&self, spec: Spec) -> Result<Arc<dyn Sandbox>, Error> {
+    async fn create(&self, mut spec: Spec) -> Result<Arc<dyn Sandbox>, Error> {
         check_binds(&spec)?;
+        let Ready { wanted: root, environment, .. } = self.ready(&spec).await?;
+        spec.environment = environment.into_iter().chain(spec.environment).collect();
         if let Some(key) = self.left(&spec.workspace)
-            && let Some(taken) = self.take_over(&spec, &key).await?
+            && let Some(taken) = self.take_over(&spec, &root, &key).await?
         {
             return Ok(taken);
         }
@@ -327,7 +368,8 @@ impl sandbox::Provider for Provider {
         let claimed = workspaces::claim(&place, &spec.workspace, spec.epoch, making).await?;
         let stored = self.stored(&spec, place, claimed.room)?;
         let descriptors = claimed.descriptor.into_iter().collect();
-        let stood = raise(&self.harbour, &spec, claimed.keep, descriptors).await?;
+        let mut stood = raise(&self.harbour, &spec, claimed.keep, &root, descriptors).await?;
+        shown::begin(&spec, std::mem::take(&mut stood.doors), &self.network, root.identity).await?;
         if let Some(marking) = claimed.marking {
             marking.done().await?;
         }

@@ -178,7 +178,8 @@ pub(crate) fn scrub_environment() {
 
 /// Writes what is in memory of a file to its file system's disk and waits for it, without making it durable.
 pub(crate) fn flush(file: BorrowedFd<'_>) -> Result<(), Errno> {
-    let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    let flags =
+        libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
     // SAFETY: the call takes numbers only.
     let done = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, flags) };
     if done < 0 { Err(last()) } else { Ok(()) }
@@ -194,6 +195,12 @@ pub(crate) fn close_inherited(kept: &[i32]) -> Result<(), Errno> {
 pub(crate) fn in_child(work: impl FnOnce() -> i32) -> ! {
     let code = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or(101);
     guest::sys::exit_now(code)
+}
+
+/// Has this process killed after so many seconds, unless it has ended before.
+pub(crate) fn alarm(seconds: u32) {
+    // SAFETY: setting a timer has no memory effect; its signal is left at its default.
+    unsafe { libc::alarm(seconds) };
 }
 
 /// Waits for the end of a child.

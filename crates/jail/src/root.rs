@@ -3,6 +3,7 @@
 
 use crate::down::{self, Wall};
 use crate::raw;
+use crate::stack::{Base, Stand};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags};
@@ -10,10 +11,10 @@ use rustix::mount::{MountPropagationFlags, UnmountFlags};
 use sandbox::Limits;
 use std::io::Write as _;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Host directories shown read-only where they are directories, copied as links where they are links.
-const SYSTEM: [&str; 7] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"];
+const SYSTEM: [&str; 7] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
 /// Host files and directories of `/etc` that tools need to find their libraries and their chosen alternatives.
 const SETTINGS: [&str; 2] = ["etc/alternatives", "etc/ld.so.cache"];
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
@@ -86,7 +87,7 @@ pub(crate) struct Failed {
     pub(crate) errno: Errno,
 }
 
-fn at(what: impl Into<String>) -> impl FnOnce(Errno) -> Failed {
+pub(crate) fn at(what: impl Into<String>) -> impl FnOnce(Errno) -> Failed {
     let what = what.into();
     move |errno| Failed { what, errno }
 }
@@ -97,8 +98,24 @@ pub(crate) fn tree(path: &Path) -> Result<OwnedFd, Errno> {
     rustix::mount::open_tree(rustix::fs::CWD, path, flags)
 }
 
+/// A detached copy of the one mount that a directory is open on, from that directory on. Only as root.
+pub(crate) fn opened_tree(directory: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    rustix::mount::open_tree(directory, "", flags)
+}
+
+/// The host's directories that are shown unless others are named.
+pub(crate) fn directories() -> Vec<PathBuf> {
+    SYSTEM.iter().map(PathBuf::from).collect()
+}
+
 /// A new file system in memory.
-fn memory(bytes_max: u64, inodes_max: u64, mode: &str, attributes: MountAttrFlags) -> Result<OwnedFd, Errno> {
+pub(crate) fn memory(
+    bytes_max: u64,
+    inodes_max: u64,
+    mode: &str,
+    attributes: MountAttrFlags,
+) -> Result<OwnedFd, Errno> {
     let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     for (key, value) in
         [("size", bytes_max.to_string()), ("nr_inodes", inodes_max.to_string()), ("mode", mode.to_owned())]
@@ -109,22 +126,22 @@ fn memory(bytes_max: u64, inodes_max: u64, mode: &str, attributes: MountAttrFlag
     rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
-const PLAIN: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
-const READ_ONLY: u64 = raw::MOUNT_READ_ONLY | raw::MOUNT_NO_SUID | raw::MOUNT_NO_DEV;
+pub(crate) const PLAIN: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
+pub(crate) const READ_ONLY: u64 = raw::MOUNT_READ_ONLY | raw::MOUNT_NO_SUID | raw::MOUNT_NO_DEV;
 
 /// Puts a detached mount at a path relative to the root being built.
-fn attach(mount: BorrowedFd<'_>, path: impl rustix::path::Arg) -> Result<(), Errno> {
+pub(crate) fn attach(mount: BorrowedFd<'_>, path: impl rustix::path::Arg) -> Result<(), Errno> {
     rustix::mount::move_mount(mount, "", rustix::fs::CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }
 
-fn directory(path: &str) -> Result<(), Errno> {
+pub(crate) fn directory(path: &str) -> Result<(), Errno> {
     match rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)) {
         Err(Errno::EXIST) => Ok(()),
         done => done,
     }
 }
 
-fn file(path: &str, content: &str) -> Result<(), Errno> {
+pub(crate) fn file(path: &str, content: &str) -> Result<(), Errno> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
     let file = rustix::fs::open(path, flags, Mode::from_raw_mode(0o644))?;
     std::fs::File::from(file)
@@ -133,14 +150,32 @@ fn file(path: &str, content: &str) -> Result<(), Errno> {
 }
 
 /// Builds the root and moves into it. Afterwards nothing of the old root can be reached by a path.
-pub(crate) fn build(limits: &Limits, views: &[View], workspace: &Workspace) -> Result<(), Failed> {
+pub(crate) fn build(limits: &Limits, stand: &Stand, views: &[View], workspace: &Workspace) -> Result<(), Failed> {
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private).map_err(at("making mounts private"))?;
-    let system = system().map_err(at("looking at the host's tools"))?;
-    let settings: Vec<_> =
-        SETTINGS.iter().filter_map(|path| Some((*path, tree(Path::new("/").join(path).as_path()).ok()?))).collect();
     let devices = DEVICES.map(|name| tree(Path::new("/dev").join(name).as_path()));
     let views = resolved(views)?;
+    match &stand.wanted.base {
+        Base::Host { directories } => build_of_host(directories)?,
+        Base::Layers { .. } => {
+            let places: Vec<_> = views.iter().map(|(tree, inside)| (inside.clone(), is_directory(tree))).collect();
+            stand.build(limits, &places)?;
+        }
+    }
+    place_devices(devices)?;
+    place_process_list()?;
+    place_writable(limits, workspace)?;
+    for (tree, inside) in &views {
+        place_view(tree, inside).map_err(at(inside.clone()))?;
+    }
+    enter(stand.is_being_made()).map_err(at("entering the root"))
+}
+
+/// Makes a root of the host's own tools the current directory.
+fn build_of_host(directories: &[PathBuf]) -> Result<(), Failed> {
+    let system = system(directories)?;
+    let settings: Vec<_> =
+        SETTINGS.iter().filter_map(|path| Some((*path, tree(Path::new("/").join(path).as_path()).ok()?))).collect();
     let root = memory(8 << 20, 4_096, "755", PLAIN).map_err(at("the root's file system"))?;
     // Any directory serves as the place where the new root is built; the old root goes away as a whole.
     rustix::mount::move_mount(&root, "", rustix::fs::CWD, "/usr", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
@@ -149,31 +184,30 @@ pub(crate) fn build(limits: &Limits, views: &[View], workspace: &Workspace) -> R
     for name in ["dev", "etc", "proc", "run", "tmp", "var", "workspace"] {
         directory(name).map_err(at(name))?;
     }
+    rustix::fs::symlink("../tmp", "var/tmp").map_err(at("/var/tmp"))?;
     place_system(system)?;
-    place_settings(&settings)?;
-    place_devices(devices)?;
-    place_process_list()?;
-    place_writable(limits, workspace)?;
-    for (tree, inside) in &views {
-        place_view(tree, inside).map_err(at(inside.clone()))?;
-    }
-    enter().map_err(at("entering the root"))
+    place_settings(&settings)
+}
+
+fn is_directory(tree: &OwnedFd) -> bool {
+    rustix::fs::fstat(tree).is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir())
 }
 
 enum System {
-    Tree(&'static str, OwnedFd),
-    Link(&'static str, String),
+    Tree(String, OwnedFd),
+    Link(String, String),
 }
 
-fn system() -> Result<Vec<System>, Errno> {
+fn system(directories: &[PathBuf]) -> Result<Vec<System>, Failed> {
     let mut found = Vec::new();
-    for name in SYSTEM {
-        let path = Path::new("/").join(name);
-        match rustix::fs::readlink(&path, Vec::new()) {
+    for path in directories {
+        let name = path.to_string_lossy().trim_start_matches('/').to_owned();
+        match rustix::fs::readlink(path, Vec::new()) {
             Ok(target) => found.push(System::Link(name, target.to_string_lossy().into_owned())),
-            Err(Errno::INVAL) => found.push(System::Tree(name, tree(&path)?)),
-            Err(Errno::NOENT) => {}
-            Err(error) => return Err(error),
+            Err(Errno::INVAL) => found.push(System::Tree(name, tree(path).map_err(at(path.display().to_string()))?)),
+            // Which of the usual ones there are depends on the distribution; what the operator named must be there.
+            Err(Errno::NOENT) if SYSTEM.iter().any(|usual| path == Path::new(usual)) => {}
+            Err(error) => return Err(at(path.display().to_string())(error)),
         }
     }
     Ok(found)
@@ -182,11 +216,16 @@ fn system() -> Result<Vec<System>, Errno> {
 fn place_system(system: Vec<System>) -> Result<(), Failed> {
     for entry in system {
         match entry {
-            System::Link(name, target) => rustix::fs::symlink(target, name).map_err(at(name))?,
+            System::Link(name, target) => {
+                if let Some((above, _)) = name.rsplit_once('/') {
+                    make_place(above, true).map_err(at(above))?;
+                }
+                rustix::fs::symlink(target, name.as_str()).map_err(at(name))?;
+            }
             System::Tree(name, tree) => {
-                directory(name).map_err(at(name))?;
+                make_place(&name, true).map_err(at(name.clone()))?;
                 raw::mount_add(tree.as_fd(), READ_ONLY).map_err(at(format!("making {name} read-only")))?;
-                attach(tree.as_fd(), name).map_err(at(name))?;
+                attach(tree.as_fd(), name.as_str()).map_err(at(name))?;
             }
         }
     }
@@ -209,9 +248,7 @@ fn place_settings(settings: &[(&str, OwnedFd)]) -> Result<(), Failed> {
         file(path, content).map_err(at(path))?;
     }
     for (path, tree) in settings {
-        let is_directory =
-            rustix::fs::fstat(tree).is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir());
-        if is_directory { directory(path) } else { file(path, "") }.map_err(at(*path))?;
+        if is_directory(tree) { directory(path) } else { file(path, "") }.map_err(at(*path))?;
         raw::mount_add(tree.as_fd(), READ_ONLY).map_err(at(*path))?;
         attach(tree.as_fd(), *path).map_err(at(*path))?;
     }
@@ -304,7 +341,6 @@ pub(crate) fn close_process_settings() -> Result<(), Failed> {
 fn place_writable(limits: &Limits, workspace: &Workspace) -> Result<(), Failed> {
     let tmp = memory(limits.tmp_bytes_max, TMP_INODES_MAX, "1777", PLAIN).map_err(at("/tmp"))?;
     attach(tmp.as_fd(), "tmp").map_err(at("/tmp"))?;
-    rustix::fs::symlink("../tmp", "var/tmp").map_err(at("/var/tmp"))?;
     let shm = memory(limits.tmp_bytes_max.min(SHM_BYTES_MAX), 1_024, "1777", PLAIN | MountAttrFlags::MOUNT_ATTR_NOEXEC)
         .map_err(at("/dev/shm"))?;
     attach(shm.as_fd(), "dev/shm").map_err(at("/dev/shm"))?;
@@ -331,7 +367,8 @@ fn resolved(views: &[View]) -> Result<Vec<(OwnedFd, String)>, Failed> {
     Ok(trees)
 }
 
-fn place_view(tree: &OwnedFd, inside: &str) -> Result<(), Errno> {
+/// Makes what is mounted on at `inside`, found from the current directory, with the directories above it.
+pub(crate) fn make_place(inside: &str, is_directory: bool) -> Result<(), Errno> {
     let relative = inside.trim_start_matches('/');
     let (above, _) = relative.rsplit_once('/').unwrap_or(("", relative));
     let mut walked = String::new();
@@ -340,22 +377,25 @@ fn place_view(tree: &OwnedFd, inside: &str) -> Result<(), Errno> {
         directory(&walked)?;
         walked.push('/');
     }
-    let is_directory = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(tree)?.st_mode).is_dir();
-    if is_directory {
-        directory(relative)?
-    } else {
-        file(relative, "")?
+    if is_directory { directory(relative) } else { file(relative, "") }
+}
+
+fn place_view(tree: &OwnedFd, inside: &str) -> Result<(), Errno> {
+    match make_place(inside, is_directory(tree)) {
+        // In a root of layers the place was made before it became read-only.
+        Ok(()) | Err(Errno::ROFS) => {}
+        Err(error) => return Err(error),
     }
     raw::mount_add(tree.as_fd(), READ_ONLY)?;
-    attach(tree.as_fd(), relative)
+    attach(tree.as_fd(), inside.trim_start_matches('/'))
 }
 
 /// Makes the tree under the current directory the root, and lets go of the old one.
-fn enter() -> Result<(), Errno> {
+fn enter(writes: bool) -> Result<(), Errno> {
     rustix::process::pivot_root(".", ".")?;
     rustix::mount::unmount(".", UnmountFlags::DETACH)?;
     rustix::process::chdir("/")?;
-    for path in ["/", "/dev"] {
+    for path in ["/", "/dev"].into_iter().skip(usize::from(writes)) {
         let mount = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         raw::mount_read_only(mount.as_fd())?;
     }

@@ -11,6 +11,7 @@ use crate::pool::{Clones, Home, Place};
 use crate::provider::{self, Stood};
 use crate::quota::Room;
 use crate::raw;
+use crate::stack::Wanted;
 use crate::workspaces::{blocking, broken, failed, image};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -60,7 +61,14 @@ pub(crate) struct Reader {
 impl Reader {
     /// As `spec` says, but with nothing of the session's in it.
     pub(crate) fn new(harbour: Harbour, spec: &Spec, random: Random) -> Self {
-        let spec = Spec { workspace: Workspace::Scratch, environment: Vec::new(), binds: Vec::new(), ..spec.clone() };
+        let spec = Spec {
+            workspace: Workspace::Scratch,
+            environment: Vec::new(),
+            root: sandbox::Root::default(),
+            binds: Vec::new(),
+            mounts: Vec::new(),
+            ..spec.clone()
+        };
         Self { harbour, spec, random }
     }
 }
@@ -288,7 +296,7 @@ impl Checkpoint for Taken {
         let Reader { harbour, spec, random } = &self.reader;
         let id = Id::new(0, random.bytes());
         let spec = Spec { id, ..spec.clone() };
-        let stood: Stood = provider::raise(harbour, &spec, Keep::Image, vec![file.into()]).await?;
+        let stood: Stood = provider::raise(harbour, &spec, Keep::Image, &Wanted::default(), vec![file.into()]).await?;
         let live = provider::assemble(harbour, &spec, stood, None, None)?;
         let inner = Exporting::begin(&live, limits).await?;
         Ok(Box::new(Reading { inner, _live: live, _room: room }))

@@ -9,6 +9,7 @@ use crate::inside::{self, Plan};
 use crate::privileges;
 use crate::raw::{self, Cloned};
 use crate::root::{Source, View, Workspace};
+use crate::stack::{self, Stand};
 use guest::sys::Forked;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
@@ -45,6 +46,8 @@ pub(crate) struct Stems {
 /// A first process to make: the plan without its descriptors, which come beside the message in the order of the fields.
 #[derive(Debug, Serialize, Deserialize)]
 struct Order {
+    /// What the root is made of; its descriptors come last.
+    stand: stack::Order,
     flags: u64,
     environment: Vec<(String, String)>,
     limits: Limits,
@@ -57,6 +60,7 @@ struct Order {
     memory_bytes_max: Option<u64>,
     /// Where each view is shown, and the host path when no mount comes.
     views: Vec<(String, Option<PathBuf>)>,
+    mounts: Vec<String>,
 }
 
 /// What a stem says when it is ready: the group that it could not enter.
@@ -142,7 +146,10 @@ impl Stem {
             };
             views.push((view.inside.clone(), path));
         }
+        let (stand, descriptors) = plan.stand.order();
+        fds.extend(descriptors.map(|fd| fd.as_fd()));
         let order = Order {
+            stand,
             flags,
             environment: plan.environment.clone(),
             limits: plan.limits,
@@ -153,6 +160,7 @@ impl Stem {
             layer: plan.layer.is_some(),
             memory_bytes_max,
             views,
+            mounts: plan.mounts.clone(),
         };
         door::send(&self.door, &order, &fds, SendFlags::empty())?;
         match hear(&self.door)? {
@@ -217,8 +225,9 @@ fn unpack(order: Order, fds: Vec<OwnedFd>) -> Option<(Plan, Option<OwnedFd>)> {
         };
         views.push(View { source, inside });
     }
-    let Order { environment, limits, walls_optional, epoch, root, .. } = order;
+    let stand = Stand::unpack(order.stand, &mut fds)?;
+    let Order { environment, limits, walls_optional, epoch, root, mounts, .. } = order;
     let plan =
-        Plan { environment, limits, walls_optional, epoch, views, workspace, layer, root, socket, sync, control };
+        Plan { environment, limits, walls_optional, epoch, stand, views, workspace, layer, root, socket, sync, control, mounts };
     Some((plan, birthplace))
 }

@@ -8,8 +8,8 @@ pub mod command;
 pub mod files;
 pub mod living;
 pub mod manifest;
-pub mod path;
 pub mod mount;
+pub mod path;
 pub mod spec;
 pub mod wire;
 
@@ -19,12 +19,13 @@ pub use command::{Chunk, Command, Exit, KeptCommand, Process, Stream};
 pub use files::{Change, Depth, FileKind, Replace, Stat, Watch};
 pub use living::Living;
 pub use manifest::{Entry, Manifest};
+pub use mount::{Credential, Mount, OnMissing};
 pub use path::RelPath;
 pub use spec::{Bind, Limits, Spec, Start, Walls, Workspace};
-pub use mount::{Credential, Mount, OnMissing};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+pub use domain::Root;
 use domain::{Id, id};
 use std::sync::Arc;
 
@@ -42,14 +43,14 @@ pub trait Provider: Send + Sync + std::fmt::Debug {
     /// What this provider can give on this machine, without making a sandbox for anybody.
     async fn probe(&self) -> Probe;
 
-    /// Makes a sandbox and waits until it can take commands. A session's workspace is marked, durably and before anything
-    /// runs in it, with the epoch it was opened under: its generation from now on.
-    ///
     /// Why it can't show buckets as mounts; `None`: it can.
     async fn mounts_missing(&self) -> Option<String> {
         Some("it has no mounts".to_owned())
     }
 
+    /// Makes a sandbox and waits until it can take commands. A session's workspace is marked, durably and before anything
+    /// runs in it, with the epoch it was opened under: its generation from now on.
+    ///
     /// # Errors
     /// [`Error::WorkspaceLost`] when a kept workspace is not there, or its import never ended; [`Error::WorkspaceStale`] when
     /// it is there in another generation; [`Error::StaleEpoch`] when a later lease has had it. Any other when there is no
@@ -138,9 +139,6 @@ pub trait Sandbox: Send + Sync + std::fmt::Debug {
     /// fails, what was renamed is put back.
     async fn apply(&self, changes: Vec<Change>) -> Result<(), Error>;
 
-    /// Every path that the workspace's layer holds with its state, at most `entries_max`; for showing what changed.
-    async fn changed(&self, entries_max: usize) -> Result<Vec<(RelPath, Stat)>, Error>;
-
     /// Gives a file or directory another name; links are moved, not followed.
     ///
     /// # Errors
@@ -186,6 +184,9 @@ pub trait Sandbox: Send + Sync + std::fmt::Debug {
         let _ = (path, archive, limits);
         Err(unsupported("uploads of trees"))
     }
+
+    /// Every path that the workspace's layer holds with its state, at most `entries_max`; for showing what changed.
+    async fn changed(&self, entries_max: usize) -> Result<Vec<(RelPath, Stat)>, Error>;
 
     /// Begins an export of the whole workspace: a tar with sorted paths, exact modes and times, the guest's user as owner,
     /// hard links kept, holes kept, sockets, FIFOs and devices left out. Two exports of one content are the same bytes. From
@@ -302,20 +303,6 @@ pub enum Error {
         /// Where, as far as it can be told; control characters escaped.
         entry: String,
     },
-    /// The sandbox is gone.
-    #[error("the sandbox is gone: {detail}")]
-    Gone {
-        /// `closed`, `out_of_memory`, or what the provider saw.
-        detail: String,
-    },
-    /// The guest broke the protocol, or a limit of it.
-    #[error("the sandbox broke the protocol: {detail}")]
-    Protocol {
-        /// Which rule.
-        detail: String,
-    },
-    /// A limit on this side was reached.
-    #[error("limit reached: {limit}")]
     /// A manifest that is not laid.
     #[error("the manifest was refused at `{at}`: {rule}")]
     Manifest {
@@ -344,10 +331,28 @@ pub enum Error {
         /// What went wrong.
         detail: String,
     },
+    /// The sandbox is gone.
+    #[error("the sandbox is gone: {detail}")]
+    Gone {
+        /// `closed`, `out_of_memory`, or what the provider saw.
+        detail: String,
+    },
+    /// The guest broke the protocol, or a limit of it.
+    #[error("the sandbox broke the protocol: {detail}")]
+    Protocol {
+        /// Which rule.
+        detail: String,
+    },
+    /// A limit on this side was reached.
+    #[error("limit reached: {limit}")]
     Limit {
         /// Its name, with its unit and value.
         limit: String,
     },
+}
+
+fn unsupported(what: &'static str) -> Error {
+    Error::Unsupported { provider: "of this sandbox".to_owned(), what, detail: "it was not made for that".to_owned() }
 }
 
 fn hint(fix: Option<&str>) -> String {
@@ -364,21 +369,17 @@ impl Error {
             Self::File { .. } => "sandbox_file",
             Self::Command { .. } => "sandbox_command",
             Self::NoProcess => "sandbox_no_process",
-fn unsupported(what: &'static str) -> Error {
-    Error::Unsupported { provider: "of this sandbox".to_owned(), what, detail: "it was not made for that".to_owned() }
-}
-
             Self::OutputGone { .. } => "sandbox_output_gone",
             Self::WorkspaceLost => "workspace_lost",
             Self::WorkspaceStale { .. } => "workspace_stale",
             Self::StaleEpoch { .. } => "sandbox_stale_epoch",
             Self::Archive { .. } => "archive_refused",
+            Self::Manifest { .. } => "manifest_refused",
+            Self::Unsupported { .. } => "sandbox_unsupported",
+            Self::Mount { .. } => "sandbox_mount",
             Self::Gone { .. } => "sandbox_gone",
             Self::Protocol { .. } => "sandbox_protocol",
             Self::Limit { .. } => "sandbox_limit",
         }
     }
 }
-            Self::Manifest { .. } => "manifest_refused",
-            Self::Unsupported { .. } => "sandbox_unsupported",
-            Self::Mount { .. } => "sandbox_mount",

@@ -1,6 +1,6 @@
 //! What is asked of a provider, and what it got.
 
-use domain::{Id, id};
+use domain::{Id, Root, id};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -13,14 +13,16 @@ pub struct Spec {
     pub workspace: Workspace,
     /// Environment of every command, besides PATH, HOME, LANG.
     pub environment: Vec<(String, String)>,
+    /// What stands at `/`. Only what the operator wrote gets here.
+    pub root: Root,
     /// Host files and directories shown read-only. Only what the operator wrote gets here.
     pub binds: Vec<Bind>,
-    /// Its limits.
-    pub limits: Limits,
     /// Buckets shown in the workspace, read-only.
     pub mounts: Vec<crate::Mount>,
     /// What stays out of exports and checkpoints, with everything below it: the mounts, and what is laid again.
     pub left_out: Vec<crate::RelPath>,
+    /// Its limits.
+    pub limits: Limits,
     /// Walls it may do without; empty: every wall must stand.
     pub walls_optional: Vec<String>,
     /// The epoch of the lease it is made under.

@@ -316,13 +316,6 @@ pub enum Work {
         /// How long at most.
         duration_ms_max: u64,
     },
-    /// Writes what the programs wrote out to the workspace's file system. They go on meanwhile.
-    Sync,
-    /// Lets the programs stand still with everything written out, says so with one byte, and holds on until its input ends.
-    Hold {
-        /// How long at most.
-        duration_ms_max: u64,
-    },
     /// Unpacks the archive that comes as input into an empty workspace; gives a [`crate::Totals`] as JSON.
     Import {
         /// Its bounds.
@@ -340,17 +333,6 @@ impl Work {
     pub const fn halts_ms(&self) -> Option<u64> {
         match self {
             Self::Export { limits, .. } => Some(limits.duration_ms_max),
-            Self::Hold { duration_ms_max } => Some(*duration_ms_max),
-            _ => None,
-        }
-    }
-}
-
-impl Work {
-    /// For work that lets the programs stand still: how long at most.
-    pub const fn halts_ms(&self) -> Option<u64> {
-        match self {
-            Self::Export { limits } => Some(limits.duration_ms_max),
             Self::Hold { duration_ms_max } => Some(*duration_ms_max),
             _ => None,
         }

@@ -1,0 +1,166 @@
+//! Makes what roots are made of: tars, images in each form, and a whole Debian where one can be had.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// One entry of a layer: a path, ending in `/` for a directory, with what stands there.
+pub(crate) enum Entry<'a> {
+    Directory,
+    File(&'a [u8], u32),
+    Link(&'a str),
+    Hard(&'a str),
+    Device,
+}
+
+/// A tar of entries, as other programs write one.
+pub(crate) fn tar(entries: &[(&str, Entry<'_>)]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (path, entry) in entries {
+        let (flag, mode, content, to) = match entry {
+            Entry::Directory => (b'5', 0o755, &b""[..], ""),
+            Entry::File(content, mode) => (b'0', *mode, *content, ""),
+            Entry::Link(to) => (b'2', 0o777, &b""[..], *to),
+            Entry::Hard(to) => (b'1', 0o644, &b""[..], *to),
+            Entry::Device => (b'3', 0o666, &b""[..], ""),
+        };
+        let mut block = [0_u8; 512];
+        let mut put = |at: usize, value: &[u8]| block[at..at + value.len()].copy_from_slice(value);
+        put(0, path.as_bytes());
+        put(100, format!("{mode:07o}\0").as_bytes());
+        put(108, b"0000000\x000000000\0");
+        put(124, format!("{:011o}\0", content.len()).as_bytes());
+        put(136, b"14524770000\0");
+        put(148, b"        ");
+        put(156, &[flag]);
+        put(157, to.as_bytes());
+        put(257, b"ustar\x0000");
+        let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        out.extend_from_slice(&block);
+        out.extend_from_slice(content);
+        out.resize(out.len().next_multiple_of(512), 0);
+    }
+    out.resize(out.len() + 1_024, 0);
+    out
+}
+
+fn digest(bytes: &[u8]) -> String {
+    domain::Digest::of(bytes).to_string()
+}
+
+fn config(layers: &[Vec<u8>], settings: &str) -> Vec<u8> {
+    let diff_ids: Vec<String> = layers.iter().map(|layer| format!("\"sha256:{}\"", digest(layer))).collect();
+    let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+    let diff_ids = diff_ids.join(",");
+    format!(
+        r#"{{"architecture":"{architecture}","os":"linux","config":{settings},"rootfs":{{"type":"layers","diff_ids":[{diff_ids}]}}}}"#
+    )
+    .into_bytes()
+}
+
+/// What older `docker save` wrote.
+pub(crate) fn saved(layers: &[Vec<u8>], settings: &str) -> Vec<u8> {
+    let config = config(layers, settings);
+    let name = format!("{}.json", digest(&config));
+    let paths: Vec<String> = (0..layers.len()).map(|index| format!("{index:064}/layer.tar")).collect();
+    let listed: Vec<String> = paths.iter().map(|path| format!("{path:?}")).collect();
+    let manifest = format!(r#"[{{"Config":"{name}","RepoTags":["a:b"],"Layers":[{}]}}]"#, listed.join(","));
+    let mut parts: Vec<(&str, Entry<'_>)> = vec![(&name, Entry::File(&config, 0o644))];
+    parts.push(("manifest.json", Entry::File(manifest.as_bytes(), 0o644)));
+    for (path, layer) in paths.iter().zip(layers) {
+        parts.push((path, Entry::File(layer, 0o644)));
+    }
+    tar(&parts)
+}
+
+/// An OCI layout in a directory, its layers packed by `pack`.
+pub(crate) fn layout(directory: &Path, layers: &[Vec<u8>], settings: &str, pack: fn(&[u8]) -> Vec<u8>) {
+    let blobs = directory.join("blobs/sha256");
+    fs::create_dir_all(&blobs).unwrap();
+    let keep = |bytes: &[u8]| {
+        fs::write(blobs.join(digest(bytes)), bytes).unwrap();
+        format!(r#"{{"mediaType":"x","digest":"sha256:{}","size":{}}}"#, digest(bytes), bytes.len())
+    };
+    let config = keep(&config(layers, settings));
+    let packed: Vec<String> = layers.iter().map(|layer| keep(&pack(layer))).collect();
+    let manifest = keep(format!(r#"{{"config":{config},"layers":[{}]}}"#, packed.join(",")).as_bytes());
+    fs::write(directory.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    fs::write(directory.join("index.json"), format!(r#"{{"schemaVersion":2,"manifests":[{manifest}]}}"#)).unwrap();
+}
+
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
+    filtered("gzip", &["-1"], bytes)
+}
+
+fn filtered(program: &str, arguments: &[&str], bytes: &[u8]) -> Vec<u8> {
+    use std::io::Write as _;
+    use std::process::Stdio;
+    let mut child = Command::new(program).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let bytes = bytes.to_owned();
+    let writer = std::thread::spawn(move || input.write_all(&bytes).unwrap());
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    assert!(output.status.success());
+    output.stdout
+}
+
+/// A program without libraries, which is many programs; the host's.
+pub(crate) fn busybox() -> Option<Vec<u8>> {
+    let found = fs::read("/usr/bin/busybox").or_else(|_| fs::read("/bin/busybox")).ok()?;
+    // One with libraries would not start in an image that has none.
+    let is_static = !found.windows(8).any(|window| window == b"ld-linux");
+    is_static.then_some(found)
+}
+
+/// A minimal Debian below the build directory; made once, where root and a mirror can be had.
+pub(crate) fn debian() -> Result<PathBuf, String> {
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("roots/bookworm");
+    if place.join("etc/debian_version").exists() && place.join("usr/bin/bash").exists() {
+        return Ok(place);
+    }
+    if !rustix::process::geteuid().is_root() {
+        return Err("only root can make one".to_owned());
+    }
+    fs::create_dir_all(place.parent().unwrap()).unwrap();
+    let sources = fs::read_to_string("/etc/apt/sources.list.d/debian.sources").unwrap_or_default();
+    let mirror = sources.lines().find_map(|line| line.strip_prefix("URIs:")).unwrap_or("http://deb.debian.org/debian");
+    let made = Command::new("debootstrap")
+        .args(["--variant=minbase", "bookworm"])
+        .arg(&place)
+        .arg(mirror.trim())
+        .output()
+        .map_err(|error| format!("debootstrap: {error}"))?;
+    if !made.status.success() {
+        let _ = fs::remove_dir_all(&place);
+        return Err(format!("debootstrap: {}", String::from_utf8_lossy(&made.stderr)));
+    }
+    Ok(place)
+}
+
+/// The Debian as one layer, without its device nodes, which no layer may hold; kept for who may not read all of it.
+pub(crate) fn packed(root: &Path) -> Vec<u8> {
+    let kept = root.with_extension("tar");
+    if let Ok(packed) = fs::read(&kept) {
+        return packed;
+    }
+    let made = Command::new("tar")
+        .args([
+            "-c",
+            "--numeric-owner",
+            "--exclude=./dev/*",
+            "--exclude=./var/cache/apt/*",
+            "--exclude=./usr/share/locale/*",
+        ])
+        .arg("-C")
+        .arg(root)
+        .arg(".")
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let half = root.with_extension("half");
+    fs::write(&half, &made.stdout).unwrap();
+    fs::rename(half, kept).unwrap();
+    made.stdout
+}
