@@ -66,10 +66,11 @@ pub(crate) async fn run(program: &Program, job: &Job<'_>) -> Outcome {
         id: Id::new(job.bench.clock().wall_ms(), job.bench.random().bytes()),
         workspace: Workspace::Scratch,
         environment: vec![],
+        root: sandbox::Root::default(),
         binds,
-        limits: Limits::default(),
         mounts: vec![],
         left_out: vec![],
+        limits: Limits::default(),
         walls_optional: vec![],
         epoch: job.epoch,
     };
@@ -79,15 +80,8 @@ pub(crate) async fn run(program: &Program, job: &Job<'_>) -> Outcome {
         Ok(jail) => jail,
         Err(error) => return failed(&error),
     };
-    let command = Command {
-        argv,
-        workdir: RelPath::root(),
-        environment,
-        terminal: false,
-        stdin: true,
-        epoch: job.epoch,
-        name: None,
-    };
+    let command =
+        Command { argv, workdir: RelPath::root(), environment, terminal: false, stdin: true, epoch: job.epoch, name: None };
     let ended = match jail.start(command).await {
         Ok(mut process) => converse(&mut *process, Value::Object(job.arguments.clone()).to_string()).await,
         Err(error) => Err(error),
