@@ -7,6 +7,7 @@ use crate::live::LiveKind;
 use crate::liveness::Pulse;
 use async_trait::async_trait;
 use catalog::Closure;
+use domain::Root;
 use domain::record::{SandboxClosed, SandboxOpened, Snapshot, WorkspaceLost};
 use domain::{Digest, Event, Id, id, template};
 use futures::future::BoxFuture;
@@ -283,10 +284,15 @@ async fn make(
         environment.push((name.clone(), value));
     }
     let settings = &catalog.settings.sandbox;
+    let root = match closure.agent.sandbox.as_ref().map(|sandbox| &sandbox.root) {
+        None | Some(Root::Host { .. }) => Root::Host { directories: settings.host_directories.clone() },
+        Some(root) => root.below(&catalog.root),
+    };
     let spec = |start| Spec {
         id: inner.id(),
         workspace: Workspace::Session { tenant: key.tenant.to_string(), session: key.session, start },
         environment: environment.clone(),
+        root: root.clone(),
         binds: Vec::new(),
         limits: settings.limits,
         walls_optional: settings.walls_optional.clone(),
