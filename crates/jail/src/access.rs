@@ -21,12 +21,14 @@ pub(crate) fn version() -> u32 {
     raw::landlock_version().min(6)
 }
 
-/// Restricts this process and all it starts. `layer` is a directory outside of the root that PID 1 alone holds open.
-pub(crate) fn restrict(layer: Option<BorrowedFd<'_>>) -> Result<(), String> {
+/// Restricts this process and all it starts. `layer` is a directory outside of the root that PID 1 alone holds open;
+/// `writable` is what this root lets programs write to beside what every root does.
+pub(crate) fn restrict(layer: Option<BorrowedFd<'_>>, writable: &[&'static str]) -> Result<(), String> {
     if down::is_down(Wall::Landlock) {
         return Ok(());
     }
-    restrict_to(&paths(), layer)
+    let written = writable.iter().map(|path| (*path, May::Own));
+    restrict_to(&paths().into_iter().chain(written).collect::<Vec<_>>(), layer)
 }
 
 /// What may be done below a path.
