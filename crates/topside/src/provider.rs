@@ -34,6 +34,10 @@ impl Provider for Watched {
         probe
     }
 
+    async fn mounts_missing(&self) -> Option<String> {
+        self.inner.mounts_missing().await
+    }
+
     async fn create(&self, spec: Spec) -> Result<Arc<dyn Sandbox>, Error> {
         let created = self.inner.create(spec).await;
         match &created {
@@ -45,19 +49,19 @@ impl Provider for Watched {
         created
     }
 
-    async fn workspace_exists(&self, workspace: &Workspace) -> Result<bool, Error> {
-        self.inner.workspace_exists(workspace).await
-    }
-
-    async fn workspace_remove(&self, workspace: &Workspace) -> Result<(), Error> {
-        self.inner.workspace_remove(workspace).await
-    }
-
     async fn living(&self) -> Result<Vec<Living>, Error> {
         self.inner.living().await
     }
 
     async fn farewell(&self) {
         self.inner.farewell().await;
+    }
+
+    async fn workspace_exists(&self, workspace: &Workspace) -> Result<bool, Error> {
+        self.inner.workspace_exists(workspace).await
+    }
+
+    async fn workspace_remove(&self, workspace: &Workspace) -> Result<(), Error> {
+        self.inner.workspace_remove(workspace).await
     }
 }

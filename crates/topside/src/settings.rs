@@ -33,6 +33,16 @@ pub(crate) fn net(environment: &Environment) -> Result<net::Settings, Error> {
     })
 }
 
+/// The same for the helpers of mounts, each a process of its own.
+pub(crate) fn mounts(environment: &Environment) -> Result<mounts::Network, Error> {
+    let net::Settings { http_proxy, https_proxy, no_proxy, ca_pem, .. } = net(environment)?;
+    let ca_pem = ca_pem.map(String::from_utf8).transpose().map_err(|_| Error::Variable {
+        name: "SSL_CERT_FILE".into(),
+        reason: "names a file that is no PEM".to_owned(),
+    })?;
+    Ok(mounts::Network { http_proxy, https_proxy, no_proxy, ca_pem })
+}
+
 /// S3-compatible storage, when `TOPSIDE_S3_BUCKET` is set. Half of a configuration is refused: it would write to the
 /// local directory what belongs elsewhere.
 pub(crate) fn s3(environment: &Environment) -> Result<Option<S3>, Error> {
