@@ -3,6 +3,7 @@
 use crate::driver::{Done, Driver};
 use crate::engine::Inner;
 use crate::facts::Fact;
+use crate::lay::Laying;
 use crate::live::LiveKind;
 use crate::liveness::Pulse;
 use async_trait::async_trait;
@@ -14,6 +15,7 @@ use futures::future::BoxFuture;
 use journal::{Content, SessionKey};
 use machine::{Entry, Files};
 use parking_lot::Mutex;
+use sandbox::manifest::Which;
 use sandbox::{FileKind, Provider, RelPath, Sandbox, Spec, Start, Stat, Workspace};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -283,6 +285,7 @@ async fn make(
         let value = inner.expand(value).map_err(|error| start("manifest", error.to_string()))?;
         environment.push((name.clone(), value));
     }
+    let laying = Laying::prepare(inner, manifest, provider.as_ref()).await?;
     let settings = &catalog.settings.sandbox;
     let root = match closure.agent.sandbox.as_ref().map(|sandbox| &sandbox.root) {
         None | Some(Root::Host { .. }) => Root::Host { directories: settings.host_directories.clone() },
@@ -294,6 +297,8 @@ async fn make(
         environment: environment.clone(),
         root: root.clone(),
         binds: Vec::new(),
+        mounts: laying.mounts.clone(),
+        left_out: laying.left_out.clone(),
         limits: settings.limits,
         walls_optional: settings.walls_optional.clone(),
         epoch,
@@ -308,12 +313,13 @@ async fn make(
     let error = match source.files {
         Files::None => {
             let sandbox = provider.create(spec(Start::Fresh)).await?;
-            lay_down(&manifest, catalog.root.clone(), sandbox.as_ref()).await?;
+            let laid = lay_down(inner, &laying, catalog.root.clone(), Which::All, sandbox.as_ref()).await?;
             let before = listing(sandbox.as_ref()).await;
-            return Ok(opened(sandbox, Some(manifest.digest()), None, before));
+            return Ok(opened(sandbox, laid, None, before));
         }
         Files::Kept { generation } => match provider.create(spec(Start::Kept { generation })).await {
             Ok(sandbox) => {
+                lay_down(inner, &laying, catalog.root.clone(), Which::Ephemeral, sandbox.as_ref()).await?;
                 let before = listing(sandbox.as_ref()).await;
                 return Ok(opened(sandbox, None, None, before));
             }
@@ -328,37 +334,27 @@ async fn make(
         sandbox.close().await;
         return Err(error);
     }
+    lay_down(inner, &laying, catalog.root.clone(), Which::Ephemeral, sandbox.as_ref()).await?;
     let before = listing(sandbox.as_ref()).await;
     Ok(opened(sandbox, None, Some(snapshot.checkpoint), before))
 }
 
-/// Lays a manifest down in an empty workspace.
+/// Lays what is wanted of a manifest; a sandbox in which that fails is closed.
 async fn lay_down(
-    manifest: &sandbox::Manifest,
+    inner: &Inner,
+    laying: &Laying,
     project: std::path::PathBuf,
+    which: Which,
     sandbox: &dyn Sandbox,
-) -> Result<(), sandbox::Error> {
-    if manifest.entries.is_empty() {
-        return Ok(());
-    }
-    let start = |detail: String| sandbox::Error::Start { stage: "manifest", detail };
-    let read = manifest.clone();
-    let changes = tokio::task::spawn_blocking(move || read.changes(&project)).await;
-    let changes = match changes.map_err(|error| start(error.to_string())) {
-        Ok(Ok(changes)) => changes,
-        Ok(Err(error)) | Err(error) => {
-            sandbox.close().await;
-            return Err(error);
-        }
+) -> Result<Option<Digest>, sandbox::Error> {
+    let told = |done: sandbox::manifest::Progress, whole: sandbox::manifest::Progress| {
+        tracing::debug!(entries = done.entries, of = whole.entries, bytes = done.bytes, "laying the manifest");
     };
-    if changes.is_empty() {
-        return Ok(());
-    }
-    if let Err(error) = sandbox.apply(changes).await {
+    let laid = laying.lay(inner, project, which, sandbox, &told).await;
+    if laid.is_err() {
         sandbox.close().await;
-        return Err(start(error.to_string()));
     }
-    Ok(())
+    laid
 }
 
 /// What one call may use.

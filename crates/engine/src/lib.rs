@@ -19,6 +19,7 @@ mod fork;
 mod inputs;
 mod keep;
 mod kept;
+mod lay;
 mod live;
 mod liveness;
 mod perform;
