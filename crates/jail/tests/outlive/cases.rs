@@ -345,8 +345,8 @@ fn a_second_harness_has_its_own(user: Option<u32>) {
     first.expect("start alive 1 exec sleep 4242", "ok");
     let other = Place::new(user);
     let mut second = place.harness(GRACE_MS);
-    assert_ne!(launcher_of(first.id()), launcher_of(second.id()));
     second.expect("living", "");
+    assert_ne!(launcher_of(first.id()), launcher_of(second.id()));
     assert!(!second.ask(&format!("fresh {} 1", other.session)).starts_with("error"));
     let family = family(launcher_of(second.id()));
     second.kill();
