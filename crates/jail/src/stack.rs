@@ -241,6 +241,11 @@ impl Stand {
             directory(name).map_err(at(name))?;
         }
         rustix::fs::symlink("../tmp", "var/tmp").map_err(at("/var/tmp"))?;
+        if let Base::Layers { owned: false, .. } = &self.wanted.base {
+            // What only the directory's own root may look into, overlayfs may not either: nothing of it is looked for.
+            rustix::fs::setxattr("root", "user.overlay.opaque", b"y", rustix::fs::XattrFlags::empty())
+                .map_err(at("/root"))?;
+        }
         for (path, content) in &self.wanted.files {
             file(path, content).map_err(at(path.clone()))?;
         }

@@ -109,8 +109,15 @@ fn filtered(program: &str, arguments: &[&str], bytes: &[u8]) -> Vec<u8> {
 /// A program without libraries, which is many programs; the host's.
 pub(crate) fn busybox() -> Option<Vec<u8>> {
     let found = fs::read("/usr/bin/busybox").or_else(|_| fs::read("/bin/busybox")).ok()?;
-    // One with libraries would not start in an image that has none.
-    let is_static = !found.windows(8).any(|window| window == b"ld-linux");
+    // One with libraries, which names who loads them, would not start in an image that has none.
+    const LOADER: u32 = 3;
+    let number = |at: usize, bytes: usize| {
+        found
+            .get(at..at + bytes)
+            .map_or(0, |field| field.iter().rev().fold(0, |sum, byte| sum << 8 | usize::from(*byte)))
+    };
+    let (headers, size, count) = (number(32, 8), number(54, 2), number(56, 2));
+    let is_static = (0..count).all(|index| number(headers + index * size, 4) != LOADER as usize);
     is_static.then_some(found)
 }
 
