@@ -38,7 +38,8 @@ pub(crate) fn hold() -> Result<(), Failure> {
 
 fn write_out(operation: &'static str) -> Result<(), Failure> {
     let told = |errno| failed(operation, Some(errno), "the workspace");
-    let root = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(told)?;
+    let root =
+        rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(told)?;
     let name = Name::new(crate::WORKSPACE.trim_start_matches('/')).unwrap_or_default();
     let stat = rustix::fs::statat(&root, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW).map_err(told)?;
     let opened = Readable::open(root.as_fd(), &name, &stat).map_err(told)?.put_back();
