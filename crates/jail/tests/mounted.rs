@@ -149,7 +149,6 @@ async fn a_mount_that_can_not_be_had_is_told(world: Arc<World>) {
     }
     let directory = tempfile::tempdir().unwrap();
     let port = server(directory.path()).await;
-    let before = traces(&world.data);
     let mut wrong = mount("data", port, "");
     wrong.credential.secret_access_key = "wrong".to_owned();
     let error = with_mounts(&world, vec![wrong]).await.unwrap_err();
@@ -175,7 +174,7 @@ async fn a_mount_that_can_not_be_had_is_told(world: Arc<World>) {
         let error = world.provider.create(spec).await.unwrap_err();
         assert!(error.to_string().contains("its place"), "{at}: {error}");
     }
-    until("nothing is left", || traces(&world.data) == before && children_named("topside-mount").is_empty()).await;
+    until("no helper is left", || children_named("topside-mount").is_empty()).await;
 }
 
 /// A server that answers lists with one file, and nothing else ever.
