@@ -138,6 +138,10 @@ pub enum Happened {
     Resumed {
         /// The epoch of its lease.
         epoch: u64,
+        /// Calls whose programs still ran in their sandbox, and are waited for.
+        #[schemars(schema_with = "schema::calls")]
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        attached: Vec<Id<id::Call>>,
     },
     /// A sandbox was made.
     SandboxOpened {

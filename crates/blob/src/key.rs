@@ -72,9 +72,14 @@ mod tests {
 
     #[test]
     fn only_plain_relative_keys_pass() {
-        for good in
-            ["outputs/a", "contents/default/ses_1/con_2", "inputs/a.b-c_d=e+f~g@h", "closures/x", "checkpoints/a", "packs/a"]
-        {
+        for good in [
+            "outputs/a",
+            "contents/default/ses_1/con_2",
+            "inputs/a.b-c_d=e+f~g@h",
+            "closures/x",
+            "checkpoints/a",
+            "packs/a",
+        ] {
             assert_eq!(good.parse::<Key>().unwrap().as_str(), good);
         }
         let long = format!("outputs/{}", "x".repeat(600));

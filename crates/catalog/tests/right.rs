@@ -103,8 +103,7 @@ fn every_key_arrives() {
     let manifest = maya.manifest.as_ref().unwrap();
     assert_eq!(manifest.entries.len(), 3);
     let file = &manifest.entries[&"notes.txt".parse().unwrap()];
-    let expected =
-        sandbox::Entry::File { content: "${HOME}".into(), mode: Some(0o600), ephemeral: false, group: None };
+    let expected = sandbox::Entry::File { content: "${HOME}".into(), mode: Some(0o600), ephemeral: false, group: None };
     assert_eq!(file, &expected);
     assert_eq!(manifest.environment["LANGUAGE"], "${env.LANGUAGE:-en}");
 

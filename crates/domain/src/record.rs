@@ -323,6 +323,10 @@ pub struct Resumed {
     pub run: Id<id::Run>,
     /// The epoch of the lease under which it goes on.
     pub epoch: u64,
+    /// Calls whose programs still run, in a sandbox that outlived the process that drove it: they are waited for, whatever
+    /// their contracts say of a crash.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attached: Vec<Id<id::Call>>,
 }
 
 /// Body of [`Event::SandboxOpened`].

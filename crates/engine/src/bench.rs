@@ -146,6 +146,19 @@ impl Slot {
         self.note.lock().take()
     }
 
+    /// A sandbox that an earlier driver left alive is this one's, once that is on record.
+    pub(crate) fn take_over(&self, sandbox: Arc<dyn Sandbox>) {
+        let mut state = self.state.lock();
+        if matches!(*state, Held::Nothing) {
+            *state = Held::Made(sandbox, Vec::new());
+        }
+    }
+
+    /// The live processes of the sandbox.
+    pub(crate) fn terminals(&self) -> &Terminals {
+        &self.terminals
+    }
+
     /// The sandbox is gone: the next call that wants one gets a new one.
     pub(crate) fn lost(&self) {
         let mut state = self.state.lock();
@@ -172,6 +185,12 @@ pub(crate) struct Opened {
     manifest: Option<Digest>,
     restored: Option<Id<id::Checkpoint>>,
     before: Listing,
+}
+
+impl Opened {
+    pub(crate) fn sandbox(&self) -> Arc<dyn Sandbox> {
+        self.sandbox.clone()
+    }
 }
 
 /// Where the files of a sandbox that is to be made come from.
@@ -371,6 +390,8 @@ pub(crate) struct CallBench {
     pub(crate) history: Vec<Arc<Entry>>,
     /// Whether the call asked for the sandbox.
     pub(crate) took_sandbox: AtomicBool,
+    /// Whether its program runs already.
+    pub(crate) is_attached: bool,
 }
 
 #[async_trait]
@@ -378,6 +399,10 @@ impl Bench for CallBench {
     async fn sandbox(&self) -> Answer {
         self.took_sandbox.store(true, Ordering::Relaxed);
         self.slot.get().await
+    }
+
+    fn is_attached(&self) -> bool {
+        self.is_attached
     }
 
     fn terminals(&self) -> &Terminals {

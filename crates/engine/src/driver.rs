@@ -14,7 +14,7 @@ use crate::prompt::Memory;
 use crate::ready::Ready;
 use crate::totals::{Attempts, Totals};
 use crate::{Error, fold, retry};
-use domain::record::{Deferred, Resumed, When};
+use domain::record::{Deferred, When};
 use domain::{Call, Digest, Event, Failure, FailureClass, Id, Usage, Wait, id};
 use futures::future::{AbortHandle, BoxFuture, abortable};
 use futures::stream::FuturesUnordered;
@@ -23,7 +23,7 @@ use indexmap::IndexMap;
 use journal::{Append, Appended, Fence, Release, Sealer, SessionKey};
 use machine::{Effect, ScopeId, Session, Stamp};
 use policy::Permit;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,6 +97,8 @@ pub(crate) struct Driver {
     /// The calls of the turns under way.
     pub(crate) calls: HashMap<Id<id::Call>, Call>,
     pub(crate) permits: HashMap<Id<id::Call>, Permit>,
+    /// Calls whose programs an earlier driver started, and that are to be gone on with.
+    pub(crate) attached: BTreeSet<Id<id::Call>>,
     pub(crate) slot: Arc<Slot>,
     /// Why the current run must fail.
     pub(crate) doom: Option<Failure>,
@@ -215,6 +217,7 @@ impl Driver {
             ready: HashMap::new(),
             calls: HashMap::new(),
             permits: HashMap::new(),
+            attached: BTreeSet::new(),
             slot: Arc::new(Slot::default()),
             doom: None,
             spent: Usage::default(),
@@ -228,9 +231,8 @@ impl Driver {
         // A run that is parked is as its last driver left it; the machine says when it is to be taken up.
         let touched =
             |run: &machine::Run| run.parked.is_none() && (recovering || run.root().turn > 0 || run.used_sandbox);
-        if let Some(run) = self.base.run.as_ref().filter(|run| touched(run)) {
-            let event = Event::Resumed(Resumed { run: run.id, epoch: self.epoch });
-            self.pending.push(Fact::bare(self.stamp(), event));
+        if let Some(run) = self.base.run.as_ref().filter(|run| touched(run)).map(|run| run.id) {
+            self.take_up(run).await;
         }
         let mut linger: Option<Duration> = None;
         loop {
@@ -421,6 +423,7 @@ impl Driver {
             }
             match &fact.event {
                 Event::SandboxOpened(_) => self.slot.recorded(),
+                Event::Returned(body) => self.slot.terminals().recorded(body.call).await,
                 Event::Parked(body) if body.waits_for != Wait::Retry => self.tell_parked(body.run).await,
                 // With nothing else to do, a doubt parks the run without a record of its own.
                 Event::InDoubt(body) if self.base.run.as_ref().is_some_and(|run| run.parked.is_some()) => {

@@ -113,7 +113,7 @@ mod tests {
         hear(&journal, &key, &mut mine).await.unwrap();
         assert_eq!(mine.position, 2);
         // Somebody whose claim came before has not been fenced yet.
-        write(Fence::Effect { epoch, expect: 2 }, Event::Resumed(Resumed { run, epoch })).await;
+        write(Fence::Effect { epoch, expect: 2 }, Event::Resumed(Resumed { run, epoch, attached: vec![] })).await;
         let heard = hear(&journal, &key, &mut mine).await;
         assert!(matches!(heard, Err(Error::Overtaken { position: 2 })), "{heard:?}");
         assert_eq!(mine.position, 2, "nothing of it was folded");

@@ -32,6 +32,7 @@ mod retention;
 mod retry;
 mod settle;
 mod submit;
+mod takeover;
 mod tend;
 mod totals;
 mod view;

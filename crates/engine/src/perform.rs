@@ -61,6 +61,7 @@ impl Driver {
             idempotency_key: state.key.clone(),
             history: self.base.history.clone(),
             took_sandbox: AtomicBool::new(false),
+            is_attached: self.attached.remove(&id),
         };
         let is_repeatable = contract.repeat == Repeat::Safe;
         let keeps = ready.closure.agent.sandbox.as_ref().is_some_and(|sandbox| sandbox.checkpoint == Checkpoint::Turn);

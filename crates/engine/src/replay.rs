@@ -212,7 +212,10 @@ impl<'a> Replaying<'a> {
             Event::Returned(body) => _ = self.under_way.remove(&Want::Perform(body.call)),
             Event::InDoubt(body) => _ = self.under_way.remove(&Want::Perform(body.call)),
             Event::Checkpointed(body) => _ = self.under_way.remove(&Want::Checkpoint(body.turn)),
-            Event::Resumed(_) | Event::Finished(_) => self.under_way.clear(),
+            Event::Resumed(body) => {
+                self.under_way.retain(|want| matches!(want, Want::Perform(call) if body.attached.contains(call)));
+            }
+            Event::Finished(_) => self.under_way.clear(),
             _ => {}
         }
     }

@@ -39,7 +39,7 @@ impl Driver {
     }
 
     /// Brings in what the current run needs: its agents, and its calls when another process recorded them.
-    async fn prepare(&mut self) -> Result<(), Error> {
+    pub(crate) async fn prepare(&mut self) -> Result<(), Error> {
         let Some(run) = &self.state.run else { return Ok(()) };
         let scopes: Vec<_> = run.scopes.iter().map(|(id, scope)| (*id, scope.agent.clone(), scope.closure)).collect();
         for (id, agent, digest) in scopes {
@@ -124,7 +124,7 @@ impl Driver {
     async fn follow(&mut self, effect: Effect) -> Result<Vec<Fact>, Error> {
         let Some(run) = self.state.run.clone() else { return self.follow_end(effect) };
         let event = match effect {
-            Effect::Resume { run } => Event::Resumed(Resumed { run, epoch: self.epoch }),
+            Effect::Resume { run } => Event::Resumed(Resumed { run, epoch: self.epoch, attached: vec![] }),
             Effect::Park { run, waits_for, until_ms } => Event::Parked(Parked { run, waits_for, until_ms }),
             Effect::Reserve { scope, turn, tokens, cost_micro_usd } => {
                 Event::Reserved(Reserved { run: run.id, scope, turn, tokens, cost_micro_usd })

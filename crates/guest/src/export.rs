@@ -25,7 +25,8 @@ pub(crate) fn export(limits: ArchiveLimits, left_out: &[RelPath]) -> Result<(), 
     }
     let out = BufWriter::with_capacity(WRITE_BYTES, std::io::stdout().lock());
     let left_out = left_out.iter().map(|path| path.as_str().as_bytes().to_vec()).collect();
-    let mut run = Run { out, limits, totals: Totals::default(), linked: HashMap::new(), left_out, others: Others::None };
+    let mut run =
+        Run { out, limits, totals: Totals::default(), linked: HashMap::new(), left_out, others: Others::None };
     let root = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let root = root.map_err(|errno| failed(b".", Some(errno), "the root"))?;
     let name = Name::new(crate::WORKSPACE.trim_start_matches('/')).unwrap_or_default();

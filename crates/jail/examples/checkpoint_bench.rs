@@ -120,7 +120,18 @@ async fn open(
     let id = Id::new(clock.wall_ms(), Random::system().bytes());
     let (environment, binds, walls_optional) = (Vec::new(), Vec::new(), Vec::new());
     let limits = Limits::default();
-    let spec = Spec { id, workspace: workspace.clone(), environment, root: sandbox::Root::default(), binds, mounts: Vec::new(), left_out: Vec::new(), limits, walls_optional, epoch: 1 };
+    let spec = Spec {
+        id,
+        workspace: workspace.clone(),
+        environment,
+        root: sandbox::Root::default(),
+        binds,
+        mounts: Vec::new(),
+        left_out: Vec::new(),
+        limits,
+        walls_optional,
+        epoch: 1,
+    };
     Ok((provider.create(spec).await?, workspace))
 }
 
@@ -135,8 +146,9 @@ async fn export(sandbox: &dyn Sandbox) -> Result<Vec<Bytes>, Failure> {
 async fn run(sandbox: &dyn Sandbox, script: &str) -> Result<(), Failure> {
     let argv = ["/bin/bash", "-c", script].map(str::to_owned).into();
     let (workdir, environment) = (RelPath::root(), Vec::new());
-    let mut process =
-        sandbox.start(Command { argv, workdir, environment, terminal: false, stdin: false, epoch: 1, name: None }).await?;
+    let mut process = sandbox
+        .start(Command { argv, workdir, environment, terminal: false, stdin: false, epoch: 1, name: None })
+        .await?;
     while !matches!(process.next().await?, Chunk::Exit(_)) {}
     Ok(())
 }

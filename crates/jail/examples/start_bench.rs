@@ -55,7 +55,18 @@ async fn measure(provider: &jail::Provider, rounds: usize) -> Result<(), Failure
 
 fn spec(id: domain::Id<domain::id::Sandbox>, workspace: Workspace) -> Spec {
     let (environment, binds, walls_optional) = (Vec::new(), Vec::new(), Vec::new());
-    Spec { id, workspace, environment, root: sandbox::Root::default(), binds, mounts: Vec::new(), left_out: Vec::new(), limits: Limits::default(), walls_optional, epoch: 1 }
+    Spec {
+        id,
+        workspace,
+        environment,
+        root: sandbox::Root::default(),
+        binds,
+        mounts: Vec::new(),
+        left_out: Vec::new(),
+        limits: Limits::default(),
+        walls_optional,
+        epoch: 1,
+    }
 }
 
 async fn first_output(sandbox: &dyn Sandbox) -> Result<(), Failure> {

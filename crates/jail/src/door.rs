@@ -49,7 +49,7 @@ pub(crate) enum Request {
     Pressure { slot: u64 },
     /// Tries every wall in children that are thrown away.
     Probe,
-        /// Looks into an image, or unpacks one layer, in a process of its own: the image comes as a descriptor, then the directory
+    /// Looks into an image, or unpacks one layer, in a process of its own: the image comes as a descriptor, then the directory
     /// to unpack into, when the task has one, then where the result goes.
     Work { task: ::image::Task },
     /// Ends such a process.
@@ -101,7 +101,8 @@ impl Label {
     /// Whether it is short enough to be kept.
     pub(crate) fn is_bounded(&self) -> bool {
         const LABEL_BYTES_MAX: usize = 128;
-        let (tenant, session) = self.workspace.as_ref().map_or((0, 0), |(tenant, session)| (tenant.len(), session.len()));
+        let (tenant, session) =
+            self.workspace.as_ref().map_or((0, 0), |(tenant, session)| (tenant.len(), session.len()));
         [self.id.len(), tenant, session].iter().all(|length| *length <= LABEL_BYTES_MAX)
     }
 }

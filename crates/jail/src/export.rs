@@ -42,7 +42,9 @@ impl Exporting {
     pub(crate) async fn begin(live: &Live, limits: ArchiveLimits) -> Result<Self, Error> {
         let shut = live.gate.shut().await?;
         let deadline = deadline(limits);
-        let running = live.run(live.epoch.load(Ordering::Acquire), Work::Export { limits, left_out: live.left_out.clone() }).await?;
+        let running = live
+            .run(live.epoch.load(Ordering::Acquire), Work::Export { limits, left_out: live.left_out.clone() })
+            .await?;
         Ok(Self {
             gate: Arc::clone(&live.gate),
             phase: Phase::Running(Box::new(running), shut),

@@ -146,7 +146,8 @@ fn keep_only_own(plan: &Plan) -> Result<(), Errno> {
     for number in 0..3 {
         guest::sys::install(null.as_fd(), number)?;
     }
-    let mut kept = vec![0, 1, 2, null.as_raw_fd(), plan.socket.as_raw_fd(), plan.sync.as_raw_fd(), plan.control.as_raw_fd()];
+    let mut kept =
+        vec![0, 1, 2, null.as_raw_fd(), plan.socket.as_raw_fd(), plan.sync.as_raw_fd(), plan.control.as_raw_fd()];
     kept.extend(plan.layer.as_ref().map(AsRawFd::as_raw_fd));
     kept.extend(plan.stand.descriptors());
     if let Workspace::Mounted(mount) = &plan.workspace {

@@ -4,17 +4,17 @@ use crate::door::{Reply, Request};
 use crate::export::{self, Exporting};
 use crate::gate::Gate;
 use crate::harbour::{Arrived, Harbour, Slot};
+use crate::snapshot::{self, Stored};
 use crate::trees;
 use crate::wire::{ENDED, Event, Frame, Line, Wire};
-use crate::snapshot::{self, Stored};
 use crate::workspaces;
 use async_trait::async_trait;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use domain::{Id, id};
 use sandbox::wire::{self, Attach, ChangeHead, FileFailure, Kind, Listed, Refusal, Roll, Start, Work};
 use sandbox::{
-    Archive, ArchiveLimits, Change, Checkpoint, Chunk, Command, Depth, Error, Exit, Export, KeptCommand, Process, RelPath,
-    Replace, Sandbox, Stat, Stream, Totals, Walls,
+    Archive, ArchiveLimits, Change, Checkpoint, Chunk, Command, Depth, Error, Exit, Export, KeptCommand, Process,
+    RelPath, Replace, Sandbox, Stat, Stream, Totals, Walls,
 };
 use serde::de::DeserializeOwned;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -122,7 +122,13 @@ impl Live {
     }
 
     /// Performs a file operation and returns its output, at most `bytes_max` of it.
-    pub(crate) async fn operate(&self, work: Work, input: Vec<Bytes>, path: &RelPath, bytes_max: usize) -> Result<Bytes, Error> {
+    pub(crate) async fn operate(
+        &self,
+        work: Work,
+        input: Vec<Bytes>,
+        path: &RelPath,
+        bytes_max: usize,
+    ) -> Result<Bytes, Error> {
         let operation = operation(&work);
         let failed = |detail: String| Error::File { operation, path: path.to_string(), missing: false, detail };
         let mut running = self.run(self.epoch.load(Ordering::Acquire), work).await?;

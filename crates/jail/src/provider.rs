@@ -155,7 +155,12 @@ impl Provider {
     }
 
     /// Takes over the sandbox that was left of this workspace; `None`: it was not what is asked for, and has ended.
-    async fn take_over(&self, spec: &Spec, root: &Wanted, key: &(String, String)) -> Result<Option<Arc<dyn Sandbox>>, Error> {
+    async fn take_over(
+        &self,
+        spec: &Spec,
+        root: &Wanted,
+        key: &(String, String),
+    ) -> Result<Option<Arc<dyn Sandbox>>, Error> {
         let Workspace::Session { start, .. } = spec.workspace else { return Ok(None) };
         let place = self.place().await?;
         let Some(home) = place.home(&spec.workspace)? else { return Ok(None) };
@@ -178,7 +183,13 @@ impl Provider {
         Ok(None)
     }
 
-    async fn adopt(&self, spec: &Spec, root: &Wanted, left: &door::Lives, place: Arc<Place>) -> Result<Arc<Live>, Error> {
+    async fn adopt(
+        &self,
+        spec: &Spec,
+        root: &Wanted,
+        left: &door::Lives,
+        place: Arc<Place>,
+    ) -> Result<Arc<Live>, Error> {
         // Root keeps workspaces in images, others in directories; what was kept otherwise has another shape.
         let keep = if self.root { Keep::Image } else { Keep::Layer };
         let shape = request(spec, keep, root).shape();
@@ -190,7 +201,8 @@ impl Provider {
             _ => return Err(unexpected()),
         };
         slot.grace_ms = if saves { SAVE_GRACE_MS } else { 0 };
-        let stood = Stood { id: left.label.id.parse().unwrap_or(spec.id), slot, walls, stream, kills_told, doors: Vec::new() };
+        let stood =
+            Stood { id: left.label.id.parse().unwrap_or(spec.id), slot, walls, stream, kills_told, doors: Vec::new() };
         // It runs already: that all of them take too much is no reason to end it.
         let stored = self.stored(spec, place, None)?;
         let live = self.live(spec, stood, None, stored)?;

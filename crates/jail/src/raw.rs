@@ -178,8 +178,7 @@ pub(crate) fn scrub_environment() {
 
 /// Writes what is in memory of a file to its file system's disk and waits for it, without making it durable.
 pub(crate) fn flush(file: BorrowedFd<'_>) -> Result<(), Errno> {
-    let flags =
-        libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
     // SAFETY: the call takes numbers only.
     let done = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, flags) };
     if done < 0 { Err(last()) } else { Ok(()) }

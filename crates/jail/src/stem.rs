@@ -227,7 +227,20 @@ fn unpack(order: Order, fds: Vec<OwnedFd>) -> Option<(Plan, Option<OwnedFd>)> {
     }
     let stand = Stand::unpack(order.stand, &mut fds)?;
     let Order { environment, limits, walls_optional, epoch, root, mounts, .. } = order;
-    let plan =
-        Plan { environment, limits, walls_optional, epoch, stand, views, workspace, layer, root, socket, sync, control, mounts };
+    let plan = Plan {
+        environment,
+        limits,
+        walls_optional,
+        epoch,
+        stand,
+        views,
+        workspace,
+        layer,
+        root,
+        socket,
+        sync,
+        control,
+        mounts,
+    };
     Some((plan, birthplace))
 }

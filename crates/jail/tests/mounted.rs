@@ -111,12 +111,20 @@ async fn a_bucket_is_seen_and_stays_out_of_archives(world: Arc<World>) {
     let sandbox = with_mounts(&world, mounts).await.unwrap();
     let rows = [
         ("ls data; cat data/top.txt; ls in/side/team", "team\ntop.txt\ntop\na b.csv\ndeep\n", 0),
-        ("cat 'in/side/team/a b.csv'; wc -c < in/side/team/deep/large; cksum < data/team/deep/large | wc -w", "1,2\n3000000\n2\n", 0),
+        (
+            "cat 'in/side/team/a b.csv'; wc -c < in/side/team/deep/large; cksum < data/team/deep/large | wc -w",
+            "1,2\n3000000\n2\n",
+            0,
+        ),
         ("find in -type f | sort", "in/side/team/a b.csv\nin/side/team/deep/large\n", 0),
         ("echo x 2>/dev/null > data/new", "", 2),
         ("rm -f data/top.txt 2>/dev/null", "", 1),
         ("cat data/none 2>/dev/null", "", 1),
-        ("stat -c '%A %U' data/top.txt; grep ' /workspace/data ' /proc/self/mounts | cut -d' ' -f1,3,4 | cut -d, -f1-3", "-r--r--r-- agent\nbucket fuse ro,nosuid,nodev\n", 0),
+        (
+            "stat -c '%A %U' data/top.txt; grep ' /workspace/data ' /proc/self/mounts | cut -d' ' -f1,3,4 | cut -d, -f1-3",
+            "-r--r--r-- agent\nbucket fuse ro,nosuid,nodev\n",
+            0,
+        ),
         ("mkdir -p scratch && echo e > scratch/e && echo k > kept; mv data elsewhere 2>/dev/null", "", 1),
     ];
     for (script, out, code) in rows {
@@ -191,11 +199,10 @@ async fn stalled() -> (u16, Arc<tokio::sync::Notify>) {
                 let length = socket.read(&mut text).await.unwrap_or(0);
                 let line = String::from_utf8_lossy(&text[..length]).lines().next().unwrap_or_default().to_owned();
                 if line.contains("prefix=&") || line.contains("prefix=file&") {
-                    let body = "<ListBucketResult><Contents><Key>file</Key><Size>100</Size></Contents></ListBucketResult>";
-                    let answer = format!(
-                        "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
-                        body.len()
-                    );
+                    let body =
+                        "<ListBucketResult><Contents><Key>file</Key><Size>100</Size></Contents></ListBucketResult>";
+                    let answer =
+                        format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
                     let _ = socket.write_all(answer.as_bytes()).await;
                 } else {
                     told.notify_one();
@@ -358,9 +365,9 @@ fn holds(pid: u32, word: &str) -> bool {
             return false;
         }
         let mut bytes = vec![0; usize::try_from((to - from).min(256 << 20)).unwrap()];
-        memory.read_at(&mut bytes, from).is_ok_and(|length| {
-            bytes[..length].windows(word.len()).any(|part| part == word.as_bytes())
-        })
+        memory
+            .read_at(&mut bytes, from)
+            .is_ok_and(|length| bytes[..length].windows(word.len()).any(|part| part == word.as_bytes()))
     })
 }
 
@@ -381,7 +388,9 @@ async fn nothing_of_a_mount_outlives_its_sandbox(world: Arc<World>) {
             let helper = children_named("topside-mount")[0];
             let pid = rustix::process::Pid::from_raw(i32::try_from(helper).unwrap()).unwrap();
             rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-            let got = sh(&sandbox, "for i in $(seq 1000); do cat a/file b/file >/dev/null 2>&1 || break; done; echo lives").await;
+            let got =
+                sh(&sandbox, "for i in $(seq 1000); do cat a/file b/file >/dev/null 2>&1 || break; done; echo lives")
+                    .await;
             assert_eq!(got.out, "lives\n");
         }
         sandbox.close().await;

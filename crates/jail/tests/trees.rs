@@ -66,7 +66,10 @@ async fn files_move_and_trees_go(world: Arc<World>) {
             Err(part) => assert!(why(&done.unwrap_err()).contains(part), "{from} to {to}"),
         }
     }
-    assert_eq!(sh(&sandbox, "cat a/two; readlink moved-link; find a | sort").await.out, "1\na\na\na/b\na/pipe\na/two\n");
+    assert_eq!(
+        sh(&sandbox, "cat a/two; readlink moved-link; find a | sort").await.out,
+        "1\na\na\na/b\na/pipe\na/two\n"
+    );
     sh(&sandbox, "mkdir -p big/shut/in; for i in $(seq 300); do echo x > big/$i; done; ln -s /tmp big/tmp; chmod 0 big/shut; touch /tmp/stays").await;
     let error = sandbox.remove(&path("big"), 100).await.unwrap_err();
     assert!(why(&error).contains("stopped after 100") && why(&error).contains("entries_max = 100"), "{error}");
@@ -84,16 +87,19 @@ async fn what_happens_is_told(world: Arc<World>) {
     let mut watch = sandbox.watch(&path("w"), Depth::Below).await.unwrap();
     assert_eq!(watch.next().await.unwrap().unwrap().kind, EventKind::Begun);
     sh(&sandbox, "cd w; echo 1 > f; mv f sub/g; chmod 600 sub/g; mkdir new; rm -r sub").await;
-    let (mut seen, wanted) = (Vec::new(), [
-        (EventKind::Created, "f"),
-        (EventKind::Written, "f"),
-        (EventKind::MovedFrom, "f"),
-        (EventKind::MovedTo, "sub/g"),
-        (EventKind::Changed, "sub/g"),
-        (EventKind::Created, "new"),
-        (EventKind::Removed, "sub/g"),
-        (EventKind::Removed, "sub"),
-    ]);
+    let (mut seen, wanted) = (
+        Vec::new(),
+        [
+            (EventKind::Created, "f"),
+            (EventKind::Written, "f"),
+            (EventKind::MovedFrom, "f"),
+            (EventKind::MovedTo, "sub/g"),
+            (EventKind::Changed, "sub/g"),
+            (EventKind::Created, "new"),
+            (EventKind::Removed, "sub/g"),
+            (EventKind::Removed, "sub"),
+        ],
+    );
     while seen.last() != Some(&(EventKind::Removed, "sub".to_owned())) {
         let event = watch.next().await.unwrap().unwrap();
         seen.push((event.kind, event.path));
@@ -152,9 +158,15 @@ async fn trees_go_up_and_down(world: Arc<World>) {
     sh(&sandbox, "mkdir -p u/d; echo old > u/d/1; echo stays > u/d/other; echo file > u/link").await;
     let totals = sandbox.upload(&path("u"), archive(&bytes), WIDE).await.unwrap();
     assert_eq!((totals.entries, totals.bytes), (6, bytes.len() as u64));
-    let seen = sh(&sandbox, "cat u/d/1 u/d/other u/hard u/link/1; readlink u/link; stat -c %a u/d; [ -e u/pipe ] || echo none").await;
+    let seen = sh(
+        &sandbox,
+        "cat u/d/1 u/d/other u/hard u/link/1; readlink u/link; stat -c %a u/d; [ -e u/pipe ] || echo none",
+    )
+    .await;
     assert_eq!(seen.out, "one\nstays\ntwo\none\nd\n750\nnone\n", "{}", seen.err);
-    for (at, part) in [("absent", "no such file"), ("t/2", "not a directory"), ("e", "not a directory"), ("e/x", "leads out")] {
+    for (at, part) in
+        [("absent", "no such file"), ("t/2", "not a directory"), ("e", "not a directory"), ("e/x", "leads out")]
+    {
         let error = downloaded(&sandbox, at).await.unwrap_err();
         assert!(why(&error).contains(part), "{at}: {error}");
     }
@@ -194,7 +206,8 @@ async fn modes_change_and_go_back(world: Arc<World>) {
 async fn nothing_leads_out_however_fast_it_changes(world: Arc<World>) {
     const WORD: &str = "outside-2b9f";
     let sandbox = fresh(&world).await;
-    sh(&sandbox, &format!("mkdir /tmp/out; echo {WORD} > /tmp/out/f; mkdir real d; echo in > real/f; echo in > d/f")).await;
+    sh(&sandbox, &format!("mkdir /tmp/out; echo {WORD} > /tmp/out/f; mkdir real d; echo in > real/f; echo in > d/f"))
+        .await;
     // The control: a path that is simply opened does lead out.
     assert!(sh(&sandbox, "ln -s /tmp/out direct; cat direct/f").await.out.contains(WORD));
     let swap = "while :; do mv d old && ln -s /tmp/out d; rm d; mv old d; ln -s /tmp/out/f l; rm l; mkfifo l; rm l; echo in > l; rm l; done 2>/dev/null";
@@ -210,7 +223,9 @@ async fn nothing_leads_out_however_fast_it_changes(world: Arc<World>) {
         if let Ok(listed) = sandbox.list(&path("d"), 100).await {
             assert!(listed.iter().all(|(name, _)| name.len() < 40), "{round}");
         }
-        let _ = sandbox.apply(vec![Change::Write { path: path("d/f"), bytes: Bytes::from_static(b"in\n"), mode: None }]).await;
+        let _ = sandbox
+            .apply(vec![Change::Write { path: path("d/f"), bytes: Bytes::from_static(b"in\n"), mode: None }])
+            .await;
         let _ = sandbox.apply(vec![Change::Mode { path: path("d/f"), mode: 0o640 }]).await;
         if round % 10 == 0 {
             let _ = sandbox.upload(&path("d"), archive(&up), WIDE).await;
@@ -230,7 +245,12 @@ async fn nothing_leads_out_however_fast_it_changes(world: Arc<World>) {
 
 async fn a_large_manifest_is_laid_in_portions(world: Arc<World>) {
     let files: serde_json::Map<String, serde_json::Value> = (0..10_000)
-        .map(|n| (format!("d{:03}/s{}/f{n}", n % 220, n % 3), serde_json::json!({"type": "file", "content": "x".repeat(n % 9_000)})))
+        .map(|n| {
+            (
+                format!("d{:03}/s{}/f{n}", n % 220, n % 3),
+                serde_json::json!({"type": "file", "content": "x".repeat(n % 9_000)}),
+            )
+        })
         .collect();
     let manifest: Manifest = serde_json::from_value(serde_json::json!({ "entries": files })).unwrap();
     let mut spec = world.spec(world.session(Start::Fresh, new_id()));
@@ -239,11 +259,13 @@ async fn a_large_manifest_is_laid_in_portions(world: Arc<World>) {
     let sandbox = world.provider.create(spec).await.unwrap();
     let plan = Plan::of(&manifest, std::path::Path::new("/nowhere")).unwrap();
     let begun = std::time::Instant::now();
-    let (alone, beside): (Vec<_>, Vec<_>) = plan.batches(Which::All).into_iter().partition(sandbox::manifest::Batch::is_alone);
+    let (alone, beside): (Vec<_>, Vec<_>) =
+        plan.batches(Which::All).into_iter().partition(sandbox::manifest::Batch::is_alone);
     for batch in alone {
         sandbox.apply(batch.read().unwrap().changes).await.unwrap();
     }
-    let mut laying = futures::stream::iter(beside).map(|batch| sandbox.apply(batch.read().unwrap().changes)).buffer_unordered(4);
+    let mut laying =
+        futures::stream::iter(beside).map(|batch| sandbox.apply(batch.read().unwrap().changes)).buffer_unordered(4);
     while let Some(done) = laying.next().await {
         done.unwrap();
     }

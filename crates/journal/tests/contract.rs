@@ -309,7 +309,11 @@ async fn runs_are_indexed_with_their_records() {
         let doubt = domain::record::InDoubt { run: run(1), call: Id::from_bytes([1; 16]) };
         write(&journal, effect(&key, 1, 2, &draft(40, Event::InDoubt(doubt)))).await;
         assert_eq!(status(1).await, RunStatus::NeedsResolution, "{name}");
-        write(&journal, effect(&key, 1, 3, &draft(50, Event::Resumed(Resumed { run: run(1), epoch: 1 })))).await;
+        write(
+            &journal,
+            effect(&key, 1, 3, &draft(50, Event::Resumed(Resumed { run: run(1), epoch: 1, attached: vec![] }))),
+        )
+        .await;
         assert_eq!(status(1).await, RunStatus::Running, "{name}");
         write(&journal, effect(&key, 1, 4, &finished(run(1), 60, RunStatus::Completed))).await;
         assert_eq!((status(1).await, status(2).await), (RunStatus::Completed, RunStatus::Running), "{name}");

@@ -28,7 +28,7 @@ fn spec(name: &str) -> WorkerSpec {
 }
 
 async fn append(journal: &Journal, key: &SessionKey, epoch: u64, expect: u64) -> Result<(), Error> {
-    let event = Event::Resumed(Resumed { run: Id::from_bytes([1; 16]), epoch });
+    let event = Event::Resumed(Resumed { run: Id::from_bytes([1; 16]), epoch, attached: vec![] });
     let draft = Draft { at_ms: 0, principal: Id::from_bytes([2; 16]), event };
     let entry = Append::new(key.clone(), Fence::Effect { epoch, expect }).draft(&draft);
     journal.append(entry).await.map(drop)

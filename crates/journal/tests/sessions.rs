@@ -303,7 +303,7 @@ async fn timers_of_parked_runs_come_back_with_the_index() {
             write(&journal, input(&key, &submitted(run(n), 10, "maya", nothing()))).await;
             write(&journal, effect(&key, 1, 1, &parked(n, Wait::Retry, Some(100 + u64::from(n))))).await;
         }
-        let resumed = draft(30, Event::Resumed(Resumed { run: run(2), epoch: 1 }));
+        let resumed = draft(30, Event::Resumed(Resumed { run: run(2), epoch: 1, attached: vec![] }));
         write(&journal, effect(&session(2), 1, 2, &resumed)).await;
         write(&journal, effect(&session(3), 1, 2, &parked(3, Wait::Approval, None))).await;
         write(&journal, effect(&session(4), 1, 2, &finished(run(4), 40, RunStatus::Cancelled))).await;

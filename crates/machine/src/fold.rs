@@ -22,11 +22,13 @@ impl Run {
         self.calls.get_mut(&id).ok_or(NO_CALL)
     }
 
-    /// Another process, or a later driver, took the run up. Gives whether the workspace must go back to its checkpoint.
-    pub(crate) fn resumed(&mut self) -> bool {
+    /// Another process, or a later driver, took the run up, and goes on with the `attached` calls. Gives whether the workspace
+    /// must go back to its checkpoint.
+    pub(crate) fn resumed(&mut self, attached: &[Id<id::Call>]) -> bool {
         self.parked = None;
         // Every call, not the first that rolls back.
-        self.calls.values_mut().map(Call::after_crash).fold(false, |any, rolls_back| any | rolls_back)
+        let left = self.calls.iter_mut().filter(|(id, call)| !(call.is_begun() && attached.contains(id)));
+        left.map(|(_, call)| call.after_crash()).fold(false, |any, rolls_back| any | rolls_back)
     }
 
     pub(crate) fn raised(&mut self, limits: Limits) {

@@ -231,11 +231,11 @@ impl Session {
     fn driven(&mut self, stamp: Stamp, event: &Event) -> Result<(), &'static str> {
         let Some(run) = &mut self.run else { return Err("no run is driven") };
         match event {
-            Event::Resumed(_) => {
+            Event::Resumed(body) => {
                 self.sandbox = None;
                 // What was performed when the process died may have changed files.
                 self.is_changed |= self.files != Files::None && run.calls.values().any(crate::Call::is_begun);
-                if run.resumed() {
+                if run.resumed(&body.attached) {
                     self.roll_back();
                 }
             }

@@ -101,6 +101,13 @@ fn a_crash_leaves_what_its_contract_says() {
     check("submitted replied:1 judged.1 began-inside.1 resumed", "answer.1:Interrupted");
     check("submitted replied:1 judged.1 began-inside.1 resumed returned.1", "ask:2");
     check("submitted replied:1 judged.1 began-outside.1 resumed", "doubt.1");
+    // Its program outlived the process: it is waited for, and for nothing else.
+    check("submitted replied:1 judged.1 began-inside.1 resumed.1", "perform.1");
+    check("submitted replied:1 judged.1 began-outside.1 resumed.1", "perform.1");
+    check("submitted replied:2 judged.1 judged.2 began-inside.1 began.2 resumed.1", "perform.1 judge.2");
+    check("submitted replied:1 judged.1 began-inside.1 resumed.1 returned.1", "ask:2");
+    check("submitted replied:1 judged.1 began-inside.1 resumed.1 resumed", "answer.1:Interrupted");
+    check("submitted replied:1 judged.1 resumed.1", "judge.1");
     check("submitted replied:2 judged.1 judged.2 began.1 began.2 returned.1 resumed", "judge.2");
 }
 

@@ -48,7 +48,7 @@ impl Reader<'_> {
             Event::Resolved(body) => self.resolved(body).await?,
             Event::Raised(body) => Happened::Raised { limits: body.limits.into() },
             Event::Parked(body) => Happened::Parked { waits_for: body.waits_for, until_ms: body.until_ms },
-            Event::Resumed(body) => Happened::Resumed { epoch: body.epoch },
+            Event::Resumed(body) => Happened::Resumed { epoch: body.epoch, attached: body.attached },
             Event::SandboxOpened(body) => sandbox_opened(body),
             Event::SandboxClosed(body) => Happened::SandboxClosed { sandbox: body.sandbox, reason: body.reason },
             Event::WorkspaceLost(body) => Happened::WorkspaceLost { reason: body.reason },

@@ -214,7 +214,7 @@ impl Desk {
     fn effect(&self, key: &SessionKey, epoch: u64, expect: u64) -> Append {
         let mut entry = Append::new(key.clone(), Fence::Effect { epoch, expect });
         for _ in 0..=self.random.below(3) {
-            let event = Event::Resumed(Resumed { run: Id::new(0, self.random.bytes()), epoch });
+            let event = Event::Resumed(Resumed { run: Id::new(0, self.random.bytes()), epoch, attached: vec![] });
             entry = entry.draft(&self.draft(event));
         }
         entry

@@ -18,6 +18,11 @@ pub trait Bench: Send + Sync {
     /// The live processes of that sandbox; they survive turns and runs until it closes.
     fn terminals(&self) -> &Terminals;
 
+    /// Whether an earlier driver began the call and its program outlived it: then it is gone on with, not started.
+    fn is_attached(&self) -> bool {
+        false
+    }
+
     /// Takes live output: bounded, best effort, never blocking.
     fn progress(&self, chunk: Progress);
 

@@ -25,7 +25,7 @@ pub use output::WHOLE_BYTES_MAX;
 pub use precondition::{Expected, Needed, expect};
 pub use reason::Reason;
 pub use schema::Rejection;
-pub use terminals::{TERMINALS_MAX, Terminals};
+pub use terminals::{TERMINALS_MAX, Terminals, calls_in};
 pub use toolbox::{Error, Toolbox, nested_message};
 
 /// Names that are taken by built-in tools, whether they are offered or not.

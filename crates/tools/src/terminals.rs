@@ -5,8 +5,9 @@ use crate::bench::{Bench, Progress};
 use crate::feed::{Fed, PIECE_BYTES_MAX, feed};
 use crate::output::{Capture, WHOLE_BYTES_MAX};
 use bytes::Bytes;
+use domain::{Id, id};
 use parking_lot::Mutex;
-use sandbox::{Chunk, Exit, Process, Stream};
+use sandbox::{Chunk, Exit, KeptCommand, Process, Sandbox, Stream};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use stdx::Random;
@@ -36,6 +37,8 @@ struct Held {
     slots: HashMap<u32, Slot>,
     /// Counts uses, to know which slot was used last.
     uses: u64,
+    /// What calls gave whose results are not on record yet.
+    given: HashMap<Id<id::Call>, (Arc<Terminal>, u64)>,
 }
 
 #[derive(Debug)]
@@ -75,10 +78,17 @@ impl Terminals {
 
     /// Kills all and waits until their readers have ended.
     pub async fn close(&self) {
-        let slots: Vec<_> = self.held.lock().slots.drain().collect();
-        for (_, slot) in slots {
-            slot.terminal.reader.abort();
-            let task = slot.terminal.task.lock().take();
+        let terminals: Vec<_> = {
+            let Held { slots, given, .. } = &mut *self.held.lock();
+            slots
+                .drain()
+                .map(|(_, slot)| slot.terminal)
+                .chain(given.drain().map(|(_, (terminal, _))| terminal))
+                .collect()
+        };
+        for terminal in terminals {
+            terminal.reader.abort();
+            let task = terminal.task.lock().take();
             if let Some(task) = task {
                 // It was aborted, so the only news is that.
                 let _ = task.await;
@@ -91,21 +101,54 @@ impl Terminals {
         self.held.lock().make_room();
     }
 
+    /// A number that no process has.
+    pub(crate) fn free_number(&self, random: &Random) -> u32 {
+        let held = self.held.lock();
+        loop {
+            let id = 1_000 + u32::try_from(random.below(99_000)).unwrap_or_default();
+            if !held.slots.contains_key(&id) {
+                return id;
+            }
+        }
+    }
+
     /// Keeps a process that outlived its call, under a number the model can name.
-    pub(crate) fn keep(&self, terminal: Terminal, random: &Random) -> u32 {
+    pub(crate) fn keep(&self, id: u32, terminal: Arc<Terminal>) {
         let mut held = self.held.lock();
         // Calls of one turn start at once; each found room before the others took it.
         held.make_room();
-        let id = loop {
-            let id = 1_000 + u32::try_from(random.below(99_000)).unwrap_or_default();
-            if !held.slots.contains_key(&id) {
-                break id;
-            }
-        };
         held.uses += 1;
         let used = held.uses;
-        held.slots.insert(id, Slot { terminal: Arc::new(terminal), used });
-        id
+        held.slots.insert(id, Slot { terminal, used });
+    }
+
+    /// A call gave the output up to `position`. Until that is on record, the sandbox must not let go of it.
+    pub(crate) fn gave(&self, call: Id<id::Call>, terminal: &Arc<Terminal>, position: u64) {
+        self.held.lock().given.insert(call, (terminal.clone(), position));
+    }
+
+    /// What a call gave is on record: the sandbox need not keep it any longer.
+    pub async fn recorded(&self, call: Id<id::Call>) {
+        let given = self.held.lock().given.remove(&call);
+        if let Some((terminal, position)) = given {
+            terminal.taken(position).await;
+        }
+    }
+
+    /// Holds the processes again that an earlier harness held in this sandbox, under the same numbers; those of the calls that
+    /// are gone on with are left to them.
+    ///
+    /// # Errors
+    /// The sandbox does not say what runs in it. A process that can't be had is left out.
+    pub async fn restore(&self, sandbox: &dyn Sandbox, attached: &[Id<id::Call>]) -> Result<(), sandbox::Error> {
+        for kept in sandbox.commands().await? {
+            let Some((call, id)) = numbered(&kept.name).filter(|(call, _)| !attached.contains(call)) else { continue };
+            match sandbox.attach(&kept.name, kept.from).await {
+                Ok(process) => self.keep(id, Arc::new(Terminal::new(process, kept.terminal))),
+                Err(error) => tracing::warn!(call_id = %call, %error, "a process can't be held again"),
+            }
+        }
+        Ok(())
     }
 
     /// The process of this number.
@@ -124,6 +167,22 @@ impl Terminals {
             self.held.lock().slots.remove(&id);
         }
     }
+}
+
+/// The name under which the sandbox keeps the process of a call.
+pub(crate) fn name_of(call: Id<id::Call>, id: u32) -> String {
+    format!("{call}.{id}")
+}
+
+/// The call and the number of a process, by the name that the sandbox keeps it under; `None` for a name of others.
+pub(crate) fn numbered(name: &str) -> Option<(Id<id::Call>, u32)> {
+    let (call, id) = name.split_once('.')?;
+    Some((call.parse().ok()?, id.parse().ok()?))
+}
+
+/// The calls whose processes a sandbox keeps.
+pub fn calls_in(kept: &[KeptCommand]) -> Vec<Id<id::Call>> {
+    kept.iter().filter_map(|kept| numbered(&kept.name)).map(|(call, _)| call).collect()
 }
 
 /// One live process. Dropping it kills the process.
@@ -158,6 +217,7 @@ impl Drop for Abort {
 #[derive(Debug)]
 enum Input {
     Write(Bytes, oneshot::Sender<Result<(), Unread>>),
+    Taken(u64),
     Kill,
 }
 
@@ -186,6 +246,8 @@ pub(crate) struct Report {
     pub(crate) output: Vec<u8>,
     /// Bytes of output that came, kept or not.
     pub(crate) total_bytes: u64,
+    /// Up to which position of its output this goes.
+    pub(crate) position: u64,
     /// How it ended, if it did.
     pub(crate) end: Option<End>,
 }
@@ -199,6 +261,8 @@ struct Shared {
 #[derive(Debug)]
 struct State {
     captures: Captures,
+    /// The position up to which `captures` go.
+    position: u64,
     live: VecDeque<Progress>,
     live_bytes: usize,
     watched: bool,
@@ -230,6 +294,7 @@ impl Terminal {
     pub(crate) fn new(process: Box<dyn Process>, tty: bool) -> Self {
         let state = State {
             captures: Captures::new(IDLE_BYTES_MAX),
+            position: process.position(),
             live: VecDeque::new(),
             live_bytes: 0,
             watched: false,
@@ -265,11 +330,11 @@ impl Terminal {
                 break;
             }
         }
-        let (mut since, end) = {
+        let (mut since, position, end) = {
             let mut state = self.shared.state.lock();
             state.watched = false;
             let since = std::mem::replace(&mut state.captures, Captures::new(IDLE_BYTES_MAX));
-            (since, state.end.clone())
+            (since, state.position, state.end.clone())
         };
         let total_bytes = [&before.stdout, &before.stderr, &since.stdout, &since.stderr]
             .iter()
@@ -282,7 +347,7 @@ impl Terminal {
             output.push(b'\n');
         }
         append(&mut output, errors);
-        Report { output, total_bytes, end }
+        Report { output, total_bytes, position, end }
     }
 
     /// Writes to the process; gives up when it does not read.
@@ -295,6 +360,12 @@ impl Terminal {
             written.await.map_err(|_| Unread::Ended)??;
         }
         Ok(())
+    }
+
+    /// Says that its output up to `position` is on record.
+    async fn taken(&self, position: u64) {
+        // A reader that is gone has let go of everything.
+        let _ = self.input.send(Input::Taken(position)).await;
     }
 
     /// Asks for the end of the process; [`Terminal::watch`] tells of it.
@@ -317,6 +388,7 @@ impl Shared {
     fn push(&self, stream: Stream, bytes: Bytes) {
         let mut state = self.state.lock();
         state.captures.of(stream).push(&bytes);
+        state.position += bytes.len() as u64;
         if state.watched {
             state.live_bytes += bytes.len();
             // A copy, so that a small piece does not keep a large buffer.
@@ -331,12 +403,17 @@ impl Shared {
     }
 
     fn end(&self, end: End) {
-        self.state.lock().end = Some(end);
+        let mut state = self.state.lock();
+        // The end counts as one.
+        state.position += u64::from(matches!(end, End::Exit(_)));
+        state.end = Some(end);
+        drop(state);
         self.changed.notify_one();
     }
 }
 
-/// Owns the process until it ends: reads its output, writes its input.
+/// Owns the process: reads its output and writes its input until it ends. The handle is held beyond that, for what is not on
+/// record yet, until this is ended.
 async fn read(mut process: Box<dyn Process>, shared: Arc<Shared>, mut inputs: mpsc::Receiver<Input>) {
     let mut take = |chunk| match chunk {
         Chunk::Output(stream, bytes) => shared.push(stream, bytes),
@@ -356,6 +433,7 @@ async fn read(mut process: Box<dyn Process>, shared: Arc<Shared>, mut inputs: mp
                         Err(error) => Err(Unread::Sandbox(error)),
                     });
                 }
+                Input::Taken(position) => take_away(&mut *process, position).await,
                 Input::Kill => shared.end(match process.kill().await {
                     Ok(exit) => End::Exit(exit),
                     Err(error) => End::Lost(error),
@@ -366,5 +444,20 @@ async fn read(mut process: Box<dyn Process>, shared: Arc<Shared>, mut inputs: mp
                 Err(error) => shared.end(End::Lost(error)),
             },
         }
+    }
+    while let Some(input) = inputs.recv().await {
+        match input {
+            Input::Write(_, done) => _ = done.send(Err(Unread::Ended)),
+            Input::Taken(position) => take_away(&mut *process, position).await,
+            Input::Kill => {}
+        }
+    }
+}
+
+/// Lets go of output that is on record.
+async fn take_away(process: &mut dyn Process, position: u64) {
+    if let Err(error) = process.taken(position).await {
+        // It is kept longer than it need be, and goes with the sandbox.
+        tracing::debug!(%error, position, "output that is on record is still kept");
     }
 }

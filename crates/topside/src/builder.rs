@@ -159,7 +159,8 @@ impl Builder {
         }
         let mut providers = self.providers;
         if let Some(launcher) = self.launcher {
-            let local = jail::Provider::at_home(launcher, data.path().to_owned(), random.clone(), OWNER_GRACE_MS).await?;
+            let local =
+                jail::Provider::at_home(launcher, data.path().to_owned(), random.clone(), OWNER_GRACE_MS).await?;
             providers.push(Arc::new(local.with_network(settings::mounts(&environment)?)));
         }
         let watched = |provider| Arc::new(Watched::new(provider)) as Arc<dyn sandbox::Provider>;

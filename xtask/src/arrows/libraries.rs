@@ -18,7 +18,11 @@ struct Only {
 const ONLY: &[Only] = &[
     Only { library: "anyhow", rooms: &["topside"], reason: "a room has one typed error; only the rim may blur it" },
     Only { library: "axum", rooms: &["server"], reason: "only `server` handles requests" },
-    Only { library: "blake3", rooms: &["chunks"], reason: "digests that others see are SHA-256; this one names chunks" },
+    Only {
+        library: "blake3",
+        rooms: &["chunks"],
+        reason: "digests that others see are SHA-256; this one names chunks",
+    },
     Only { library: "cedar-policy", rooms: &["policy"], reason: "only `policy` decides" },
     Only { library: "clap", rooms: &["topside"], reason: "only the binary reads a command line" },
     Only { library: "fastcdc", rooms: &["chunks"], reason: "only `chunks` cuts archives" },

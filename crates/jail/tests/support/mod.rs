@@ -156,7 +156,18 @@ impl World {
         let program = std::env::current_exe().unwrap();
         let binds = vec![Bind { host: program, inside: hostile::attempts::PROGRAM.to_owned() }];
         let (environment, walls_optional) = (Vec::new(), Vec::new());
-        Spec { id: new_id(), workspace, environment, root: sandbox::Root::default(), binds, mounts: Vec::new(), left_out: Vec::new(), limits, walls_optional, epoch: 1 }
+        Spec {
+            id: new_id(),
+            workspace,
+            environment,
+            root: sandbox::Root::default(),
+            binds,
+            mounts: Vec::new(),
+            left_out: Vec::new(),
+            limits,
+            walls_optional,
+            epoch: 1,
+        }
     }
 
     /// A sandbox with a fresh workspace.
@@ -175,7 +186,15 @@ pub(crate) fn path(text: &str) -> RelPath {
 
 pub(crate) fn command(argv: &[&str]) -> Command {
     let argv = argv.iter().map(|&argument| argument.to_owned()).collect();
-    Command { argv, workdir: RelPath::root(), environment: Vec::new(), terminal: false, stdin: false, epoch: 1, name: None }
+    Command {
+        argv,
+        workdir: RelPath::root(),
+        environment: Vec::new(),
+        terminal: false,
+        stdin: false,
+        epoch: 1,
+        name: None,
+    }
 }
 
 /// Reads to the end, keeping at most a megabyte of each stream.

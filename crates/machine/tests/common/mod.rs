@@ -195,7 +195,10 @@ impl Teller {
                 tokens: argument.parse().expect("tokens"),
                 cost_micro_usd: None,
             }),
-            "resumed" => Event::Resumed(Resumed { run, epoch: 7 }),
+            "resumed" => {
+                let attached = if argument.is_empty() { vec![] } else { vec![self.call(argument)] };
+                Event::Resumed(Resumed { run, epoch: 7, attached })
+            }
             "opened" | "made" => Event::SandboxOpened(SandboxOpened {
                 run,
                 sandbox,

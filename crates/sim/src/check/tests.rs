@@ -81,7 +81,7 @@ fn event(word: &str) -> Event {
             let after_crash = AfterCrash::Repeat;
             Event::Began(Began { run, call, attempt: 1, epoch, key: None, after_crash })
         }
-        "resumed" => Event::Resumed(Resumed { run, epoch }),
+        "resumed" => Event::Resumed(Resumed { run, epoch, attached: vec![] }),
         "returned" => returned(CallStatus::Ok),
         "denied" => returned(CallStatus::Denied),
         "voted" => Event::Voted(Voted { run, call, vote: Vote::Approve, reason: None, binding: Digest::ZERO }),

@@ -80,8 +80,15 @@ pub(crate) async fn run(program: &Program, job: &Job<'_>) -> Outcome {
         Ok(jail) => jail,
         Err(error) => return failed(&error),
     };
-    let command =
-        Command { argv, workdir: RelPath::root(), environment, terminal: false, stdin: true, epoch: job.epoch, name: None };
+    let command = Command {
+        argv,
+        workdir: RelPath::root(),
+        environment,
+        terminal: false,
+        stdin: true,
+        epoch: job.epoch,
+        name: None,
+    };
     let ended = match jail.start(command).await {
         Ok(mut process) => converse(&mut *process, Value::Object(job.arguments.clone()).to_string()).await,
         Err(error) => Err(error),

@@ -4,11 +4,12 @@ use super::Job;
 use crate::Outcome;
 use crate::output::{self, BYTES_PER_TOKEN};
 use crate::reason::Reason;
-use crate::terminals::{End, Report, TERMINALS_MAX, Terminal, Unread};
+use crate::terminals::{End, Report, TERMINALS_MAX, Terminal, Unread, name_of, numbered};
 use bytes::Bytes;
 use domain::{CallStatus, FailureClass, ToolSpec};
-use sandbox::{Command, RelPath};
+use sandbox::{Command, Process, RelPath, Sandbox};
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -92,18 +93,45 @@ pub(crate) async fn exec(job: &Job<'_>) -> Outcome {
     };
     let terminals = job.bench.terminals();
     terminals.make_room();
-    let terminal = match sandbox.start(command).await {
+    let started = match job.bench.is_attached() {
+        true => attach(job, sandbox.as_ref()).await,
+        false => start(job, sandbox.as_ref(), command).await,
+    };
+    let (id, terminal) = match started {
         // From here on, dropping this call kills the command.
-        Ok(process) => Terminal::new(process, tty),
-        Err(error) => return Outcome::sandbox("exec_command failed", &error),
+        Ok((id, process)) => (id, Arc::new(Terminal::new(process, tty))),
+        Err(outcome) => return outcome,
     };
     let wait_ms = job.number("yield_time_ms").unwrap_or(10_000).clamp(YIELD_MS_MIN, YIELD_MS_MAX);
     let report = terminal.watch(job.bench, Instant::now() + Duration::from_millis(wait_ms)).await;
+    terminals.gave(job.call.id, &terminal, report.position);
     if report.end.is_some() {
         return told(job, begun, report, None);
     }
-    let id = terminals.keep(terminal, job.bench.random());
+    terminals.keep(id, terminal);
     told(job, begun, report, Some(id.into()))
+}
+
+/// A process and the number under which the model can name it.
+type Started = (u32, Box<dyn Process>);
+
+async fn start(job: &Job<'_>, sandbox: &dyn Sandbox, command: Command) -> Result<Started, Outcome> {
+    let id = job.bench.terminals().free_number(job.bench.random());
+    let command = Command { name: Some(name_of(job.call.id, id)), ..command };
+    let failed = |error| Outcome::sandbox("exec_command failed", &error);
+    sandbox.start(command).await.map(|process| (id, process)).map_err(failed)
+}
+
+/// Goes on with the program that an earlier driver started.
+async fn attach(job: &Job<'_>, sandbox: &dyn Sandbox) -> Result<Started, Outcome> {
+    let failed = |error| Outcome::sandbox("the command can't be gone on with", &error);
+    let kept = sandbox.commands().await.map_err(failed)?;
+    let of_call = kept.into_iter().find_map(|kept| match numbered(&kept.name)? {
+        (call, id) if call == job.call.id => Some((id, kept)),
+        _ => None,
+    });
+    let (id, kept) = of_call.ok_or_else(|| failed(sandbox::Error::NoProcess))?;
+    sandbox.attach(&kept.name, kept.from).await.map(|process| (id, process)).map_err(failed)
 }
 
 /// `write_stdin`.
@@ -141,6 +169,7 @@ pub(crate) async fn write(job: &Job<'_>) -> Outcome {
         }
     }
     let report = terminal.watch(job.bench, Instant::now() + Duration::from_millis(wait_ms)).await;
+    terminals.gave(job.call.id, &terminal, report.position);
     if report.end.is_some() {
         terminals.forget(id);
     }
@@ -149,7 +178,7 @@ pub(crate) async fn write(job: &Job<'_>) -> Outcome {
 
 /// What a watched process gave, in the form that models know.
 fn told(job: &Job<'_>, begun: Duration, report: Report, id: Option<u64>) -> Outcome {
-    let Report { mut output, total_bytes, end } = report;
+    let Report { mut output, total_bytes, end, .. } = report;
     match (end, id) {
         (Some(End::Exit(exit)), _) => {
             render(job, begun, &Standing::Exited(exit.shell_code()), output, Some(total_bytes))

@@ -158,7 +158,10 @@ fn says(happened: &Happened) -> Vec<(&'static str, String)> {
         | Happened::Reserved { .. }
         | Happened::CallAdded { .. }
         | Happened::Checkpointed { .. } => course(happened),
-        Happened::Resumed { epoch } => vec![("epoch", epoch.to_string())],
+        Happened::Resumed { epoch, attached } => {
+            let attached = attached.into_iter().map(|call| ("goes on", call.to_string()));
+            [("epoch", epoch.to_string())].into_iter().chain(attached).collect()
+        }
         Happened::SandboxOpened { sandbox, provider, walls, missing, restored } => {
             let mut says = vec![("sandbox", format!("{sandbox} of {provider}")), ("walls", walls.join(" "))];
             says.extend((!missing.is_empty()).then(|| ("missing", missing.join(" "))));

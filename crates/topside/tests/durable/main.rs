@@ -11,6 +11,7 @@ mod approved;
 mod doubted;
 mod forked;
 mod full;
+mod outlived;
 mod outside;
 mod replayed;
 mod service;
