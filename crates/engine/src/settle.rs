@@ -26,6 +26,10 @@ impl Driver {
         loop {
             let mut moved = false;
             for effect in self.wanted(&self.state) {
+                // What came before in this list may have changed what is wanted: a call's end can end the run.
+                if moved && !self.wanted(&self.state).contains(&effect) {
+                    continue;
+                }
                 for fact in Box::pin(self.follow(effect)).await? {
                     self.state.apply(fact.stamp, &fact.event)?;
                     self.derived.push(fact);

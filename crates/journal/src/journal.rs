@@ -32,14 +32,23 @@ pub enum ContentsMode {
 }
 
 /// Where the bytes of a database lie.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default)]
 pub enum Disk {
     /// In files of the machine, in a directory that is locked and made durable.
     #[default]
     System,
-    /// Behind an SQLite VFS that the caller has registered under this name. Every connection goes through it, the
-    /// directory is nothing but the beginning of the database's name, and no lock is taken.
-    Vfs(&'static str),
+    /// Behind an SQLite VFS that the caller brings. Every connection goes through it, the directory is nothing but the
+    /// beginning of the database's name, and no lock is taken.
+    Vfs(Vfs),
+}
+
+/// An SQLite VFS.
+#[derive(Clone, Copy, Debug)]
+pub struct Vfs {
+    /// The name under which it is registered.
+    pub name: &'static str,
+    /// Writes the bytes of a file once more, where they are, and syncs them. A file that is not there is left alone.
+    pub rewrite: fn(&Path) -> std::io::Result<()>,
 }
 
 /// Who does a database's work.

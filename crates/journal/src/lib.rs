@@ -32,7 +32,7 @@ pub use contents::{Content, INLINE_BYTES_MAX, MemoryObjects, Objects, PlainWrap,
 pub use error::Error;
 pub use hints::{Hint, Hints};
 pub use index::{ArtifactRow, Change, DueRow, RunRow, SessionRow};
-pub use journal::{Claimants, Config, ContentsMode, Disk, Health, Journal, Kept, Limits, Parts, Threads};
+pub use journal::{Claimants, Config, ContentsMode, Disk, Health, Journal, Kept, Limits, Parts, Threads, Vfs};
 pub use postgres::{PostgresSettings, Statements};
 pub use query::{Head, Page, RunFilter, StoredRecord, Verified};
 pub use repair::repair;

@@ -75,6 +75,7 @@ impl Sqlite {
             Disk::Vfs(_) => (None, directory.join(directory::DATABASE)),
         };
         let database = Database { file, disk };
+        schema::rewrite_log(&database)?;
         let mut connection = schema::connect(&database)?;
         let boot = schema::prepare(&mut connection)?;
         let quarantined = upkeep::all_quarantined(&connection)?;

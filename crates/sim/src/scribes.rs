@@ -4,7 +4,7 @@
 use crate::TENANT;
 use crate::check::one_holder;
 use crate::claims::Claimed;
-use crate::disk::{Crash, Disk, Faults, Mounted, VFS};
+use crate::disk::{BEHIND, Crash, Disk, Faults, Mounted};
 use crate::objects::Contents;
 use crate::power::{ENDLESS, Power};
 use crate::report::{Figures, Report};
@@ -136,7 +136,7 @@ impl Desk {
             objects: contents.clone(),
         };
         let mut config =
-            Config { disk: journal::Disk::Vfs(VFS), threads: journal::Threads::Inline, ..Config::default() };
+            Config { disk: journal::Disk::Vfs(BEHIND), threads: journal::Threads::Inline, ..Config::default() };
         // The listener hears everything.
         config.limits.hints_max = 1 << 16;
         let is_shared = self.random.below(2) == 0;

@@ -3,7 +3,7 @@
 
 use crate::check;
 use crate::client::Client;
-use crate::disk::{Crash, Disk, Faults, Mounted, VFS};
+use crate::disk::{BEHIND, Crash, Disk, Faults, Mounted};
 use crate::hooks::Hooks;
 use crate::ledger::Ledger;
 use crate::network::Network;
@@ -352,7 +352,7 @@ impl World {
             objects: self.contents.clone(),
         };
         let mut config =
-            Config { disk: journal::Disk::Vfs(VFS), threads: journal::Threads::Inline, ..Config::default() };
+            Config { disk: journal::Disk::Vfs(BEHIND), threads: journal::Threads::Inline, ..Config::default() };
         if is_shared {
             config.claimants = Claimants::Fellows;
         }

@@ -3,11 +3,14 @@
 use crate::Error;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError, set_permissions};
 use std::io::{ErrorKind, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// The database's name in its directory.
 pub(crate) const DATABASE: &str = "journal.db";
+
+/// What is read and written at once.
+const REWRITE_BYTES: usize = 1 << 20;
 
 /// Where a repair that is under way keeps the damaged files.
 pub(crate) const REPAIR: &str = "repair";
@@ -56,6 +59,26 @@ pub(crate) fn database_file(directory: &Path) -> Result<PathBuf, Error> {
 /// Makes a file (0600) when it is not there.
 pub(crate) fn make(path: &Path) -> Result<(), Error> {
     open(path)?.set_permissions(Permissions::from_mode(0o600)).map_err(Error::io)
+}
+
+/// Writes the bytes of a file once more, where they are, and syncs them; leaves alone what is not there.
+pub(crate) fn rewrite(path: &Path) -> std::io::Result<()> {
+    let file = match OpenOptions::new().read(true).write(true).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let mut piece = vec![0; REWRITE_BYTES];
+    let mut at = 0;
+    loop {
+        let length = file.read_at(&mut piece, at)?;
+        if length == 0 {
+            break;
+        }
+        file.write_all_at(&piece[..length], at)?;
+        at += length as u64;
+    }
+    if at > 0 { file.sync_all() } else { Ok(()) }
 }
 
 /// Makes the names in a directory durable.

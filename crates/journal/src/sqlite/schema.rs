@@ -4,6 +4,7 @@
 //! with a unique index: rows of many sessions that share a commit go to the same last pages, and rows too long for an
 //! index tree do not spill. The short, hot or sorted tables are `WITHOUT ROWID`.
 
+use crate::sqlite::directory;
 use crate::{Disk, Error};
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use std::path::PathBuf;
@@ -42,11 +43,26 @@ impl Database {
         let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = match self.disk {
             Disk::System => Connection::open_with_flags(&self.file, flags)?,
-            Disk::Vfs(vfs) => Connection::open_with_flags_and_vfs(&self.file, flags, vfs)?,
+            Disk::Vfs(vfs) => Connection::open_with_flags_and_vfs(&self.file, flags, vfs.name)?,
         };
         connection.busy_timeout(Duration::from_millis(BUSY_MS))?;
         Ok(connection)
     }
+}
+
+/// Writes the write-ahead log of an earlier process once more, before SQLite reads it. When a sync fails, the operating system
+/// counts what it should have written as clean, although only its cache may have it: it is read, it is in no later sync, and
+/// it is gone with the power. A log with such a gap would be read up to the gap only, over a database that is newer.
+/// (Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020.)
+pub(crate) fn rewrite_log(database: &Database) -> Result<(), Error> {
+    let mut log = database.file.clone().into_os_string();
+    log.push("-wal");
+    let log = PathBuf::from(log);
+    let rewritten = match database.disk {
+        Disk::System => directory::rewrite(&log),
+        Disk::Vfs(vfs) => (vfs.rewrite)(&log),
+    };
+    rewritten.map_err(|error| Error::io(format_args!("{}: {error}", log.display())))
 }
 
 /// The connection that writes. `secure_delete` is on all the time: pages that a growing table moves rows out of must not

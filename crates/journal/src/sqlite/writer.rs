@@ -305,23 +305,25 @@ impl Writer {
             self.shared.set_commit_id(self.commit_id);
         }
         let wanted = self.hints.wanted();
-        for (pending, outcome) in group.into_iter().zip(outcomes) {
+        for (Pending { entry, reply, _room }, outcome) in group.into_iter().zip(outcomes) {
             let answer = match outcome {
                 Outcome::Written(appended, records) => {
-                    if let Some(item) = pending.entry.contents.first() {
+                    if let Some(item) = entry.contents.first() {
                         item.key.set_stored();
                     }
                     if wanted && let Appended::Written(written) = &appended {
-                        let next_position = written.next_position();
-                        self.hints.tell(Hint { key: pending.entry.key, next_position, records: records.into() });
+                        let (key, next_position) = (entry.key.clone(), written.next_position());
+                        self.hints.tell(Hint { key, next_position, records: records.into() });
                     }
                     Ok(appended)
                 }
                 Outcome::Existing(appended) => Ok(appended),
                 Outcome::Refused(error) => Err(error),
             };
+            // Whoever has the answer finds nothing of the entry here, not even a hand on the session's key.
+            drop(entry);
             // The caller may have gone; the entry is durable all the same.
-            let _ = pending.reply.send(answer);
+            let _ = reply.send(answer);
         }
     }
 

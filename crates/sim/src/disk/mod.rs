@@ -6,7 +6,7 @@ mod locks;
 mod survival;
 mod vfs;
 
-pub use vfs::{Mounted, VFS};
+pub use vfs::{BEHIND, Mounted, VFS};
 
 use crate::power::{Off, Power};
 use crate::time::Time;

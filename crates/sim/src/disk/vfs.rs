@@ -9,11 +9,14 @@ use rusqlite::ffi;
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 /// The name under which SQLite knows the file system.
 pub const VFS: &str = "topside-sim";
 const VFS_C: &CStr = c"topside-sim";
+/// The file system as a journal takes it.
+pub const BEHIND: journal::Vfs = journal::Vfs { name: VFS, rewrite };
 
 /// Bytes of a path at most.
 const PATH_BYTES_MAX: c_int = 512;
@@ -163,6 +166,29 @@ static METHODS: ffi::sqlite3_io_methods = ffi::sqlite3_io_methods {
 fn disk_of(path: &str) -> Option<Disk> {
     let directory = path.rsplit_once('/')?.0;
     DISKS.lock().get(directory).cloned()
+}
+
+/// Writes a file's bytes once more, and syncs them.
+fn rewrite(path: &Path) -> std::io::Result<()> {
+    let name = path.to_str().unwrap_or_default();
+    let disk = disk_of(name).ok_or(std::io::ErrorKind::NotFound)?;
+    match rewrite_on(&disk, name) {
+        Ok(()) | Err(Trouble::Missing) => Ok(()),
+        Err(trouble) => Err(std::io::Error::other(trouble)),
+    }
+}
+
+fn rewrite_on(disk: &Disk, name: &str) -> Result<(), Trouble> {
+    let (file, id, life) = disk.open(name, Create::Never)?;
+    let (disk, name) = (disk.clone(), name.to_owned());
+    let handle = Handle { disk, name, file, life, id, remove_at_end: false, index: None };
+    let mut bytes = vec![0; handle.disk.length(&handle)?];
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    handle.disk.read(&handle, 0, &mut bytes)?;
+    handle.disk.write(&handle, 0, &bytes)?;
+    handle.disk.sync(&handle)
 }
 
 /// A path as SQLite gives it.
