@@ -295,9 +295,8 @@ impl Desk {
                     continue;
                 }
                 Err(Error::DataKeyChanged) => return None,
-                Err(Error::Fenced { .. } | Error::Moved { .. }) if self.claimed.is_contested(&entry.key) => {
-                    return None;
-                }
+                // Whoever is followed is fenced before the other holds the session, and so is never moved.
+                Err(Error::Fenced { .. }) if self.claimed.is_contested(&entry.key) => return None,
                 Err(error) => self.say_wrong(format!("{session} expected {expect} and was refused: {error}")),
             }
             return None;
