@@ -162,7 +162,7 @@ mod tests {
         let (top, base) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         std::fs::create_dir(base.path().join("etc")).unwrap();
         let passwd =
-            "root:x:0:0::/root:/bin/sh\nnode:x:1001:1002::/home/node:/bin/sh\nbig:x:70000:0::/:/bin/sh\nbroken:x\n";
+            "root:x:0:0::/root:/bin/sh\nnode:x:1001:1002::/srv/node:/bin/sh\nbig:x:70000:0::/:/bin/sh\nbroken:x\n";
         std::fs::write(base.path().join("etc/passwd"), passwd).unwrap();
         std::fs::write(base.path().join("etc/group"), "root:x:0:\nstaff:x:50:\n").unwrap();
         let (top, base) = (File::open(top.path()).unwrap(), File::open(base.path()).unwrap());

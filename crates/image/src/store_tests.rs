@@ -63,7 +63,7 @@ fn what_a_crash_left_goes_and_what_is_being_made_stays() {
         fs::create_dir_all(cache.join(left)).unwrap();
     }
     fs::create_dir_all(cache.join("staging/3-0/tree/shut/inner")).unwrap();
-    fs::set_permissions(cache.join("staging/3-0/tree/shut"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(cache.join("staging/3-0/tree/shut"), fs::Permissions::from_mode(0o0)).unwrap();
     let first = store(home.path(), 1_000);
     assert_eq!((count(home.path(), STAGING), count(home.path(), TRASH)), (0, 0));
     let busy = first.stage().unwrap();

@@ -94,7 +94,11 @@ pub(crate) fn next(source: &mut impl Read) -> Result<Option<Entry>, Broken> {
 }
 
 fn once<T>(slot: &mut Option<T>, value: T) -> Result<(), Rule> {
-    if slot.is_some() { Err(Rule::Malformed) } else { Ok(*slot = Some(value)) }
+    if slot.is_some() {
+        return Err(Rule::Malformed);
+    }
+    *slot = Some(value);
+    Ok(())
 }
 
 /// The data of a header that says more.

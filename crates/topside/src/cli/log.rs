@@ -159,7 +159,7 @@ fn says(happened: &Happened) -> Vec<(&'static str, String)> {
         | Happened::CallAdded { .. }
         | Happened::Checkpointed { .. } => course(happened),
         Happened::Resumed { epoch, attached } => {
-            let attached = attached.into_iter().map(|call| ("goes on", call.to_string()));
+            let attached = attached.iter().map(|call| ("goes on", call.to_string()));
             [("epoch", epoch.to_string())].into_iter().chain(attached).collect()
         }
         Happened::SandboxOpened { sandbox, provider, walls, missing, restored } => {
