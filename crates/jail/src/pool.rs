@@ -48,7 +48,7 @@ pub(crate) struct Place {
     pub(crate) clones: Clones,
     quota: Quota,
     /// Keeps the pool mounted.
-    _mount: Option<OwnedFd>,
+    mount: Option<OwnedFd>,
 }
 
 /// How an image is copied.
@@ -83,7 +83,17 @@ impl Place {
             Some(images) => Quota::of_file_system(images.clone(), bytes_max),
             None => Quota::of_files(sessions.clone(), bytes_max),
         };
-        Self { images: images.unwrap_or_else(|| sessions.clone()), sessions, clones, quota, _mount: mount }
+        Self { images: images.unwrap_or_else(|| sessions.clone()), sessions, clones, quota, mount }
+    }
+
+    /// How workspaces are kept here, in words.
+    pub(crate) fn told(&self, root: bool) -> &'static str {
+        match (root, self.clones, &self.mount) {
+            (false, ..) => "memory, saved to directories",
+            (true, _, Some(_)) => "ext4 images in a btrfs pool",
+            (true, Clones::Share, None) => "ext4 images that share blocks",
+            (true, Clones::Never, None) => "ext4 images",
+        }
     }
 
     /// The directories of a session's workspace; `None` for one that is kept nowhere.

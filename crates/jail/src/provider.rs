@@ -98,6 +98,14 @@ impl Provider {
         self
     }
 
+    /// How workspaces are kept here, in words; finds or makes the place at first.
+    ///
+    /// # Errors
+    /// [`Error::Start`] when it can't be had.
+    pub async fn store(&self) -> Result<&'static str, Error> {
+        Ok(self.place().await?.told(self.root))
+    }
+
     fn behind(door: Door, data: PathBuf, random: Random) -> Result<Self, LaunchError> {
         let harbour = Harbour::new(door.socket, door.pid)?;
         let root = Rank::own().is_root();

@@ -1,12 +1,14 @@
 //! The command line as it is written. What each command does, its own file knows.
 
 mod acts;
+mod sandbox;
 mod stores;
 
 pub(crate) use acts::{
     Approvals, Cancel, Diff, Fork, OfCall, OfRun, OfSession, Raise, Resolve, Resume, SessionCommand, Sessions, Steer,
     Target,
 };
+pub(crate) use sandbox::{SandboxBench, SandboxCommand, Sandboxes};
 pub(crate) use stores::{Backup, Repair, Restore};
 
 use super::ending::Ending;
@@ -70,6 +72,8 @@ pub(crate) enum Command {
     Diff(Diff),
     /// Deletes sessions, puts them aside, takes them back.
     Session(Sessions),
+    /// Looks at sandboxes themselves, beside any run.
+    Sandbox(Sandboxes),
     /// Copies journal and objects of a data directory, also while a service uses it.
     Backup(Backup),
     /// Makes a data directory from a backup.

@@ -18,6 +18,7 @@ mod project;
 mod record;
 mod resume;
 mod run;
+mod sandbox;
 mod serve;
 mod service;
 mod sessions;
@@ -107,6 +108,7 @@ async fn dispatch(session: Session, command: Command) -> Result<Ending, Trouble>
         Command::Replay(arguments) => fork::replay(session, arguments).await,
         Command::Diff(arguments) => fork::diff(session, arguments).await,
         Command::Session(arguments) => sessions::sessions(session, arguments.command).await,
+        Command::Sandbox(arguments) => sandbox::sandbox(session, arguments.command).await,
         Command::Backup(arguments) => stores::backup(&session, &arguments),
         Command::Restore(arguments) => stores::restore(&session, &arguments),
         Command::Repair(arguments) => stores::repair(&session, &arguments),
