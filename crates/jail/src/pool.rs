@@ -80,7 +80,8 @@ impl Place {
         let sessions = data.join("workspaces");
         let images = mount.as_ref().map(|mount| PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd())));
         let quota = match &images {
-            Some(images) => Quota::of_file_system(images.clone(), bytes_max),
+            // One that was made smaller holds no more than it was made for.
+            Some(images) => Quota::of_file_system(images.clone(), bytes_max.min(holds(images))),
             None => Quota::of_files(sessions.clone(), bytes_max),
         };
         Self { images: images.unwrap_or_else(|| sessions.clone()), sessions, clones, quota, mount }
@@ -221,6 +222,12 @@ async fn mounted(harbour: &Harbour, file: Vec<OwnedFd>) -> Result<OwnedFd, Strin
         Ok(_) => Err("the launcher answered something else".to_owned()),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// What a pool holds beside its own tables.
+fn holds(images: &Path) -> u64 {
+    let found = rustix::fs::statvfs(images).map_or(0, |found| found.f_blocks.saturating_mul(found.f_frsize));
+    found / (OWN_SHARE + 1) * OWN_SHARE
 }
 
 /// Whether files of this directory can share blocks. Tried with two that have no name.

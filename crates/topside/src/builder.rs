@@ -159,8 +159,11 @@ impl Builder {
         }
         let mut providers = self.providers;
         if let Some(launcher) = self.launcher {
-            let local =
+            let mut local =
                 jail::Provider::at_home(launcher, data.path().to_owned(), random.clone(), OWNER_GRACE_MS).await?;
+            if let Some(bytes_max) = live.current().settings.sandbox.workspaces_bytes_max {
+                local = local.with_workspaces_bytes_max(bytes_max);
+            }
             providers.push(Arc::new(local.with_network(settings::mounts(&environment)?)));
         }
         let watched = |provider| Arc::new(Watched::new(provider)) as Arc<dyn sandbox::Provider>;
