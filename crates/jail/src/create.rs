@@ -7,6 +7,7 @@ use crate::filter::Filters;
 use crate::image;
 use crate::inside::{Plan, Told};
 use crate::mounting::{Helpers, MOUNTS_MAX};
+use crate::names::Names;
 use crate::rank::Rank;
 use crate::raw::{self, Cloned};
 use crate::root::{self, Source, View, Workspace};
@@ -141,6 +142,7 @@ fn raise(stem: &Stem, ask: Create, descriptor: Option<OwnedFd>, filters: &Filter
         sync: child_sync,
         control: child_control,
         mounts: ask.mounts.iter().map(|(path, _)| path.clone()).collect(),
+        names: Names::of(&ask.label.id),
     };
     let mounts = plan.mounts.len();
     let child = Child { pid: stem.bear(flags, &plan).map_err(refused_namespace)?, armed: true };

@@ -3,6 +3,7 @@
 
 use crate::door::{self, Failure, Stage};
 use crate::filter::Filters;
+use crate::names::Names;
 use crate::root::{self, View, Workspace};
 use crate::stack::Stand;
 use crate::{access, mounting, privileges, raw};
@@ -35,6 +36,7 @@ pub(crate) struct Plan {
     pub(crate) sync: OwnedFd,
     /// Where buckets are shown in the workspace.
     pub(crate) mounts: Vec<String>,
+    pub(crate) names: Names,
 }
 
 /// What the first process tells the launcher.
@@ -126,12 +128,13 @@ fn prepare(plan: &Plan, filters: &Filters) -> Result<Prepared, Failure> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let mut walls = Walls { optional: &plan.walls_optional, standing: Vec::new(), missing: Vec::new() };
     // Never optional: a guest with the host's files in sight would be no sandbox.
-    root::build(&plan.limits, &plan.stand, &plan.views, &plan.workspace)
+    root::build(&plan.limits, &plan.stand, &plan.views, &plan.workspace, &plan.names)
         .map_err(|failed| Failure::wall("private_root", format!("{}: {}", failed.what, failed.errno)))?;
     walls.raise("private_root", Ok(()))?;
     load(plan)?;
     mounting::attach(&plan.mounts, &devices, inside)?;
-    let _ = rustix::system::sethostname(b"sandbox");
+    // Without a namespace of its own for it there is a wall missing already, and the host keeps its name.
+    let _ = plan.names.set();
     // Without it programs only miss their own loopback; nothing gets weaker.
     let _ = raw::loopback_up();
     root::close_process_settings()

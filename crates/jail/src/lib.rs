@@ -39,6 +39,7 @@ mod live;
 mod lives;
 mod mark;
 mod mounting;
+mod names;
 mod outlives;
 mod pool;
 mod privileges;

@@ -302,12 +302,9 @@ fn of_layers(path: &Path, image: Image, held: Vec<Held>, store: &Store) -> Resul
     Ok(Ready { wanted, environment, workdir: image.config.workdir, digests })
 }
 
-/// What stands over the layers: names of this sandbox, and an account for who everything runs as, where they have none.
+/// What stands over the layers: an account for who everything runs as, where they have none.
 pub(crate) fn files(layers: &[BorrowedFd<'_>], identity: Identity) -> Vec<(String, String)> {
-    let mut files = vec![
-        ("etc/hostname".to_owned(), "sandbox\n".to_owned()),
-        ("etc/hosts".to_owned(), "127.0.0.1 localhost sandbox\n::1 localhost\n".to_owned()),
-    ];
+    let mut files = Vec::new();
     let Identity { user, group } = identity;
     let name = guest::USER_NAME;
     let lines = [

@@ -2,6 +2,7 @@
 //! a few places a small writable layer in memory. Mounted inside the sandbox's own namespaces, so that nothing in a layer, such
 //! as an attribute meant for the kernel, has more power than the sandbox itself.
 
+use crate::names::Names;
 use crate::privileges;
 use crate::raw::{self, Cloned};
 use crate::root::{self, Failed, PLAIN, READ_ONLY, at, attach, directory, file, memory};
@@ -178,7 +179,7 @@ impl Stand {
 
     /// Mounts the layers as the root to be, makes it the current directory, and prepares all places that are mounted on later.
     /// `views` are paths inside that something will be shown at, each with whether it is a directory.
-    pub(crate) fn build(&self, limits: &Limits, views: &[(String, bool)]) -> Result<(), Failed> {
+    pub(crate) fn build(&self, limits: &Limits, views: &[(String, bool)], names: &Names) -> Result<(), Failed> {
         let Base::Layers { paths, upper, .. } = &self.wanted.base else { return Ok(()) };
         let layers = self.layers(paths, upper.as_deref())?;
         let scaffold = memory(SCAFFOLD_BYTES_MAX, SCAFFOLD_INODES_MAX, "755", PLAIN).map_err(at("the scaffold"))?;
@@ -189,7 +190,7 @@ impl Stand {
         for name in ["skeleton", "empty", "upper", "made", "root"] {
             directory(name).map_err(at("the scaffold"))?;
         }
-        self.lay_skeleton(views)?;
+        self.lay_skeleton(views, names)?;
         rustix::process::fchdir(&scaffold).map_err(at("the scaffold"))?;
         let mut lowers = vec!["skeleton".to_owned()];
         for (index, layer) in layers.iter().take(paths.len()).enumerate() {
@@ -235,7 +236,7 @@ impl Stand {
     }
 
     /// What stands over all layers, whatever they have there: no link of a layer leads a mount astray.
-    fn lay_skeleton(&self, views: &[(String, bool)]) -> Result<(), Failed> {
+    fn lay_skeleton(&self, views: &[(String, bool)], names: &Names) -> Result<(), Failed> {
         rustix::process::chdir("skeleton").map_err(at("the scaffold"))?;
         for name in PLACES.into_iter().chain(["workspace"]) {
             directory(name).map_err(at(name))?;
@@ -249,6 +250,7 @@ impl Stand {
         for (path, content) in &self.wanted.files {
             file(path, content).map_err(at(path.clone()))?;
         }
+        names.place()?;
         for (inside, is_directory) in views {
             root::make_place(inside, *is_directory).map_err(at(inside.clone()))?;
         }

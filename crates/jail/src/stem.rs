@@ -6,6 +6,7 @@ use crate::cgroup::{Controller, Group, Groups};
 use crate::door;
 use crate::filter::Filters;
 use crate::inside::{self, Plan};
+use crate::names::Names;
 use crate::privileges;
 use crate::raw::{self, Cloned};
 use crate::root::{Source, View, Workspace};
@@ -61,6 +62,7 @@ struct Order {
     /// Where each view is shown, and the host path when no mount comes.
     views: Vec<(String, Option<PathBuf>)>,
     mounts: Vec<String>,
+    names: Names,
 }
 
 /// What a stem says when it is ready: the group that it could not enter.
@@ -161,6 +163,7 @@ impl Stem {
             memory_bytes_max,
             views,
             mounts: plan.mounts.clone(),
+            names: plan.names.clone(),
         };
         door::send(&self.door, &order, &fds, SendFlags::empty())?;
         match hear(&self.door)? {
@@ -226,7 +229,7 @@ fn unpack(order: Order, fds: Vec<OwnedFd>) -> Option<(Plan, Option<OwnedFd>)> {
         views.push(View { source, inside });
     }
     let stand = Stand::unpack(order.stand, &mut fds)?;
-    let Order { environment, limits, walls_optional, epoch, root, mounts, .. } = order;
+    let Order { environment, limits, walls_optional, epoch, root, mounts, names, .. } = order;
     let plan = Plan {
         environment,
         limits,
@@ -241,6 +244,7 @@ fn unpack(order: Order, fds: Vec<OwnedFd>) -> Option<(Plan, Option<OwnedFd>)> {
         sync,
         control,
         mounts,
+        names,
     };
     Some((plan, birthplace))
 }
