@@ -17,7 +17,7 @@ use crate::workspaces::{self, Making, Unfinished};
 use crate::{Error as LaunchError, Launcher, outlives, shown};
 use async_trait::async_trait;
 use domain::{Id, id};
-use sandbox::{Error, Finding, Living, Probe, Sandbox, Spec, Start, Walls, Workspace};
+use sandbox::{Error, Finding, Living, Probe, RelPath, Sandbox, Spec, Start, Walls, Workspace};
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -241,7 +241,7 @@ impl Provider {
     fn stored(&self, spec: &Spec, place: Arc<Place>, room: Option<Room>) -> Result<Option<Stored>, Error> {
         let home = place.home(&spec.workspace)?;
         let reader = Reader::new(self.harbour.clone(), spec, self.random.clone());
-        Ok(home.map(|home| Stored { place, home, _room: room, reader }))
+        Ok(home.map(|home| Stored { place, home, room: Mutex::new(room), reader }))
     }
 }
 
@@ -335,6 +335,20 @@ fn request(spec: &Spec, workspace: Keep, root: &Wanted) -> Create {
     Create { shape: create.shape(), ..create }
 }
 
+/// Removes from a fork what is no part of the checkpoint, but not what is mounted there again.
+async fn drop_left_out(live: &Live, spec: &Spec, left_out: &[RelPath]) -> Result<(), Error> {
+    for path in left_out.iter().filter(|path| !spec.mounts.iter().any(|mount| mount.path == **path)) {
+        match live.remove(path, spec.limits.workspace_inodes_max).await {
+            Ok(_) | Err(Error::File { missing: true, .. }) => {}
+            Err(error) => {
+                live.close().await;
+                return Err(error);
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Refuses a view that would stand over what the sandbox itself needs.
 fn check_binds(spec: &Spec) -> Result<(), Error> {
     for bind in &spec.binds {
@@ -393,7 +407,9 @@ impl sandbox::Provider for Provider {
         if let Some(marking) = claimed.marking {
             marking.done().await?;
         }
-        Ok(self.live(&spec, stood, claimed.unfinished, stored)?)
+        let live = self.live(&spec, stood, claimed.unfinished, stored)?;
+        drop_left_out(&live, &spec, &claimed.left_out).await?;
+        Ok(live)
     }
 
     async fn workspace_exists(&self, workspace: &Workspace) -> Result<bool, Error> {
