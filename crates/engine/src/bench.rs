@@ -350,11 +350,26 @@ async fn make(
     let Some(snapshot) = source.snapshot.as_ref().filter(|_| source.files != Files::Lost) else { return Err(error) };
     let sandbox = provider.create(spec(Start::Restored)).await?;
     if let Err(error) = crate::keep::restore(inner, key, sandbox.as_ref(), snapshot).await {
+    // Where the checkpoint itself is still kept, its copy is there in a moment.
+    let checkpoint = snapshot.checkpoint;
+    for session in crate::fork::lineage(inner, key).await? {
+        match provider.create(spec(Start::Forked { session, checkpoint })).await {
+            Ok(sandbox) => {
+                lay_down(inner, &laying, catalog.root.clone(), Which::Ephemeral, sandbox.as_ref()).await?;
+                inner.tally.forked();
+                let before = listing(sandbox.as_ref()).await;
+                return Ok(opened(sandbox, None, Some(checkpoint), before));
+            }
+            Err(sandbox::Error::WorkspaceLost) => {}
+            Err(error) => return Err(error),
+        }
+    }
         sandbox.close().await;
         return Err(error);
     }
     lay_down(inner, &laying, catalog.root.clone(), Which::Ephemeral, sandbox.as_ref()).await?;
     let before = listing(sandbox.as_ref()).await;
+    inner.tally.restored();
     Ok(opened(sandbox, None, Some(snapshot.checkpoint), before))
 }
 

@@ -20,6 +20,8 @@ use std::sync::Arc;
 
 /// Positions that a list of them gives at most: the last ones.
 pub const CHECKPOINTS_MAX: usize = 10_000;
+/// Sessions that are looked at for a checkpoint that is kept: beyond them it comes from the objects.
+const LINEAGE_MAX: usize = 8;
 /// Effects outside that a fork tells of at most: the last ones.
 pub const OUTSIDE_EFFECTS_MAX: usize = 1_000;
 
@@ -302,6 +304,23 @@ impl Engine {
 }
 
 impl Inner {
+/// A session and those that it goes on from, nearest first: in whose workspaces its checkpoint may be kept.
+pub(crate) async fn lineage(inner: &Inner, key: &SessionKey) -> Result<Vec<Id<id::Session>>, sandbox::Error> {
+    let unread = |detail: String| sandbox::Error::Start { stage: "workspace", detail };
+    let mut sessions = vec![key.session];
+    while let Some(session) = sessions.last().copied().filter(|_| sessions.len() < LINEAGE_MAX) {
+        let key = SessionKey::new(key.tenant.clone(), session);
+        let records = inner.parts.journal.records(&key, 0, 1).await.map_err(|error| unread(error.to_string()))?;
+        let first = records.first().map(journal::StoredRecord::decode).transpose();
+        match first.map_err(|error| unread(error.to_string()))?.map(|record| record.event) {
+            Some(Event::Forked(body)) => sessions.push(body.session),
+            // One that was deleted took its checkpoints with it.
+            _ => break,
+        }
+    }
+    Ok(sessions)
+}
+
     /// The session that is gone on from, at its position.
     async fn parent(&self, fork: &Fork) -> Result<Parent, Error> {
         let key = SessionKey::new(fork.tenant.as_str(), fork.session);

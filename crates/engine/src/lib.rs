@@ -39,7 +39,7 @@ mod view;
 mod webhooks;
 
 pub use approvals::{ApprovalCursor, ApprovalStatus, ApprovalView, Ballot, REASON_BYTES_MAX};
-pub use counts::Counts;
+pub use counts::{Counts, Halts};
 pub use diff::{DIFFERENCES_MAX, Difference, Differing, SIDE_BYTES_MAX};
 pub use engine::{Engine, Environment, Health, Limits, Parts};
 pub use error::Error;
