@@ -15,6 +15,7 @@ mod openapi;
 mod problem;
 mod refusal;
 mod run;
+mod sandbox;
 mod schema;
 mod scope;
 mod session;
@@ -29,12 +30,18 @@ pub use event::{Delta, Event, Record, RecordPage, Resync};
 pub use fork::{Checkpoint, CheckpointList, Fork, ForkSession, OutsideEffect};
 pub use happened::{CallView, FileChange, Happened, Obligation, Text};
 pub use health::{Backends, Health, Ready};
-pub use link::{BASE, approval_path, error_page, run_path, session_path};
+pub use link::{BASE, approval_path, error_page, run_path, sandbox_path, session_path};
 pub use list::{RunList, RunQuery, SessionList};
 pub use openapi::openapi;
 pub use problem::{PROBLEM_MEDIA, Problem};
 pub use refusal::Refusal;
 pub use run::{Artifact, ArtifactList, Callback, Cost, LimitChange, Limits, PostRun, Run, RunError, Usage};
+pub use sandbox::{
+    EXEC_DATA_BYTES_MAX, EXEC_MESSAGE_BYTES_MAX, EXEC_STDERR, EXEC_STDOUT, ExecExit, ExecSays, ExecSize, ExecStart,
+    ExecTold, LinkPort, PORT_LINK_SECONDS_DEFAULT, PORT_LINK_SECONDS_MAX, PortLink, Sandbox, SandboxAbout,
+    SandboxCommand, SandboxDetail, SandboxEnd, SandboxEnded, SandboxLimits, SandboxList, SandboxShown, SandboxStatus,
+    SandboxUsage, SandboxWall,
+};
 pub use scope::{BadScope, Scope};
 pub use session::Session;
 pub use table::ENDPOINTS;

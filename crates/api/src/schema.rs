@@ -74,6 +74,10 @@ pub(crate) fn vote(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "enum": ["approve", "reject"] })
 }
 
+pub(crate) fn deed(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "enum": ["exec", "end", "link"] })
+}
+
 pub(crate) fn hold(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "enum": ["call", "batch"] })
 }

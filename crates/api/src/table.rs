@@ -2,6 +2,7 @@
 
 mod approvals;
 mod runs;
+mod sandboxes;
 mod service;
 mod sessions;
 mod wishes;
@@ -109,6 +110,12 @@ pub const ENDPOINTS: &[Endpoint] = &[
     sessions::QUARANTINE_SESSION,
     sessions::RELEASE_SESSION,
     sessions::PURGE_SESSION,
+    sandboxes::LIST_SANDBOXES,
+    sandboxes::GET_SANDBOX,
+    sandboxes::EXEC_SANDBOX,
+    sandboxes::LINK_PORT,
+    sandboxes::PORT,
+    sandboxes::END_SANDBOX,
     service::METRICS,
     service::OPEN_API,
     service::DOCS,

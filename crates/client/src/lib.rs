@@ -4,6 +4,7 @@
 mod client;
 mod error;
 mod events;
+mod sandboxes;
 mod sse;
 mod transport;
 mod wishes;
@@ -11,4 +12,5 @@ mod wishes;
 pub use client::{Client, PostOptions, Wait};
 pub use error::Error;
 pub use events::{Events, Follow};
+pub use sandboxes::{Exec, ExecInput, ExecOutput, Given};
 pub use wishes::Once;

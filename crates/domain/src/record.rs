@@ -8,7 +8,7 @@ mod inputs;
 
 pub use course::{CallAdded, Checkpointed, Deferred, Parked, Purpose, Reserved, ScopeOpened, Snapshot, WorkspaceLost};
 pub use inputs::{
-    CancelRequested, Forked, PauseRequested, Raised, Resolution, Resolved, ResumeRequested, Steered, Vote, Voted, When,
+    CancelRequested, Deed, Forked, Operated, PauseRequested, Raised, Resolution, Resolved, ResumeRequested, Steered, Vote, Voted, When,
 };
 
 use crate::content::ContentRef;
@@ -190,6 +190,7 @@ macro_rules! events {
                         | Self::Voted(_)
                         | Self::Resolved(_)
                         | Self::Raised(_)
+                        | Self::Operated(_)
                 )
             }
 
@@ -237,6 +238,8 @@ events! {
     Resolved = "resolved",
     /// Input: the run gets other limits.
     Raised = "raised",
+    /// Input: an operator does something to the session's sandbox by hand.
+    Operated = "operated",
     /// The run waits: nothing of it is kept in memory.
     Parked = "parked",
     /// A new process took the run up where the last one left it.

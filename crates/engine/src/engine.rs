@@ -213,6 +213,11 @@ impl Engine {
         (self.0.parts.catalog)()
     }
 
+    /// Those who make sandboxes.
+    pub fn providers(&self) -> &[Arc<dyn sandbox::Provider>] {
+        &self.0.parts.providers
+    }
+
     /// The clock.
     pub fn clock(&self) -> &Clock {
         &self.0.parts.clock

@@ -22,6 +22,7 @@ mod kept;
 mod lay;
 mod live;
 mod liveness;
+mod operate;
 mod perform;
 mod places;
 mod points;
@@ -47,6 +48,7 @@ pub use fork::{CHECKPOINTS_MAX, CheckpointView, Fork, ForkView, OUTSIDE_EFFECTS_
 pub use inputs::{LimitChange, STEERS_MAX, Settlement};
 pub use kept::Kept;
 pub use live::{Live, LiveKind, Watch};
+pub use operate::Operation;
 pub use replay::Replay;
 pub use retention::{Purged, SWEEP_SESSIONS_MAX};
 pub use retry::BreakerView;

@@ -54,7 +54,7 @@ fn words(errno: Errno) -> String {
 /// workspace in memory is kept, for an operation that must not end before its files are kept.
 pub(crate) fn perform(work: Work, layer: Option<&Layer>) -> i32 {
     let done = match work {
-        Work::Program { .. } | Work::Commands => return 125,
+        Work::Program { .. } | Work::Commands | Work::Dial { .. } => return 125,
         Work::Read { path, offset, bytes_max } => read(&path, offset, bytes_max),
         Work::Stat { path } => stat(&path).and_then(|stat| answer(&stat)),
         Work::List { path, entries_max } => list(&path, entries_max).and_then(|entries| answer(&entries)),

@@ -8,6 +8,7 @@
 mod apply;
 mod command;
 pub mod control;
+mod dial;
 mod export;
 mod files;
 mod halt;

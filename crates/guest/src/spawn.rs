@@ -43,6 +43,7 @@ pub(crate) fn start(config: &Config, work: Work) -> Result<Command, String> {
             let ends = ends.map_err(|error| format!("no descriptors: {error}"))?;
             start_program(config, &program, ends)
         }
+        Work::Dial { port } => crate::dial::start(port),
         work => {
             let ends = pipe_ends(true).map_err(|error| format!("no descriptors: {error}"))?;
             start_operation(config, work, ends)
@@ -173,7 +174,8 @@ fn fork_failure(error: Errno) -> String {
 
 fn command(pid: rustix::process::Pid, ends: Ends, start_errors: Option<OwnedFd>, writes: bool) -> Command {
     Command {
-        pid,
+        pid: Some(pid),
+        connection: None,
         start_errors,
         sources: ends.sources,
         input: ends.input,

@@ -42,7 +42,7 @@ impl Door {
 }
 
 /// What was found at a home.
-enum Found {
+pub(crate) enum Found {
     /// A launcher that lives and that nobody has.
     Living(OwnedFd),
     /// A launcher that another harness has.
@@ -96,7 +96,7 @@ async fn blocking<T: Send + 'static>(
 }
 
 /// Opens the home's directory, which must be nobody else's.
-fn open(path: &PathBuf) -> Result<OwnedFd, Errno> {
+pub(crate) fn open(path: &PathBuf) -> Result<OwnedFd, Errno> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -106,7 +106,7 @@ fn open(path: &PathBuf) -> Result<OwnedFd, Errno> {
     if is_ours { Ok(directory) } else { Err(Errno::PERM) }
 }
 
-fn look(directory: &OwnedFd) -> Result<Found, Errno> {
+pub(crate) fn look(directory: &OwnedFd) -> Result<Found, Errno> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let lock = rustix::fs::openat(directory, LOCK, flags, Mode::RUSR | Mode::WUSR)?;
     match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {

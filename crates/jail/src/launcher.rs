@@ -263,6 +263,7 @@ impl State {
             shape: ask.shape,
             epoch: ask.epoch,
             since_ms: now_ms(),
+            limits: ask.limits,
             held: true,
             kills_told: 0,
             ended: false,

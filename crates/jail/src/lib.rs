@@ -22,6 +22,7 @@ mod access;
 mod btrfs;
 mod cgroup;
 mod create;
+mod dial;
 mod door;
 mod doors;
 mod down;
@@ -56,6 +57,7 @@ mod stack;
 mod stem;
 mod templates;
 mod trees;
+mod visit;
 mod wire;
 mod worker;
 mod workspaces;
@@ -64,6 +66,7 @@ mod workspaces;
 pub use down::take_down;
 pub use launcher::{Launcher, launch};
 pub use provider::Provider;
+pub use visit::Visit;
 
 /// Why there is no launcher.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,20 +1,21 @@
 //! A live sandbox as the harness holds it: commands and file operations over the guest's stream.
 
+use crate::dial;
 use crate::door::{Reply, Request};
 use crate::export::{self, Exporting};
 use crate::gate::Gate;
 use crate::harbour::{Arrived, Harbour, Slot};
 use crate::snapshot::{self, Stored};
 use crate::trees;
-use crate::wire::{ENDED, Event, Frame, Line, Wire};
+use crate::wire::{Account, CLOSED, ENDED, Event, Frame, Line, Wire};
 use crate::workspaces;
 use async_trait::async_trait;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use domain::{Id, id};
 use sandbox::wire::{self, Attach, ChangeHead, FileFailure, Kind, Listed, Refusal, Roll, Start, Work};
 use sandbox::{
-    Archive, ArchiveLimits, Change, Checkpoint, Chunk, Command, Depth, Error, Exit, Export, KeptCommand, Process,
-    RelPath, Replace, Sandbox, Stat, Stream, Totals, Walls,
+    About, Archive, ArchiveLimits, Change, Checkpoint, Chunk, Command, Depth, Duplex, Error, Exit, Export, KeptCommand,
+    Port, Process, RelPath, Replace, Sandbox, Stat, Stream, Totals, Walls,
 };
 use serde::de::DeserializeOwned;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -48,6 +49,8 @@ pub(crate) struct Live {
     /// Where its workspace is kept.
     pub(crate) stored: Option<Stored>,
     pub(crate) gate: Arc<Gate>,
+    /// What it was made of, but for how its workspace is kept.
+    pub(crate) about: About,
 }
 
 /// Asks what the memory limit did.
@@ -98,6 +101,20 @@ impl Live {
         let running = self.running(self.wire.open().await?, keeps, 0);
         let begun = running.begin(Kind::Start, payload).await?;
         begun.map_err(|refusal| Error::Command { detail: refusal.detail })
+    }
+
+    /// Kills everything inside and waits until nothing of it is left but the workspace; who uses it is told why.
+    pub(crate) async fn end(&self, why: &str) {
+        self.gate.end();
+        let slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.wire.end(why);
+        if let Some(slot) = slot {
+            let _ = self.harbour.ask(slot.close(), Vec::new()).await;
+        }
+        if let Some(stored) = &self.stored {
+            let _ = workspaces::await_release(&stored.home).await;
+            stored.let_go();
+        }
     }
 
     fn running(&self, line: Line, keeps: bool, position: u64) -> Running {
@@ -184,6 +201,7 @@ const fn operation(work: &Work) -> &'static str {
         Work::Import { .. } => "import",
         Work::Apply => "write",
         Work::Tree(work) => trees::name(work),
+        Work::Dial { .. } => "dial",
     }
 }
 
@@ -300,23 +318,18 @@ impl Sandbox for Live {
         export::import(self, archive, limits).await
     }
 
+    async fn dial(&self, port: Port) -> Result<Box<dyn Duplex>, Error> {
+        dial::dial(self, port).await
+    }
+
     async fn close(&self) {
-        self.gate.end();
-        let slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
-        self.wire.end();
-        if let Some(slot) = slot {
-            let _ = self.harbour.ask(slot.close(), Vec::new()).await;
-        }
-        if let Some(stored) = &self.stored {
-            let _ = workspaces::await_release(&stored.home).await;
-            stored.let_go();
-        }
+        self.end(CLOSED).await;
     }
 }
 
 impl Drop for Live {
     fn drop(&mut self) {
-        self.wire.end();
+        self.wire.end(CLOSED);
     }
 }
 
@@ -382,6 +395,11 @@ impl Running {
         let payload = Bytes::copy_from_slice(&wire::credit_bytes(credit, self.position));
         place.send(Frame { kind: Kind::Credit, command: self.line.id, payload });
         Ok(())
+    }
+
+    /// What its input goes through, for who reads and writes at once.
+    pub(crate) fn channel(&self) -> (Arc<Wire>, Arc<Account>, u32) {
+        (Arc::clone(&self.wire), Arc::clone(&self.line.account), self.line.id)
     }
 
     /// Tells the guest to end it, without waiting for the end.
@@ -465,16 +483,12 @@ impl Process for Running {
     }
 
     async fn write(&mut self, bytes: Bytes) -> Result<(), Error> {
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let part = rest.split_to(rest.len().min(wire::DATA_BYTES_MAX));
-            let cost = u32::try_from(wire::cost(part.len())).unwrap_or(u32::MAX);
-            let credit = self.line.account.input.acquire_many(cost).await.map_err(|_| Error::NoProcess)?;
-            let place = self.wire.place().await?;
-            credit.forget();
-            place.send(Frame { kind: Kind::Input, command: self.line.id, payload: part });
-        }
-        Ok(())
+        dial::send(&self.wire, &self.line.account, self.line.id, bytes).await
+    }
+
+    fn input(&mut self) -> Option<Box<dyn sandbox::Input>> {
+        let (wire, account, id) = self.channel();
+        Some(Box::new(dial::Input { wire, account, id }))
     }
 
     async fn close_stdin(&mut self) -> Result<(), Error> {

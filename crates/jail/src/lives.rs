@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sendmsg, socketpair,
 };
-use sandbox::Walls;
+use sandbox::{Limits, Walls};
 use std::collections::BTreeMap;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
@@ -38,6 +38,7 @@ pub(crate) struct Live {
     pub(crate) shape: String,
     pub(crate) epoch: u64,
     pub(crate) since_ms: u64,
+    pub(crate) limits: Limits,
     /// Whether the present harness has it.
     pub(crate) held: bool,
     /// Kills by the memory limit that a harness was told of.
@@ -105,6 +106,8 @@ impl Lives {
             walls: live.walls.clone(),
             age_ms: now_ms.saturating_sub(live.since_ms),
             held: live.held,
+            usage: live.group.usage(),
+            limits: live.limits,
         });
         told.collect()
     }

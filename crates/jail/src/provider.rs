@@ -17,16 +17,19 @@ use crate::workspaces::{self, Making, Unfinished};
 use crate::{Error as LaunchError, Launcher, outlives, shown};
 use async_trait::async_trait;
 use domain::{Id, id};
-use sandbox::{Error, Finding, Living, Probe, RelPath, Sandbox, Spec, Start, Walls, Workspace};
+use sandbox::{About, Error, Finding, Living, Probe, RelPath, Sandbox, Spec, Start, Walls, Workspace};
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 use stdx::Random;
 
 /// What PID 1 gets to save a workspace that lives in memory.
-const SAVE_GRACE_MS: u64 = 30_000;
+pub(crate) const SAVE_GRACE_MS: u64 = 30_000;
+/// How long a sandbox may take to tell of its commands.
+const TELL_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Pages that are asked for to learn what lives; above the launcher's own bound.
 const PAGES_MAX: usize = 1_024;
 
@@ -124,7 +127,7 @@ impl Provider {
         for one in lives {
             match one.label.workspace.clone() {
                 Some(workspace) => drop(hold(&self.left).insert(workspace, one)),
-                None => self.end(one.slot, 0).await,
+                None => self.let_end(one.slot, 0).await,
             }
         }
     }
@@ -149,8 +152,29 @@ impl Provider {
         Err(Error::Limit { limit: format!("pages_max = {PAGES_MAX}") })
     }
 
+    /// A sandbox of this one, by its id.
+    fn live_of(&self, id: Id<id::Sandbox>) -> Option<Arc<Live>> {
+        hold(&self.held).values().filter_map(Weak::upgrade).find(|live| live.id == id)
+    }
+
+    /// What is known of a sandbox that the launcher told of.
+    async fn told(&self, one: door::Lives) -> Option<Living> {
+        let live = hold(&self.held).get(&one.slot).and_then(Weak::upgrade);
+        let (commands, about) = match &live {
+            Some(live) => {
+                // One that is on its way out, or busy with something else, has none to tell of.
+                let commands = tokio::time::timeout(TELL_WAIT_MAX, live.commands()).await;
+                let store = live.stored.as_ref().map_or("memory, nobody's", |stored| stored.place.told(self.root));
+                let about = About { store: store.to_owned(), ..live.about.clone() };
+                (commands.ok().and_then(Result::ok), Some(about))
+            }
+            None => (None, None),
+        };
+        Some(Living { is_held: live.is_some(), about, commands, ..left_over(one)? })
+    }
+
     /// Ends a sandbox that nobody holds.
-    async fn end(&self, slot: u64, grace_ms: u64) {
+    async fn let_end(&self, slot: u64, grace_ms: u64) {
         // A launcher that is gone has ended it.
         let _ = self.harbour.ask(Request::Close { slot, grace_ms }, Vec::new()).await;
     }
@@ -186,7 +210,7 @@ impl Provider {
                 Err(error) => tracing::info!(sandbox = left.label.id, %error, "a sandbox is not taken over and ends"),
             }
         }
-        self.end(left.slot, SAVE_GRACE_MS).await;
+        self.let_end(left.slot, SAVE_GRACE_MS).await;
         hold(&self.left).remove(key);
         Ok(None)
     }
@@ -245,6 +269,23 @@ impl Provider {
     }
 }
 
+/// What is known of a sandbox that nobody here holds.
+pub(crate) fn left_over(one: door::Lives) -> Option<Living> {
+    let workspace = one.label.workspace.and_then(|(tenant, session)| Some((tenant, session.parse().ok()?)));
+    Some(Living {
+        id: one.label.id.parse().ok()?,
+        workspace,
+        epoch: one.epoch,
+        walls: one.walls,
+        age_ms: one.age_ms,
+        is_held: false,
+        usage: one.usage,
+        limits: Some(one.limits),
+        about: None,
+        commands: None,
+    })
+}
+
 /// Asks for a sandbox and waits until it stands.
 pub(crate) async fn raise(
     harbour: &Harbour,
@@ -295,6 +336,7 @@ pub(crate) fn assemble(
         slot: Mutex::new(Some(slot)),
         stored,
         gate: Arc::new(Gate::new(unfinished)),
+        about: shown::about(spec),
     }))
 }
 
@@ -423,7 +465,7 @@ impl sandbox::Provider for Provider {
         if let Some(key) = self.left(workspace) {
             let left = hold(&self.left).remove(&key);
             if let Some(left) = left {
-                self.end(left.slot, 0).await;
+                self.let_end(left.slot, 0).await;
             }
         }
         match self.place().await?.home(workspace)? {
@@ -433,19 +475,26 @@ impl sandbox::Provider for Provider {
     }
 
     async fn living(&self) -> Result<Vec<Living>, Error> {
-        let mut living = Vec::new();
-        for one in self.list().await? {
-            let live = hold(&self.held).get(&one.slot).and_then(Weak::upgrade);
-            let commands = match live {
-                // One that is on its way out has none to tell of.
-                Some(live) => live.commands().await.ok(),
-                None => None,
-            };
-            let workspace = one.label.workspace.and_then(|(tenant, session)| Some((tenant, session.parse().ok()?)));
-            let Ok(id) = one.label.id.parse() else { continue };
-            living.push(Living { id, workspace, epoch: one.epoch, walls: one.walls, age_ms: one.age_ms, commands });
+        // All at once: one that does not say what runs in it holds up nobody else.
+        let told = self.list().await?.into_iter().map(|one| self.told(one));
+        Ok(futures::future::join_all(told).await.into_iter().flatten().collect())
+    }
+
+    async fn find(&self, id: Id<id::Sandbox>) -> Option<Arc<dyn Sandbox>> {
+        let live = self.live_of(id)?;
+        Some(live)
+    }
+
+    async fn end(&self, id: Id<id::Sandbox>, why: &str) -> Result<(), Error> {
+        if let Some(live) = self.live_of(id) {
+            live.end(why).await;
+            return Ok(());
         }
-        Ok(living)
+        let gone = || Error::Gone { detail: "no such sandbox lives".to_owned() };
+        let one = self.list().await?.into_iter().find(|one| one.label.id.parse().ok() == Some(id)).ok_or_else(gone)?;
+        self.let_end(one.slot, SAVE_GRACE_MS).await;
+        hold(&self.left).retain(|_, left| left.slot != one.slot);
+        Ok(())
     }
 
     async fn farewell(&self) {

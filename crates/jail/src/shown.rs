@@ -2,6 +2,7 @@
 //! each helper is told over its own socket.
 
 use crate::stack::Identity;
+use domain::Root;
 use mounts::{Limits, Network, Order, Storage};
 use sandbox::{Error, Mount, Spec};
 use std::os::fd::OwnedFd;
@@ -54,6 +55,28 @@ fn order(mount: &Mount, limits: Limits, network: &Network, owner: Identity) -> O
         network: network.clone(),
         owner: (owner.user, owner.group),
         limits,
+    }
+}
+
+/// What a sandbox is made of, for who asks later: no value of a variable, no path of the host.
+pub(crate) fn about(spec: &Spec) -> About {
+    let root = match &spec.root {
+        Root::Host { .. } => "the host's own tools".to_owned(),
+        Root::Directory { .. } => "a directory of the host".to_owned(),
+        Root::Image { .. } => "an image".to_owned(),
+        Root::Template(template) => format!("the template `{}`", template.name),
+    };
+    let views =
+        spec.binds.iter().map(|bind| Shown { inside: bind.inside.clone(), what: "a view of the host".to_owned() });
+    let buckets = spec.mounts.iter().map(|mount| Shown {
+        inside: format!("{}/{}", guest::WORKSPACE, mount.path),
+        what: format!("the bucket `{}`", mount.bucket),
+    });
+    About {
+        root,
+        store: String::new(),
+        environment: spec.environment.iter().map(|(name, _)| name.clone()).collect(),
+        shown: views.chain(buckets).collect(),
     }
 }
 

@@ -212,6 +212,7 @@ pub fn of(at_ms: u64, principal: Id<id::Principal>, event: &Event) -> Vec<Change
         | Event::Voted(_)
         | Event::Resolved(_)
         | Event::Raised(_)
+        | Event::Operated(_)
         | Event::WorkspaceLost(_)
         | Event::Deferred(_)
         | Event::ScopeOpened(_)

@@ -14,7 +14,7 @@ use crate::{ArchiveLimits, Exit, KeptCommand, RelPath, Rule, Stat};
 use serde::{Deserialize, Serialize};
 
 /// Version of the wire; the guest says it in [`Kind::Ready`].
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Bytes of a frame's head.
 pub const HEAD_BYTES: usize = 9;
 /// Bytes of one frame's payload at most.
@@ -326,6 +326,12 @@ pub enum Work {
     Apply,
     /// Works on whole trees of files.
     Tree(crate::files::TreeWork),
+    /// Connects to a TCP port on the loopback inside. Input goes there, and what comes from there is standard output; its end
+    /// is code 0, a reset is code 1. PID 1 does it itself.
+    Dial {
+        /// Which port.
+        port: crate::Port,
+    },
 }
 
 impl Work {

@@ -37,6 +37,7 @@ pub(crate) fn owed(event: &Event, waiting: &VecDeque<Arc<Shown>>) -> usize {
         | Event::Voted(_)
         | Event::Resolved(_)
         | Event::Raised(_)
+        | Event::Operated(_)
         | Event::Resumed(_)
         | Event::SandboxOpened(_)
         | Event::SandboxClosed(_)

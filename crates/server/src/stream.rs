@@ -278,6 +278,7 @@ impl Follower {
             | Event::Voted(_)
             | Event::Resolved(_)
             | Event::Raised(_)
+            | Event::Operated(_)
             | Event::SandboxOpened(_)
             | Event::SandboxClosed(_)
             | Event::WorkspaceLost(_)

@@ -8,7 +8,7 @@ pub(crate) use acts::{
     Approvals, Cancel, Diff, Fork, OfCall, OfRun, OfSession, Raise, Resolve, Resume, SessionCommand, Sessions, Steer,
     Target,
 };
-pub(crate) use sandbox::{SandboxBench, SandboxCommand, Sandboxes};
+pub(crate) use sandbox::{OfSandbox, SandboxBench, SandboxCommand, SandboxExec, SandboxLink, SandboxList, Sandboxes};
 pub(crate) use stores::{Backup, Repair, Restore};
 
 use super::ending::Ending;
