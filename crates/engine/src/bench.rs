@@ -304,7 +304,8 @@ async fn make(
         let value = inner.expand(value).map_err(|error| start("manifest", error.to_string()))?;
         environment.push((name.clone(), value));
     }
-    let laying = Laying::prepare(inner, manifest, provider.as_ref()).await?;
+    let user = closure.agent.sandbox.as_ref().and_then(|sandbox| sandbox.user.clone());
+    let laying = Laying::prepare(inner, manifest, user, provider.as_ref()).await?;
     let settings = &catalog.settings.sandbox;
     let root = match closure.agent.sandbox.as_ref().map(|sandbox| &sandbox.root) {
         None | Some(Root::Host { .. }) => Root::Host { directories: settings.host_directories.clone() },
@@ -317,6 +318,7 @@ async fn make(
         root: root.clone(),
         binds: Vec::new(),
         mounts: laying.mounts.clone(),
+        accounts: laying.accounts.clone(),
         left_out: laying.left_out.clone(),
         limits: settings.limits,
         walls_optional: settings.walls_optional.clone(),

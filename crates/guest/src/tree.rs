@@ -3,6 +3,7 @@
 //! through a link.
 
 use crate::files::{DEPTH_MAX, Failure, Name, answer, device, is_mount, names, open, told};
+use crate::tar::Owners;
 use crate::{export, import, watch};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
@@ -11,12 +12,12 @@ use sandbox::files::{Replace, TreeWork};
 use std::ffi::CString;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-pub(crate) fn perform(work: TreeWork) -> Result<(), Failure> {
+pub(crate) fn perform(work: TreeWork, owners: Owners) -> Result<(), Failure> {
     match work {
         TreeWork::Move { from, to, replace } => rename(&from, &to, replace),
         TreeWork::Remove { path, entries_max } => remove(&path, entries_max).and_then(|count| answer(&count)),
         TreeWork::Watch { path, depth } => watch::watch(&path, depth),
-        TreeWork::Download { path, limits } => export::download(&path, limits),
+        TreeWork::Download { path, limits } => export::download(&path, limits, owners),
         TreeWork::Upload { path, limits } => import::upload(&path, limits).and_then(|totals| answer(&totals)),
     }
 }

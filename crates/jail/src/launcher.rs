@@ -7,6 +7,7 @@ use crate::create::{self, Made};
 use crate::door::{self, Answer, Ask, Failure, Keep, Reply, Request, Stage};
 use crate::doors::{Doors, Heard, Home};
 use crate::filter::Filters;
+use crate::ids;
 use crate::lives::{Live, Lives};
 use crate::rank::Rank;
 use crate::stem::Stems;
@@ -229,6 +230,8 @@ impl State {
 
     fn create(&mut self, ask: &door::Create, descriptor: Option<OwnedFd>) -> Result<Made, Failure> {
         self.lives.check_room()?;
+        let lives = &self.lives;
+        self.stems.pass_over(|slot| lives.slots().any(|live| ids::range(live) == ids::range(slot)), &self.groups);
         if !ask.label.is_bounded() {
             return Err(Failure::stage(Stage::Claim, "the label is too long"));
         }

@@ -33,6 +33,7 @@ mod fix;
 mod gate;
 mod harbour;
 mod home;
+mod ids;
 mod image;
 mod inside;
 mod launcher;

@@ -174,7 +174,7 @@ impl Live {
         match exit {
             Exit::Code(0) => Ok(answer.freeze()),
             Exit::Code(_) => match serde_json::from_slice::<FileFailure>(&failure) {
-                Ok(told) => Err(Error::File { operation, path: told.path, missing: told.missing, detail: told.detail }),
+                Ok(told) => Err(told.into_error(operation)),
                 Err(_) => Err(failed(format!("failed: {}", String::from_utf8_lossy(&failure)))),
             },
             Exit::Signal(signal) => Err(failed(format!("killed inside by signal {signal}"))),
@@ -216,12 +216,12 @@ impl Sandbox for Live {
     }
 
     async fn start(&self, command: Command) -> Result<Box<dyn Process>, Error> {
-        let Command { argv, workdir, environment, terminal, stdin, epoch, name } = command;
+        let Command { argv, workdir, environment, terminal, stdin, epoch, name, user } = command;
         if name.as_deref().is_some_and(|name| !wire::is_name(name)) {
             let detail = format!("its name is empty, longer than {} bytes, or no plain text", wire::NAME_BYTES_MAX);
             return Err(Error::Command { detail });
         }
-        let work = Work::Program { argv, workdir, environment, terminal, stdin };
+        let work = Work::Program { argv, workdir, environment, terminal, stdin, user };
         let _pass = self.gate.pass().await?;
         let running = self.run_named(epoch, name, work).await?;
         self.epoch.fetch_max(epoch, Ordering::AcqRel);
@@ -272,7 +272,7 @@ impl Sandbox for Live {
         let mut input = vec![Bytes::copy_from_slice(&length.to_le_bytes()), Bytes::from(text)];
         input.extend(changes.into_iter().filter_map(|change| match change {
             Change::Write { bytes, .. } => Some(bytes),
-            Change::MakeDir { .. } | Change::Mode { .. } | Change::Remove { .. } => None,
+            Change::MakeDir { .. } | Change::Mode { .. } | Change::Group { .. } | Change::Remove { .. } => None,
         }));
         self.operate(Work::Apply, input, &RelPath::root(), ANSWER_BYTES_MAX).await.map(drop)
     }
@@ -340,6 +340,7 @@ fn head_of(change: &Change) -> ChangeHead {
         }
         Change::MakeDir { path } => ChangeHead::MakeDir { path: path.clone() },
         Change::Mode { path, mode } => ChangeHead::Mode { path: path.clone(), mode: *mode },
+        Change::Group { path, group } => ChangeHead::Group { path: path.clone(), group: group.clone() },
         Change::Remove { path } => ChangeHead::Remove { path: path.clone() },
     }
 }

@@ -59,6 +59,11 @@ impl Lives {
         self.0.is_empty()
     }
 
+    /// The slots that are taken.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = u64> {
+        self.0.keys().copied()
+    }
+
     pub(crate) fn check_room(&self) -> Result<(), Failure> {
         if self.0.len() >= SANDBOXES_MAX {
             return Err(Failure::stage(Stage::Claim, format!("sandboxes_max = {SANDBOXES_MAX}")));

@@ -5,6 +5,7 @@ use crate::door::{self, Adopt, Create, Found, Keep, Label, Reply, Request};
 use crate::gate::Gate;
 use crate::harbour::{Arrived, Harbour, Slot};
 use crate::home::{self, Door};
+use crate::ids;
 use crate::live::{Live, Watch};
 use crate::pool::{Place, Pool};
 use crate::quota::Room;
@@ -42,6 +43,7 @@ pub struct Provider {
     root: bool,
     pool: Pool,
     network: mounts::Network,
+    mount_limits: mounts::Limits,
     /// What an earlier harness left, by tenant and session.
     left: Mutex<HashMap<(String, String), door::Lives>>,
     /// The sandboxes of this one, by slot.
@@ -101,6 +103,14 @@ impl Provider {
         self
     }
 
+    /// What one mount may take, and how long one operation on it; [`mounts::Limits::default`], unless it is said. Before the
+    /// first sandbox.
+    #[must_use]
+    pub const fn with_mount_limits(mut self, limits: mounts::Limits) -> Self {
+        self.mount_limits = limits;
+        self
+    }
+
     /// How workspaces are kept here, in words; finds or makes the place at first.
     ///
     /// # Errors
@@ -114,8 +124,9 @@ impl Provider {
         let root = Rank::own().is_root();
         let roots = Roots::new(harbour.clone(), &data, root);
         let pool = Pool::new(data, root);
-        let network = mounts::Network::default();
-        Ok(Self { harbour, roots, random, root, pool, network, left: Mutex::default(), held: Mutex::default() })
+        let (network, mount_limits) = (mounts::Network::default(), mounts::Limits::default());
+        let (left, held) = (Mutex::default(), Mutex::default());
+        Ok(Self { harbour, roots, random, root, pool, network, mount_limits, left, held })
     }
 
     /// Learns what an earlier harness left; what is nobody's workspace ends at once.
@@ -416,6 +427,10 @@ impl sandbox::Provider for Provider {
         shown::missing()
     }
 
+    async fn accounts_missing(&self) -> Option<String> {
+        (!self.root).then(|| ids::ORDINARY.to_owned())
+    }
+
     async fn probe(&self) -> Probe {
         let finding =
             |found: Found| Finding { wall: found.wall, holds: found.holds, detail: found.detail, fix: found.fix };
@@ -426,13 +441,15 @@ impl sandbox::Provider for Provider {
                 vec![Finding { wall: "launcher".to_owned(), holds: false, detail: error.to_string(), fix: None }]
             }
         };
-        let remarks = tokio::task::spawn_blocking(outlives::finding).await.ok().into_iter().collect();
+        let outlives = tokio::task::spawn_blocking(outlives::finding).await.ok();
+        let remarks = outlives.into_iter().chain([ids::finding(self.root)]).collect();
         Probe { ready: !walls.is_empty() && walls.iter().all(|finding| finding.holds), walls, remarks }
     }
 
     async fn create(&self, mut spec: Spec) -> Result<Arc<dyn Sandbox>, Error> {
         check_binds(&spec)?;
-        let Ready { wanted: root, environment, .. } = self.ready(&spec).await?;
+        let Ready { wanted: mut root, environment, .. } = self.ready(&spec).await?;
+        root.accounts = ids::resolve(&spec.accounts, &mut root)?;
         spec.environment = environment.into_iter().chain(spec.environment).collect();
         if let Some(key) = self.left(&spec.workspace)
             && let Some(taken) = self.take_over(&spec, &root, &key).await?
@@ -445,7 +462,8 @@ impl sandbox::Provider for Provider {
         let stored = self.stored(&spec, place, claimed.room)?;
         let descriptors = claimed.descriptor.into_iter().collect();
         let mut stood = raise(&self.harbour, &spec, claimed.keep, &root, descriptors).await?;
-        shown::begin(&spec, std::mem::take(&mut stood.doors), &self.network, root.identity).await?;
+        let doors = std::mem::take(&mut stood.doors);
+        shown::begin(&spec, doors, &self.network, self.mount_limits, root.main()).await?;
         if let Some(marking) = claimed.marking {
             marking.done().await?;
         }

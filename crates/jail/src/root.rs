@@ -4,7 +4,7 @@
 use crate::down::{self, Wall};
 use crate::names::Names;
 use crate::raw;
-use crate::stack::{Base, Stand};
+use crate::stack::{Base, Stand, Wanted};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags};
@@ -163,14 +163,14 @@ pub(crate) fn build(
     let devices = DEVICES.map(|name| tree(Path::new("/dev").join(name).as_path()));
     let views = resolved(views)?;
     match &stand.wanted.base {
-        Base::Host { directories } => build_of_host(directories, names)?,
+        Base::Host { directories } => build_of_host(directories, &stand.wanted, limits, names)?,
         Base::Layers { .. } => {
             let places: Vec<_> = views.iter().map(|(tree, inside)| (inside.clone(), is_directory(tree))).collect();
             stand.build(limits, &places, names)?;
         }
     }
     place_devices(devices)?;
-    place_process_list(names)?;
+    place_process_list(names, stand.wanted.accounts.is_some())?;
     place_writable(limits, workspace)?;
     for (tree, inside) in &views {
         place_view(tree, inside).map_err(at(inside.clone()))?;
@@ -179,7 +179,7 @@ pub(crate) fn build(
 }
 
 /// Makes a root of the host's own tools the current directory.
-fn build_of_host(directories: &[PathBuf], names: &Names) -> Result<(), Failed> {
+fn build_of_host(directories: &[PathBuf], wanted: &Wanted, limits: &Limits, names: &Names) -> Result<(), Failed> {
     let system = system(directories)?;
     let settings: Vec<_> =
         SETTINGS.iter().filter_map(|path| Some((*path, tree(Path::new("/").join(path).as_path()).ok()?))).collect();
@@ -194,6 +194,14 @@ fn build_of_host(directories: &[PathBuf], names: &Names) -> Result<(), Failed> {
     rustix::fs::symlink("../tmp", "var/tmp").map_err(at("/var/tmp"))?;
     place_system(system)?;
     place_settings(&settings)?;
+    for (path, content) in &wanted.files {
+        file(path, content).map_err(at(path.clone()))?;
+    }
+    if wanted.accounts.is_some() {
+        directory("home").map_err(at("/home"))?;
+        let homes = memory(limits.tmp_bytes_max, TMP_INODES_MAX, "755", PLAIN).map_err(at("/home"))?;
+        attach(homes.as_fd(), "home").map_err(at("/home"))?;
+    }
     names.place()
 }
 
@@ -298,8 +306,13 @@ fn place_devices(devices: [Result<OwnedFd, Errno>; 6]) -> Result<(), Failed> {
     terminals().map_err(at("/dev/pts"))
 }
 
-fn place_process_list(names: &Names) -> Result<(), Failed> {
+fn place_process_list(names: &Names, several: bool) -> Result<(), Failed> {
     let context = rustix::mount::fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC).map_err(at("/proc"))?;
+    if several {
+        // PID 1 must see the processes of all users to end them.
+        let group = guest::SEEING_GROUP.to_string();
+        rustix::mount::fsconfig_set_string(context.as_fd(), "gid", group).map_err(at("/proc"))?;
+    }
     // Kernels before 5.8 know no such option for one mount alone; PID 1 is hidden by not being dumpable in any case.
     let _ = rustix::mount::fsconfig_set_string(context.as_fd(), "hidepid", "invisible");
     rustix::mount::fsconfig_create(context.as_fd()).map_err(at("/proc"))?;

@@ -17,14 +17,19 @@ pub(crate) fn asked(mount: &Mount) -> (String, String) {
 }
 
 /// Tells each helper what to serve, and waits until all have read from their buckets.
-pub(crate) async fn begin(spec: &Spec, doors: Vec<OwnedFd>, network: &Network, owner: Identity) -> Result<(), Error> {
+pub(crate) async fn begin(
+    spec: &Spec,
+    doors: Vec<OwnedFd>,
+    network: &Network,
+    limits: Limits,
+    owner: Identity,
+) -> Result<(), Error> {
     if doors.len() != spec.mounts.len() {
         return Err(Error::Start {
             stage: "mounts",
             detail: "the launcher made not as many as were asked for".to_owned(),
         });
     }
-    let limits = Limits::default();
     let begun = spec.mounts.iter().zip(doors).map(|(mount, door)| async move {
         let order = order(mount, limits, network, owner);
         let failed = |error: mounts::Error| {

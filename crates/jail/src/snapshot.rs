@@ -6,12 +6,12 @@ use crate::export::Exporting;
 use crate::ext4;
 use crate::gate::Gate;
 use crate::harbour::Harbour;
+use crate::ids;
 use crate::live::{Live, Running};
 use crate::pool::{Clones, Home, Place};
 use crate::provider::{self, Stood};
 use crate::quota::Room;
 use crate::raw;
-use crate::stack::Wanted;
 use crate::workspaces::{blocking, broken, failed, image};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -323,7 +323,8 @@ impl Checkpoint for Taken {
         let Reader { harbour, spec, random } = &self.reader;
         let id = Id::new(0, random.bytes());
         let spec = Spec { id, ..spec.clone() };
-        let stood: Stood = provider::raise(harbour, &spec, Keep::Image, &Wanted::default(), vec![file.into()]).await?;
+        let stood: Stood =
+            provider::raise(harbour, &spec, Keep::Image, &ids::reading(&spec.accounts)?, vec![file.into()]).await?;
         let live = provider::assemble(harbour, &spec, stood, None, None)?;
         let inner = Exporting::begin(&live, limits).await?;
         Ok(Box::new(Reading { inner, _live: live, _room: room }))

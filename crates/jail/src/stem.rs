@@ -89,6 +89,17 @@ impl Stems {
         Ok(())
     }
 
+    /// Ends those that stand ready at the front with a range of ids that a sandbox which lives has, and grows none such: `taken`
+    /// says of a slot whether its range is.
+    pub(crate) fn pass_over(&mut self, taken: impl Fn(u64) -> bool, groups: &Groups) {
+        while let Some(stem) = self.ready.pop_front_if(|stem| taken(stem.slot)) {
+            groups.discard(stem.end());
+        }
+        while taken(self.next_slot + 1) {
+            self.next_slot += 1;
+        }
+    }
+
     /// Takes the oldest, waiting until it is ready.
     pub(crate) fn take(&mut self, groups: &Groups, filters: &Filters) -> Result<Stem, Errno> {
         self.grow(groups, filters)?;

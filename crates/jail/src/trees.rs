@@ -45,12 +45,8 @@ async fn begin(live: &Live, work: TreeWork) -> Result<Running, Error> {
 
 /// What the guest said of a failure.
 fn failure(operation: &'static str, path: &RelPath, told: &[u8], exit: Exit) -> Error {
-    let shown = |text: &str| text.chars().take(300).flat_map(char::escape_debug).collect::<String>();
     match serde_json::from_slice::<FileFailure>(told) {
-        Ok(FileFailure { refused: Some(rule), path, .. }) => Error::Archive { rule, entry: shown(&path) },
-        Ok(told) => {
-            Error::File { operation, path: shown(&told.path), missing: told.missing, detail: shown(&told.detail) }
-        }
+        Ok(told) => told.into_error(operation),
         Err(_) => Error::File { operation, path: path.to_string(), missing: false, detail: format!("ended: {exit:?}") },
     }
 }

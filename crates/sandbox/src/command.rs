@@ -24,6 +24,8 @@ pub struct Command {
     /// 128 bytes, no control characters, no other command in the sandbox with the same. One without a name ends with the
     /// harness.
     pub name: Option<String>,
+    /// Who it runs as: `root`, a user of [`crate::Accounts`], or the sandbox's own. `None`: whom the accounts say.
+    pub user: Option<String>,
 }
 
 /// A named command that the sandbox knows: one that runs, or ended and was not taken yet.

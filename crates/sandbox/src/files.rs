@@ -56,6 +56,13 @@ pub enum Change {
         /// The bits.
         mode: u32,
     },
+    /// Gives a file or a directory to a group of [`crate::Accounts`].
+    Group {
+        /// Where.
+        path: RelPath,
+        /// Its name.
+        group: String,
+    },
     /// Removes a file.
     Remove {
         /// Where.

@@ -24,7 +24,7 @@ pub use manifest::{Entry, Manifest};
 pub use mount::{Credential, Mount, OnMissing};
 pub use path::RelPath;
 pub use port::{Duplex, Port};
-pub use spec::{Bind, Limits, Spec, Start, Walls, Workspace};
+pub use spec::{Accounts, Bind, Limits, Spec, Start, Walls, Workspace};
 pub use wall::{WALLS, Wall};
 
 use async_trait::async_trait;
@@ -38,6 +38,12 @@ use std::sync::Arc;
 pub trait Provider: Send + Sync + std::fmt::Debug {
     /// The name agents use: `local`.
     fn name(&self) -> &'static str;
+
+    /// Why sandboxes of this provider have no users and groups but the one user that each has; `None`: they have what their
+    /// [`Accounts`] say.
+    async fn accounts_missing(&self) -> Option<String> {
+        Some("everything inside runs as one user, so further ones would separate nothing; hint: leave them out".to_owned())
+    }
 
     /// Whether sandboxes can be made, so far as is known without trying.
     fn is_ready(&self) -> bool {

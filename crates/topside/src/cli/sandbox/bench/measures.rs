@@ -53,6 +53,7 @@ impl Ground {
             root: sandbox::Root::default(),
             binds: Vec::new(),
             mounts: Vec::new(),
+            accounts: sandbox::Accounts::default(),
             left_out: Vec::new(),
             limits: Limits::default(),
             walls_optional: Vec::new(),
@@ -83,7 +84,8 @@ fn rare(samples: usize) -> usize {
 async fn run(ground: &Ground, sandbox: &dyn Sandbox, argv: &[&str]) -> Result<(Duration, u64), Error> {
     let argv = argv.iter().map(|&argument| argument.to_owned()).collect();
     let (workdir, environment) = (RelPath::root(), Vec::new());
-    let command = Command { argv, workdir, environment, terminal: false, stdin: false, epoch: 1, name: None };
+    let command =
+        Command { argv, workdir, environment, terminal: false, stdin: false, epoch: 1, name: None, user: None };
     let mut process = sandbox.start(command).await?;
     let (mut first, mut bytes) = (None, 0);
     loop {
