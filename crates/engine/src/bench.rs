@@ -350,8 +350,6 @@ async fn make(
         Files::InSnapshot | Files::Lost => sandbox::Error::WorkspaceLost,
     };
     let Some(snapshot) = source.snapshot.as_ref().filter(|_| source.files != Files::Lost) else { return Err(error) };
-    let sandbox = provider.create(spec(Start::Restored)).await?;
-    if let Err(error) = crate::keep::restore(inner, key, sandbox.as_ref(), snapshot).await {
     // Where the checkpoint itself is still kept, its copy is there in a moment.
     let checkpoint = snapshot.checkpoint;
     for session in crate::fork::lineage(inner, key).await? {
@@ -366,12 +364,14 @@ async fn make(
             Err(error) => return Err(error),
         }
     }
+    let sandbox = provider.create(spec(Start::Restored)).await?;
+    if let Err(error) = crate::keep::restore(inner, key, sandbox.as_ref(), snapshot).await {
         sandbox.close().await;
         return Err(error);
     }
+    inner.tally.restored();
     lay_down(inner, &laying, catalog.root.clone(), Which::Ephemeral, sandbox.as_ref()).await?;
     let before = listing(sandbox.as_ref()).await;
-    inner.tally.restored();
     Ok(opened(sandbox, None, Some(snapshot.checkpoint), before))
 }
 

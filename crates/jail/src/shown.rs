@@ -4,7 +4,7 @@
 use crate::stack::Identity;
 use domain::Root;
 use mounts::{Limits, Network, Order, Storage};
-use sandbox::{Error, Mount, Spec};
+use sandbox::{About, Error, Mount, Shown, Spec};
 use std::os::fd::OwnedFd;
 
 /// What a helper gets beyond its own deadline, so that it can say what went wrong.

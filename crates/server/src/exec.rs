@@ -91,6 +91,7 @@ impl Session {
             stdin: true,
             epoch: self.found.living.epoch,
             name: None,
+            user: None,
         };
         let mut process = sandbox.start(command).await?;
         if let Some(ExecSize { rows, columns }) = start.terminal {
