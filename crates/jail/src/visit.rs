@@ -3,10 +3,11 @@
 
 use crate::door::{self, Answer, Ask, Reply, Request};
 use crate::home::{self, Found};
+use crate::launcher::timespec;
 use crate::{Error, provider};
 use domain::{Id, id};
 use rustix::net::SendFlags;
-use rustix::net::sockopt::Timeout;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use sandbox::Living;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,9 @@ use std::time::Duration;
 
 /// How long the launcher may take to answer: a sandbox that saves files when it ends gets 30 s for it.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(45);
+/// How often a home is looked at again whose launcher is starting or ending.
+const LOOKS_MAX: u32 = 500;
+const PAUSE_MS: u64 = 10;
 /// Pages that are asked for at most.
 const PAGES_MAX: usize = 1_024;
 
@@ -38,16 +42,22 @@ impl Visit {
         }
         let broken = |detail: String| Error::Home { directory: path.display().to_string(), detail };
         let directory = home::open(&path).map_err(|errno| broken(errno.to_string()))?;
-        match home::look(&directory).map_err(|errno| broken(errno.to_string()))? {
-            Found::Living(socket) => {
-                let bounded = rustix::net::sockopt::set_socket_timeout(&socket, Timeout::Recv, Some(ANSWER_WAIT_MAX));
-                bounded.map_err(|errno| broken(errno.to_string()))?;
-                Ok(Some(Self { socket, home: path, number: 0 }))
+        for _ in 0..LOOKS_MAX {
+            match home::look(&directory).map_err(|errno| broken(errno.to_string()))? {
+                Found::Living(socket) => {
+                    let bounded = set_socket_timeout(&socket, Timeout::Recv, Some(ANSWER_WAIT_MAX));
+                    bounded.map_err(|errno| broken(errno.to_string()))?;
+                    return Ok(Some(Self { socket, home: path, number: 0 }));
+                }
+                Found::Free(_) => return Ok(None),
+                Found::Owned => return Err(broken("another process has its launcher; hint: ask that one".to_owned())),
+                // Nothing tells when it has come or gone.
+                Found::Unclear => {
+                    let _ = rustix::event::poll(&mut [], Some(&timespec(PAUSE_MS)));
+                }
             }
-            Found::Free(_) => Ok(None),
-            Found::Owned => Err(broken("another process has its launcher; hint: ask that one".to_owned())),
-            Found::Unclear => Err(broken("its launcher is starting or ending; hint: try again".to_owned())),
         }
+        Err(broken("its launcher is starting or ending; hint: try again".to_owned()))
     }
 
     /// What lives there.

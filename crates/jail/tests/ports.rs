@@ -69,7 +69,8 @@ async fn listens(name: &str, sandbox: &Arc<dyn Sandbox>, address: &str, accepted
     Some(process)
 }
 
-const ECHO: &str = "while True:\n    b = c.recv(65536)\n    if not b: break\n    c.sendall(b)\nc.sendall(b'. That is all')\nc.close()";
+const ECHO: &str =
+    "while True:\n    b = c.recv(65536)\n    if not b: break\n    c.sendall(b)\nc.sendall(b'. That is all')\nc.close()";
 
 async fn said(stream: &mut Box<dyn Duplex>, expected: &str) {
     let mut bytes = vec![0; expected.len()];
@@ -160,7 +161,8 @@ fn peak_kib() -> u64 {
 async fn a_slow_reader_holds_up_its_writer_and_nobody_else(world: Arc<World>) {
     let name = "a_slow_reader_holds_up_its_writer_and_nobody_else";
     let sandbox = fresh(&world).await;
-    let gives = format!("b = b'x' * (1 << 20)\nq = c.recv(1)\nfor _ in range({}): c.sendall(b)\nc.close()", LARGE_BYTES >> 20);
+    let gives =
+        format!("b = b'x' * (1 << 20)\nq = c.recv(1)\nfor _ in range({}): c.sendall(b)\nc.close()", LARGE_BYTES >> 20);
     let Some(_listens) = listens(name, &sandbox, "127.0.0.1", &gives).await else { return };
     let mut slow = sandbox.dial(port(PORT)).await.unwrap();
     slow.write_all(b"q").await.unwrap();
@@ -226,7 +228,9 @@ async fn the_end_of_a_sandbox_is_told(world: Arc<World>) {
 async fn a_full_sandbox_can_still_be_reached(world: Arc<World>) {
     let sandbox = fresh(&world).await;
     let alone = "c.sendall(b'here')\nc.close()";
-    let Some(_listens) = listens("a_full_sandbox_can_still_be_reached", &sandbox, "127.0.0.1", alone).await else { return };
+    let Some(_listens) = listens("a_full_sandbox_can_still_be_reached", &sandbox, "127.0.0.1", alone).await else {
+        return;
+    };
     let fill = "import os, time\nwhile True:\n    try: child = os.fork()\n    except OSError: break\n    if not child: time.sleep(1000)\nprint('full', flush=True)\ntime.sleep(1000)";
     let mut filling = sandbox.start(command(&["python3", "-c", fill])).await.unwrap();
     let full = filling.next().await.unwrap();

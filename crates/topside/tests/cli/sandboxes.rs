@@ -127,8 +127,11 @@ fn an_operator_looks_enters_and_ends() {
     let mut child =
         busy.project.command(&["sandbox", "exec", &busy.sandbox, "--", "sh", "-c", "cat; echo oops >&2; exit 7"]);
     let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(&vec![b'x'; 1 << 20]).unwrap();
+    // What comes back must be read meanwhile: a reader that waits holds up the command, and so its input.
+    let mut input = child.stdin.take().unwrap();
+    let writing = std::thread::spawn(move || input.write_all(&vec![b'x'; 1 << 20]));
     let said = Said::of(child.wait_with_output().unwrap()).ended(7);
+    writing.join().unwrap().unwrap();
     assert_eq!((said.data.len(), said.talk.as_str()), (1 << 20, "oops\n"));
     let killed = busy.sh("kill -SEGV $$").ended(128 + 11);
     assert!(killed.talk.contains("ended by signal 11"), "{}", killed.talk);

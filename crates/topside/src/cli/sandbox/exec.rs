@@ -14,15 +14,18 @@ use client::{Error, Exec, ExecInput, ExecOutput, Given};
 use std::io::{IsTerminal as _, Read as _};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::task::JoinError;
 
-/// Pieces of input that wait to be sent.
+/// Pieces of input that wait to be sent, or of output to be shown.
 const PIECES_MAX: usize = 2;
 
 /// How output is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Show {
-    /// As it comes.
+    /// As it comes; on a terminal, made harmless.
     Bytes,
+    /// As it comes: the terminal is the command's.
+    All,
     /// One JSON object for each piece.
     Json,
 }
@@ -40,47 +43,76 @@ pub(crate) async fn exec(session: Session, arguments: SandboxExec) -> Result<End
     } else {
         None
     };
-    let (resized, show) = (terminal.then_some(resized), if json { Show::Json } else { Show::Bytes });
+    let resized = terminal.then_some(resized);
+    let show = match (json, raw.is_some()) {
+        (true, _) => Show::Json,
+        (false, true) => Show::All,
+        (false, false) => Show::Bytes,
+    };
+    let (pieces, given) = mpsc::channel(PIECES_MAX);
+    // Whoever reads it may wait for a person, so it has a thread of its own: a signal is heard all the same.
+    let showing = tokio::task::spawn_blocking(move || {
+        show_all(&console, given, show);
+        console
+    });
     let done = tokio::select! {
-        done = speak(output, &console, show, raw.is_some()) => done,
-        failed = listen(input, resized, &mut signals) => Err(failed),
+        done = async {
+            let exit = speak(output, pieces).await?;
+            Ok(showing.await.map(|console| (console, exit)))
+        } => done,
+        () = listen(input, resized, &mut signals) => return Ok(Ending::Cancelled),
     };
     // Before anything else is said on it.
     drop(raw);
-    told(&console, done?, show)
+    let shown: Result<Result<(Console, ExecExit), JoinError>, Error> = done;
+    match shown? {
+        Ok((console, exit)) => Ok(told(&console, exit, show)),
+        Err(error) => Err(Trouble::Terminal { error: error.into() }),
+    }
 }
 
-fn told(console: &Console, exit: ExecExit, show: Show) -> Result<Ending, Trouble> {
+fn told(console: &Console, exit: ExecExit, show: Show) -> Ending {
     if show == Show::Json {
         json_line(console, &serde_json::json!({ "exit": exit }));
     }
-    Ok(match exit {
+    match exit {
         ExecExit::Code(code) => Ending::Inside(u8::try_from(code).unwrap_or(u8::MAX)),
         ExecExit::Signal(signal) => {
-            if show == Show::Bytes {
+            if show != Show::Json {
                 console.talk_line(&format!("ended by signal {signal}"));
             }
             Ending::Inside(u8::try_from(signal.saturating_add(128)).unwrap_or(u8::MAX))
         }
-    })
+    }
 }
 
-/// Shows what the command gives until it ends.
-async fn speak(mut output: ExecOutput, console: &Console, show: Show, is_raw: bool) -> Result<ExecExit, Error> {
+/// Takes what the command gives until it ends.
+async fn speak(mut output: ExecOutput, pieces: mpsc::Sender<Given>) -> Result<ExecExit, Error> {
     loop {
         match output.next().await? {
+            Given::Exit(exit) => return Ok(exit),
+            // Who shows it is there as long as this is.
+            given => drop(pieces.send(given).await),
+        }
+    }
+}
+
+/// Shows what the command gives, piece by piece.
+fn show_all(console: &Console, mut given: mpsc::Receiver<Given>, show: Show) {
+    while let Some(given) = given.blocking_recv() {
+        match given {
             Given::Stdout(bytes) if show == Show::Json => piece(console, "stdout", &bytes),
             Given::Stderr(bytes) if show == Show::Json => piece(console, "stderr", &bytes),
             // Who asked for a terminal wants all of it; who did not is shown text.
-            Given::Stdout(bytes) if console.data_is_terminal && !is_raw => {
+            Given::Stdout(bytes) if console.data_is_terminal && show == Show::Bytes => {
                 console.data(&clean(&String::from_utf8_lossy(&bytes)));
             }
-            Given::Stderr(bytes) if console.talk_is_terminal && !is_raw => {
+            Given::Stderr(bytes) if console.talk_is_terminal && show == Show::Bytes => {
                 console.talk(&clean(&String::from_utf8_lossy(&bytes)));
             }
             Given::Stdout(bytes) => console.data_bytes(&bytes),
             Given::Stderr(bytes) => console.talk_bytes(&bytes),
-            Given::Exit(exit) => return Ok(exit),
+            Given::Exit(_) => return,
         }
     }
 }
@@ -89,9 +121,10 @@ fn piece(console: &Console, stream: &str, bytes: &Bytes) {
     json_line(console, &serde_json::json!({ stream: String::from_utf8_lossy(bytes) }));
 }
 
-/// Gives the command what comes in, and tells it of signals; gives why that is not possible any more.
-async fn listen(mut input: ExecInput, mut resized: Option<Signal>, signals: &mut Signals) -> Error {
-    let mut pieces = Some(stdin());
+/// Gives the command what comes in, and tells it of signals; ends with the second one. What it takes no more of is dropped: how it
+/// ended, its output tells.
+async fn listen(mut input: ExecInput, mut resized: Option<Signal>, signals: &mut Signals) {
+    let (mut pieces, mut is_killed) = (Some(stdin()), false);
     loop {
         let said = tokio::select! {
             piece = next_piece(&mut pieces) => match piece {
@@ -102,10 +135,13 @@ async fn listen(mut input: ExecInput, mut resized: Option<Signal>, signals: &mut
                 }
             },
             () = next(&mut resized) => input.resize(terminal::size()).await,
-            _ = signals.next() => input.kill().await,
+            _ = signals.next() => match std::mem::replace(&mut is_killed, true) {
+                false => input.kill().await,
+                true => return,
+            },
         };
-        if let Err(error) = said {
-            return error;
+        if said.is_err() {
+            pieces = None;
         }
     }
 }
