@@ -3,6 +3,7 @@
 
 use crate::door::{self, Answer, Ask, Reply, Request};
 use crate::doors::SOCKET;
+use crate::keeper::Keeper;
 use crate::{Error, Launcher, raw};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -29,6 +30,10 @@ pub(crate) struct Door {
     pub(crate) pid: Option<i32>,
     /// Whether an earlier harness may have left sandboxes in it.
     pub(crate) lived: bool,
+    /// Who forks the next one.
+    pub(crate) keeper: Option<Keeper>,
+    /// The data directory in which the next one is at home, and for how long it waits there for an owner, in milliseconds.
+    pub(crate) home: Option<(PathBuf, u64)>,
 }
 
 impl Door {
@@ -37,7 +42,8 @@ impl Door {
         let fork = |errno: Errno| Error::Fork { detail: errno.to_string() };
         // Of the same program, it speaks the same version; its welcome comes to nobody.
         say(&launcher.socket, Request::Hello { version: door::VERSION }, &[]).map_err(fork)?;
-        Ok(Self { socket: launcher.socket, pid: Some(launcher.pid), lived: false })
+        let Launcher { socket, pid, keeper } = launcher;
+        Ok(Self { socket, pid, lived: false, keeper, home: None })
     }
 }
 
@@ -55,7 +61,13 @@ pub(crate) enum Found {
 
 /// Takes over the launcher that lives in `data`, and lets the fresh one end; settles the fresh one when there is none. When
 /// another harness that lives has it, the fresh one stays without a home.
-pub(crate) async fn enter(launcher: Launcher, data: &Path, owner_grace_ms: u64) -> Result<Door, Error> {
+pub(crate) async fn enter(mut launcher: Launcher, data: &Path, owner_grace_ms: u64) -> Result<Door, Error> {
+    let keeper = launcher.keeper.take();
+    let door = find(launcher, data, owner_grace_ms).await?;
+    Ok(Door { keeper, home: Some((data.to_owned(), owner_grace_ms)), ..door })
+}
+
+async fn find(launcher: Launcher, data: &Path, owner_grace_ms: u64) -> Result<Door, Error> {
     let path = data.join("launcher");
     let opened = path.clone();
     let directory = blocking(&path, move || open(&opened)).await?;
@@ -64,7 +76,7 @@ pub(crate) async fn enter(launcher: Launcher, data: &Path, owner_grace_ms: u64) 
         match blocking(&path, move || look(&copy)).await? {
             Found::Living(socket) => {
                 end(launcher);
-                return Ok(Door { socket, pid: None, lived: true });
+                return Ok(Door { socket, pid: None, lived: true, keeper: None, home: None });
             }
             Found::Free(lock) => {
                 return blocking(&path, move || settle(launcher, &directory, &lock, owner_grace_ms)).await;
@@ -150,7 +162,8 @@ fn settle(launcher: Launcher, directory: &OwnedFd, lock: &OwnedFd, owner_grace_m
     rustix::net::listen(&listener, BACKLOG)?;
     say(&launcher.socket, Request::Hello { version: door::VERSION }, &[])?;
     say(&launcher.socket, Request::Settle { owner_grace_ms }, &[directory, lock, &listener])?;
-    Ok(Door { socket: launcher.socket, pid: Some(launcher.pid), lived: false })
+    let Launcher { socket, pid, keeper } = launcher;
+    Ok(Door { socket, pid, lived: false, keeper, home: None })
 }
 
 fn socket() -> Result<OwnedFd, Errno> {
@@ -170,8 +183,9 @@ fn say(socket: &OwnedFd, request: Request, fds: &[&OwnedFd]) -> Result<(), Errno
 
 /// Lets a launcher that is not needed end, and takes its end.
 fn end(launcher: Launcher) {
-    let Launcher { socket, pid } = launcher;
+    let Launcher { socket, pid, .. } = launcher;
     drop(socket);
+    let Some(pid) = pid else { return };
     let reaper = std::thread::Builder::new().name("jail-spare".to_owned()).spawn(move || raw::reap(pid));
     if let Err(error) = reaper {
         tracing::debug!(%error, "the end of a launcher that was not needed is left to the system");

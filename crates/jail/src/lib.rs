@@ -17,6 +17,9 @@
 //! - **The launcher outlives the harness** when it has a home below the data directory: it is found there again by the socket
 //!   that the harness has handed it, and the lock that it holds says whether it lives. PID 1 belongs to the launcher, which hands it
 //!   a stream to each harness in turn; what it keeps for the next one is bounded.
+//! - **A launcher that dies is followed by another.** A second process, the keeper, is forked beside it for this alone, since a
+//!   harness with threads can fork none. What lived in the first is gone, as after a fall of the machine, and comes back from
+//!   its workspace.
 
 mod access;
 mod btrfs;
@@ -36,6 +39,7 @@ mod home;
 mod ids;
 mod image;
 mod inside;
+mod keeper;
 mod launcher;
 mod live;
 mod lives;

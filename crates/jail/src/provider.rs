@@ -120,7 +120,7 @@ impl Provider {
     }
 
     fn behind(door: Door, data: PathBuf, random: Random) -> Result<Self, LaunchError> {
-        let harbour = Harbour::new(door.socket, door.pid)?;
+        let harbour = Harbour::new(door)?;
         let root = Rank::own().is_root();
         let roots = Roots::new(harbour.clone(), &data, root);
         let pool = Pool::new(data, root);
@@ -517,6 +517,6 @@ impl sandbox::Provider for Provider {
 
     async fn farewell(&self) {
         // The answer is that the launcher is gone.
-        let _ = self.harbour.ask(Request::Farewell, Vec::new()).await;
+        self.harbour.farewell().await;
     }
 }

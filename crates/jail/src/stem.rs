@@ -38,7 +38,7 @@ pub(crate) struct Stem {
 }
 
 /// Those that stand ready, the oldest first.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Stems {
     ready: VecDeque<Stem>,
     next_slot: u64,
@@ -79,6 +79,11 @@ enum Born {
 }
 
 impl Stems {
+    /// Whose first slot is the one after this.
+    pub(crate) fn after(slot: u64) -> Self {
+        Self { ready: VecDeque::new(), next_slot: slot }
+    }
+
     /// Grows stems until enough stand ready.
     pub(crate) fn grow(&mut self, groups: &Groups, filters: &Filters) -> Result<(), Errno> {
         while self.ready.len() < STEMS {
