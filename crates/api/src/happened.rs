@@ -1,7 +1,7 @@
 //! What a record says, its contents resolved for viewers: one variant for each kind of the log.
 
 use crate::{Cost, Limits, Outcome, RunError, Usage, schema};
-use domain::record::{Changed, Deed, Purpose, Vote, When};
+use domain::record::{Changed, Deed, Purpose, RestoredFrom, Vote, When};
 use domain::{CallStatus, Digest, Hold, Id, RunStatus, Verdict, Wait, id};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -136,6 +136,19 @@ pub enum Happened {
         /// The particulars.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         detail: Option<Text>,
+    },
+    /// Somebody puts other files in the place of the session's. Without effect while a run is under way.
+    WorkspaceRestored {
+        /// The checkpoint that they are.
+        #[schemars(schema_with = "schema::checkpoint")]
+        checkpoint: Id<id::Checkpoint>,
+        /// Where they come from.
+        #[schemars(schema_with = "schema::restored_from")]
+        from: RestoredFrom,
+        /// Length of the archive.
+        bytes: u64,
+        /// Files and directories in it.
+        entries: u64,
     },
     /// The run waits; nothing of it is in memory.
     Parked {
@@ -391,6 +404,7 @@ impl Happened {
             Self::Resolved { .. } => "resolved",
             Self::Raised { .. } => "raised",
             Self::Operated { .. } => "operated",
+            Self::WorkspaceRestored { .. } => "workspace_restored",
             Self::Parked { .. } => "parked",
             Self::Resumed { .. } => "resumed",
             Self::SandboxOpened { .. } => "sandbox_opened",

@@ -22,6 +22,7 @@ mod session;
 mod table;
 mod upkeep;
 mod wish;
+mod workspace;
 
 pub use approval::{Approval, ApprovalList, ApprovalStatus, PostApproval};
 pub use compare::{Diff, Difference, Replay, ReplayDifference};
@@ -47,6 +48,7 @@ pub use session::Session;
 pub use table::ENDPOINTS;
 pub use upkeep::{Delivery, DeliveryList, DeliveryStatus, Purged, Quarantine};
 pub use wish::{CancelRun, Outcome, QuarantineSession, ResolveCall, Steer, SteerRun};
+pub use workspace::{FileDiff, FileState, RestoreWorkspace, RestoredWorkspace, WORKSPACE_MEDIA, WorkspaceDiff};
 
 /// Rows in one page of a list at most.
 pub const LIST_ROWS_MAX: usize = 200;

@@ -6,6 +6,7 @@ mod sandboxes;
 mod service;
 mod sessions;
 mod wishes;
+mod workspaces;
 
 use crate::endpoint::{Access, Answer, Body, Endpoint, Method, Operation, Parameter, Request, SchemaOf, of};
 use crate::{PROBLEM_MEDIA, Problem, RecordPage, Refusal, Run, Scope};
@@ -107,6 +108,10 @@ pub const ENDPOINTS: &[Endpoint] = &[
     sessions::LIST_CHECKPOINTS,
     sessions::FORK_SESSION,
     sessions::DIFF_RUNS,
+    workspaces::GET_WORKSPACE,
+    workspaces::DIFF_WORKSPACE,
+    workspaces::RESTORE_WORKSPACE,
+    workspaces::PUT_WORKSPACE,
     sessions::QUARANTINE_SESSION,
     sessions::RELEASE_SESSION,
     sessions::PURGE_SESSION,

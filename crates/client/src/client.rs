@@ -207,7 +207,7 @@ impl Client {
     }
 
     /// Sends a request; an answer that is no success becomes an error.
-    async fn answer(&self, request: Request) -> Result<Answer, Error> {
+    pub(crate) async fn answer(&self, request: Request) -> Result<Answer, Error> {
         let answer = Box::pin(self.transport.send(request)).await?;
         self.refused(answer).await
     }

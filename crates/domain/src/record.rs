@@ -10,6 +10,7 @@ pub use course::{CallAdded, Checkpointed, Deferred, Parked, Purpose, Reserved, S
 pub use inputs::{
     CancelRequested, Deed, Forked, Operated, PauseRequested, Raised, Resolution, Resolved, ResumeRequested, Steered, Vote, Voted, When,
 };
+pub use inputs::{RestoredFrom, WorkspaceRestored};
 
 use crate::content::ContentRef;
 use crate::failure::Failure;
@@ -191,6 +192,7 @@ macro_rules! events {
                         | Self::Resolved(_)
                         | Self::Raised(_)
                         | Self::Operated(_)
+                        | Self::WorkspaceRestored(_)
                 )
             }
 
@@ -240,6 +242,8 @@ events! {
     Raised = "raised",
     /// Input: an operator does something to the session's sandbox by hand.
     Operated = "operated",
+    /// Input: somebody puts other files in the place of the session's.
+    WorkspaceRestored = "workspace_restored",
     /// The run waits: nothing of it is kept in memory.
     Parked = "parked",
     /// A new process took the run up where the last one left it.

@@ -188,6 +188,7 @@ impl Course {
                 self.chosen = Chosen::of(body);
             }
             Event::Checkpointed(body) => self.is_unkept = body.snapshot.is_none(),
+            Event::WorkspaceRestored(_) if self.state.run.is_none() => self.is_unkept = false,
             Event::Replied(body) if body.scope.is_none() => self.turn = body.turn,
             _ => {}
         }
@@ -303,7 +304,6 @@ impl Engine {
     }
 }
 
-impl Inner {
 /// A session and those that it goes on from, nearest first: in whose workspaces its checkpoint may be kept.
 pub(crate) async fn lineage(inner: &Inner, key: &SessionKey) -> Result<Vec<Id<id::Session>>, sandbox::Error> {
     let unread = |detail: String| sandbox::Error::Start { stage: "workspace", detail };
@@ -321,6 +321,7 @@ pub(crate) async fn lineage(inner: &Inner, key: &SessionKey) -> Result<Vec<Id<id
     Ok(sessions)
 }
 
+impl Inner {
     /// The session that is gone on from, at its position.
     async fn parent(&self, fork: &Fork) -> Result<Parent, Error> {
         let key = SessionKey::new(fork.tenant.as_str(), fork.session);

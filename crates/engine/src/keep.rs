@@ -180,6 +180,27 @@ async fn store(
     Err(Unkept::TooLarge)
 }
 
+/// Stores the files of a sandbox once, as a checkpoint of a session.
+pub(crate) async fn put(
+    inner: &Inner,
+    key: &SessionKey,
+    sandbox: &dyn Sandbox,
+    base: Option<&Snapshot>,
+) -> Result<Snapshot, crate::Error> {
+    let (checkpoint, limits) = (inner.id(), ArchiveLimits::default());
+    let object = object_of(key, checkpoint, FORM);
+    let place = object.parse().map_err(crate::ready::objects)?;
+    let base = base.filter(|base| base.form == FORM).and_then(|base| base.object.parse().ok());
+    let bases: Vec<blob::Key> = base.into_iter().collect();
+    let mut export = sandbox.export(limits).await?;
+    let pieces = archive::pieces(export.as_mut());
+    let stored = inner.parts.chunks.put(&key.tenant, &place, &bases, pieces, limits.bytes_max).await;
+    let stored = stored.map_err(|error| crate::Error::Objects { code: error.code(), detail: error.to_string() })?;
+    let entries = export.totals().entries;
+    let (bytes, digest) = (stored.bytes, stored.digest);
+    Ok(Snapshot { checkpoint, form: FORM.into(), object, digest, bytes, entries })
+}
+
 impl Unkept {
     fn of(error: Error) -> Self {
         match error {

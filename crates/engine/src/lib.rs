@@ -38,6 +38,7 @@ mod tend;
 mod totals;
 mod view;
 mod webhooks;
+mod workspace;
 
 pub use approvals::{ApprovalCursor, ApprovalStatus, ApprovalView, Ballot, REASON_BYTES_MAX};
 pub use counts::{Counts, Halts};
@@ -56,3 +57,7 @@ pub use submit::{IdempotencyKey, MESSAGE_BYTES_MAX, SessionName, Submission, Tic
 pub use tend::Tending;
 pub use view::{ArtifactView, RunView, SessionView};
 pub use webhooks::{Callback, DeliveryStatus, DeliveryView};
+pub use workspace::{
+    FILES_DIFFERING_MAX, FileDiff, PATCHED_BYTES_MAX, PATCHES_BYTES_MAX, Patches, Restoration, RestoredView,
+    WorkspaceArchive, WorkspaceDiff,
+};

@@ -415,6 +415,7 @@ fn pointed_to(event: &Event) -> Vec<&ContentRef> {
         | Event::PauseRequested(_)
         | Event::ResumeRequested(_)
         | Event::Raised(_)
+        | Event::WorkspaceRestored(_)
         | Event::Parked(_)
         | Event::Resumed(_)
         | Event::SandboxOpened(_)

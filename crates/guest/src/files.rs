@@ -278,7 +278,7 @@ pub(crate) fn kind_of(mode: u32) -> FileKind {
     }
 }
 
-fn stat_of(found: &rustix::fs::Stat) -> Stat {
+pub(crate) fn stat_of(found: &rustix::fs::Stat) -> Stat {
     let seconds = u64::try_from(found.st_mtime).unwrap_or(0);
     Stat {
         kind: kind_of(found.st_mode),

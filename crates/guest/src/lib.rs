@@ -8,6 +8,7 @@
 mod account;
 mod apply;
 mod command;
+mod compare;
 pub mod control;
 mod dial;
 mod export;

@@ -4,7 +4,7 @@
 
 use crate::files::{DEPTH_MAX, Failure, Name, answer, device, is_mount, names, open, told};
 use crate::tar::Owners;
-use crate::{export, import, watch};
+use crate::{compare, export, import, watch};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use sandbox::RelPath;
@@ -19,6 +19,9 @@ pub(crate) fn perform(work: TreeWork, owners: Owners) -> Result<(), Failure> {
         TreeWork::Watch { path, depth } => watch::watch(&path, depth),
         TreeWork::Download { path, limits } => export::download(&path, limits, owners),
         TreeWork::Upload { path, limits } => import::upload(&path, limits).and_then(|totals| answer(&totals)),
+        TreeWork::Compare { before, after, differences_max } => {
+            compare::compare(&before, &after, differences_max).and_then(|found| answer(&found))
+        }
     }
 }
 

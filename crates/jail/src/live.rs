@@ -297,6 +297,15 @@ impl Sandbox for Live {
         trees::upload(self, path, archive, limits).await
     }
 
+    async fn compare(
+        &self,
+        before: &RelPath,
+        after: &RelPath,
+        differences_max: usize,
+    ) -> Result<sandbox::files::Comparison, Error> {
+        trees::compare(self, before, after, differences_max).await
+    }
+
     async fn changed(&self, entries_max: usize) -> Result<Vec<(RelPath, Stat)>, Error> {
         let listed: Vec<Listed> = self.ask(Work::Changed { entries_max }, &RelPath::root()).await?;
         // A name that is no path of ours is hostile or broken; it can't be asked for either.

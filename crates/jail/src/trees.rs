@@ -4,7 +4,7 @@ use crate::live::{Live, Running};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
-use sandbox::files::{Depth, Event, Replace, TreeWork, Watch};
+use sandbox::files::{Comparison, Depth, Event, Replace, TreeWork, Watch};
 use sandbox::wire::{FileFailure, Work};
 use sandbox::{Archive, ArchiveLimits, Chunk, Error, Exit, Export, Process as _, RelPath, Rule, Stream, Totals};
 use std::sync::atomic::Ordering;
@@ -25,6 +25,7 @@ pub(crate) const fn name(work: &TreeWork) -> &'static str {
         TreeWork::Watch { .. } => "watch",
         TreeWork::Download { .. } => "download",
         TreeWork::Upload { .. } => "upload",
+        TreeWork::Compare { .. } => "compare",
     }
 }
 
@@ -37,6 +38,17 @@ pub(crate) async fn rename(live: &Live, from: &RelPath, to: &RelPath, replace: R
 pub(crate) async fn remove(live: &Live, path: &RelPath, entries_max: u64) -> Result<u64, Error> {
     let _pass = live.gate.pass().await?;
     live.ask(Work::Tree(TreeWork::Remove { path: path.clone(), entries_max }), path).await
+}
+
+pub(crate) async fn compare(
+    live: &Live,
+    before: &RelPath,
+    after: &RelPath,
+    differences_max: usize,
+) -> Result<Comparison, Error> {
+    let _pass = live.gate.pass().await?;
+    let work = TreeWork::Compare { before: before.clone(), after: after.clone(), differences_max };
+    live.ask(Work::Tree(work), before).await
 }
 
 async fn begin(live: &Live, work: TreeWork) -> Result<Running, Error> {

@@ -7,7 +7,11 @@ use domain::record;
 use std::fs;
 use std::path::PathBuf;
 
-const HISTORIES: [(&str, &str); 20] = [
+const HISTORIES: [(&str, &str); 21] = [
+    (
+        "restored",
+        "submitted replied:1 judged.1 began-inside.1 opened returned.1 restored checkpointed replied:0 closed finished restored",
+    ),
     (
         "operated",
         "submitted replied:1 judged.1 began-inside.1 opened returned.1 by:201 operated by:200 replied:0 closed finished",

@@ -159,6 +159,7 @@ impl Session {
             }
             // A command may change files that the next checkpoint is to keep.
             Event::Operated(body) => self.is_changed |= body.deed == Deed::Exec && self.sandbox == Some(body.sandbox),
+            Event::WorkspaceRestored(body) => self.restored(&body.snapshot),
             Event::Finished(body) => self.finished(stamp, body).map_err(refuse)?,
             _ => {
                 let run = self.run.as_mut().filter(|run| run.id == event.run());
@@ -188,6 +189,15 @@ impl Session {
             self.files = Files::InSnapshot;
         }
         Ok(())
+    }
+
+    /// Other files take the place of those that are there, unless a run works on them.
+    fn restored(&mut self, snapshot: &Snapshot) {
+        if self.run.is_none() {
+            self.snapshot = Some(snapshot.clone());
+            self.files = Files::InSnapshot;
+            self.is_changed = false;
+        }
     }
 
     fn submitted(&mut self, stamp: Stamp, body: &Submitted) {
@@ -291,6 +301,7 @@ impl Session {
             | Event::Resolved(_)
             | Event::Raised(_)
             | Event::Operated(_)
+            | Event::WorkspaceRestored(_)
             | Event::Finished(_) => return Err("it is not of a driven run"),
         }
         Ok(())

@@ -222,6 +222,20 @@ pub trait Sandbox: Send + Sync + std::fmt::Debug {
         Err(unsupported("uploads of trees"))
     }
 
+    /// Compares two directories with all that is in them; times do not count. Only what differs leaves the sandbox.
+    ///
+    /// # Errors
+    /// [`Error::File`], also for what is too deep to be compared; [`Error::Unsupported`].
+    async fn compare(
+        &self,
+        before: &RelPath,
+        after: &RelPath,
+        differences_max: usize,
+    ) -> Result<files::Comparison, Error> {
+        let _ = (before, after, differences_max);
+        Err(unsupported("comparisons"))
+    }
+
     /// Every path that the workspace's layer holds with its state, at most `entries_max`; for showing what changed.
     async fn changed(&self, entries_max: usize) -> Result<Vec<(RelPath, Stat)>, Error>;
 

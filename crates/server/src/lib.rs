@@ -35,6 +35,7 @@ mod sessions;
 mod stream;
 mod tunnel;
 mod wishes;
+mod workspaces;
 
 pub use config::{Config, Error, Key, KeyHash, Limits, LinkKey, Surface};
 pub use listen::{Listener, MemoryConnector, memory};

@@ -38,6 +38,7 @@ pub(crate) fn owed(event: &Event, waiting: &VecDeque<Arc<Shown>>) -> usize {
         | Event::Resolved(_)
         | Event::Raised(_)
         | Event::Operated(_)
+        | Event::WorkspaceRestored(_)
         | Event::Resumed(_)
         | Event::SandboxOpened(_)
         | Event::SandboxClosed(_)

@@ -22,6 +22,11 @@ impl No {
         Self::new(Problem::new(refusal.code(), refusal.status(), refusal.title(), message))
     }
 
+    /// A problem as it is told.
+    pub(crate) fn told(problem: Problem) -> Self {
+        Self::new(problem)
+    }
+
     /// The request is not what the contract says.
     pub(crate) fn invalid(message: &str) -> Self {
         Self::refused(Refusal::RequestInvalid, message)
@@ -179,6 +184,8 @@ impl From<engine::Error> for No {
             E::SessionExists { .. } => told(409, "The session is there already"),
             E::ModelUnknown { .. } => told(422, "No such model"),
             E::CheckpointDamaged => told(409, "The checkpoint is damaged"),
+            E::NoSuchCheckpoint { .. } => told(404, "No such checkpoint"),
+            E::RunUnderWay { .. } => told(409, "A run is under way"),
             E::Callback { .. } => told(422, "A client can't be called back there"),
             E::LeaseLost | E::Overtaken { .. } => told(503, "The session goes to another worker").retry_after(1),
             E::Draining => told(503, "The service is shutting down").retry_after(1),

@@ -47,6 +47,12 @@ impl Reader<'_> {
             Event::Voted(body) => self.voted(body).await?,
             Event::Resolved(body) => self.resolved(body).await?,
             Event::Raised(body) => Happened::Raised { limits: body.limits.into() },
+            Event::WorkspaceRestored(body) => Happened::WorkspaceRestored {
+                checkpoint: body.snapshot.checkpoint,
+                from: body.from,
+                bytes: body.snapshot.bytes,
+                entries: body.snapshot.entries,
+            },
             Event::Operated(body) => Happened::Operated {
                 sandbox: body.sandbox,
                 deed: body.deed,

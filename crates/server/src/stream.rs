@@ -279,6 +279,7 @@ impl Follower {
             | Event::Resolved(_)
             | Event::Raised(_)
             | Event::Operated(_)
+            | Event::WorkspaceRestored(_)
             | Event::SandboxOpened(_)
             | Event::SandboxClosed(_)
             | Event::WorkspaceLost(_)

@@ -165,6 +165,38 @@ impl Deed {
     }
 }
 
+/// Body of [`crate::Event::WorkspaceRestored`]. While a run is under way it stands in the log without effect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkspaceRestored {
+    /// The run that stood last.
+    pub run: Id<id::Run>,
+    /// What the session's files are from now on.
+    pub snapshot: super::Snapshot,
+    /// Where they come from.
+    pub from: RestoredFrom,
+}
+
+/// Where files that were restored come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RestoredFrom {
+    /// A checkpoint of the session.
+    Checkpoint,
+    /// An archive that somebody brought.
+    Archive,
+}
+
+impl RestoredFrom {
+    /// As in records.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Checkpoint => "checkpoint",
+            Self::Archive => "archive",
+        }
+    }
+}
+
 /// Body of [`crate::Event::Forked`]: the first record of a session that goes on from another's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

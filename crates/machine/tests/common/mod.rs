@@ -6,9 +6,9 @@ use domain::content::ContentRef;
 use domain::limits::Reached;
 use domain::record::{
     AfterCrash, Began, CallAdded, CallHead, CancelRequested, Checkpointed, Deed, Deferred, Finished, Forked, Head, InDoubt,
-    Judged, Operated, Parked, PauseRequested, Purpose, Raised, Replied, Reserved, Resolution, Resolved, ResumeRequested, Resumed,
+    Judged, Operated, Parked, PauseRequested, Purpose, Raised, Replied, Reserved, Resolution, Resolved, RestoredFrom, ResumeRequested, Resumed,
     Returned, SandboxClosed, SandboxOpened, Save, ScopeOpened, Snapshot, Steered, Submitted, Vote, Voted, When,
-    WorkspaceChanged, WorkspaceLost,
+    WorkspaceChanged, WorkspaceLost, WorkspaceRestored,
 };
 use domain::{
     CallStatus, Cost, Digest, Event, Failure, FailureClass, Hold, Id, Judgement, Limits, Obligation, Record, RunStatus,
@@ -173,6 +173,10 @@ impl Teller {
             "checkpointed" => {
                 let turn = self.turns[usize::from(self.run)];
                 Event::Checkpointed(Checkpointed { run, turn, snapshot: Some(snapshot()), reason: None })
+            }
+            "restored" => {
+                let snapshot = Snapshot { checkpoint: Id::from_bytes([121; 16]), ..snapshot() };
+                Event::WorkspaceRestored(WorkspaceRestored { run, snapshot, from: RestoredFrom::Checkpoint })
             }
             "lost" => Event::WorkspaceLost(WorkspaceLost { run, reason: "workspace_lost".into() }),
             "deferred" | "deferred-soon" => Event::Deferred(Deferred {

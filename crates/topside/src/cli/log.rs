@@ -151,7 +151,8 @@ fn says(happened: &Happened) -> Vec<(&'static str, String)> {
         | Happened::Voted { .. }
         | Happened::Resolved { .. }
         | Happened::Raised { .. }
-        | Happened::Operated { .. } => wish(happened),
+        | Happened::Operated { .. }
+        | Happened::WorkspaceRestored { .. } => wish(happened),
         Happened::Parked { .. }
         | Happened::Deferred { .. }
         | Happened::WorkspaceLost { .. }
@@ -253,6 +254,9 @@ fn wish(happened: &Happened) -> Vec<(&'static str, String)> {
             let mut says = vec![("call", call.to_string()), ("outcome", outcome.to_owned())];
             says.extend(output.as_ref().map(|output| ("output", text(output))));
             says
+        }
+        Happened::WorkspaceRestored { checkpoint, from, bytes, entries } => {
+            vec![("files", format!("{checkpoint} ({}), {entries} entries, {bytes} bytes", from.name()))]
         }
         Happened::Operated { sandbox, deed, detail } => {
             let mut says = vec![("sandbox", sandbox.to_string()), ("deed", deed.name().to_owned())];
