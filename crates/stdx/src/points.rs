@@ -94,7 +94,7 @@ mod armed {
             // That it can't be sent is no case of its own.
             let _ = kill_process(getpid(), signal);
             // Any thread may be the one that takes it, so this one goes no further until one has had the time to.
-            nanosleep(&TAKEN_WITHIN);
+            let _ = nanosleep(&TAKEN_WITHIN);
         }
     }
 }
