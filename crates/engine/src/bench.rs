@@ -291,19 +291,10 @@ async fn make(
     source: &Source,
     closure: &Closure,
 ) -> Result<Opened, sandbox::Error> {
-    let start = |stage, detail: String| sandbox::Error::Start { stage, detail };
-    let wanted = closure.agent.sandbox.as_ref().map_or("local", |sandbox| sandbox.provider.as_str());
-    let named = inner.parts.providers.iter().find(|provider| provider.name() == wanted);
-    let provider = named.ok_or_else(|| sandbox::Error::Command {
-        detail: format!("this process has no provider `{wanted}`; hint: see `topside doctor`"),
-    })?;
+    let provider = provider_of(inner, closure)?;
     let catalog = (inner.parts.catalog)();
     let manifest = closure.manifest.clone().unwrap_or_default();
-    let mut environment = Vec::new();
-    for (name, value) in &manifest.environment {
-        let value = inner.expand(value).map_err(|error| start("manifest", error.to_string()))?;
-        environment.push((name.clone(), value));
-    }
+    let environment = environment_of(inner, &manifest)?;
     let user = closure.agent.sandbox.as_ref().and_then(|sandbox| sandbox.user.clone());
     let laying = Laying::prepare(inner, manifest, user, provider.as_ref()).await?;
     let settings = &catalog.settings.sandbox;
@@ -352,17 +343,11 @@ async fn make(
     let Some(snapshot) = source.snapshot.as_ref().filter(|_| source.files != Files::Lost) else { return Err(error) };
     // Where the checkpoint itself is still kept, its copy is there in a moment.
     let checkpoint = snapshot.checkpoint;
-    for session in crate::fork::lineage(inner, key).await? {
-        match provider.create(spec(Start::Forked { session, checkpoint })).await {
-            Ok(sandbox) => {
-                lay_down(inner, &laying, catalog.root.clone(), Which::Ephemeral, sandbox.as_ref()).await?;
-                inner.tally.forked();
-                let before = listing(sandbox.as_ref()).await;
-                return Ok(opened(sandbox, None, Some(checkpoint), before));
-            }
-            Err(sandbox::Error::WorkspaceLost) => {}
-            Err(error) => return Err(error),
-        }
+    if let Some(sandbox) = copied(inner, key, provider.as_ref(), checkpoint, &spec).await? {
+        lay_down(inner, &laying, catalog.root.clone(), Which::Ephemeral, sandbox.as_ref()).await?;
+        inner.tally.forked();
+        let before = listing(sandbox.as_ref()).await;
+        return Ok(opened(sandbox, None, Some(checkpoint), before));
     }
     let sandbox = provider.create(spec(Start::Restored)).await?;
     if let Err(error) = crate::keep::restore(inner, key, sandbox.as_ref(), snapshot).await {
@@ -373,6 +358,43 @@ async fn make(
     lay_down(inner, &laying, catalog.root.clone(), Which::Ephemeral, sandbox.as_ref()).await?;
     let before = listing(sandbox.as_ref()).await;
     Ok(opened(sandbox, None, Some(snapshot.checkpoint), before))
+}
+
+/// A sandbox on a copy of a checkpoint, of this session or of one that it was forked from; `None`: nobody here keeps it.
+async fn copied(
+    inner: &Inner,
+    key: &SessionKey,
+    provider: &dyn Provider,
+    checkpoint: Id<id::Checkpoint>,
+    spec: &(dyn Fn(Start) -> Spec + Sync),
+) -> Result<Option<Arc<dyn Sandbox>>, sandbox::Error> {
+    for session in crate::fork::lineage(inner, key).await? {
+        match provider.create(spec(Start::Forked { session, checkpoint })).await {
+            Ok(sandbox) => return Ok(Some(sandbox)),
+            Err(sandbox::Error::WorkspaceLost) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+/// The provider that an agent names.
+fn provider_of<'a>(inner: &'a Inner, closure: &Closure) -> Result<&'a Arc<dyn sandbox::Provider>, sandbox::Error> {
+    let wanted = closure.agent.sandbox.as_ref().map_or("local", |sandbox| sandbox.provider.as_str());
+    let named = inner.parts.providers.iter().find(|provider| provider.name() == wanted);
+    named.ok_or_else(|| sandbox::Error::Command {
+        detail: format!("this process has no provider `{wanted}`; hint: see `topside doctor`"),
+    })
+}
+
+/// The variables of a manifest, with what they refer to.
+fn environment_of(inner: &Inner, manifest: &sandbox::Manifest) -> Result<Vec<(String, String)>, sandbox::Error> {
+    let failed = |detail: String| sandbox::Error::Start { stage: "manifest", detail };
+    let variables = manifest.environment.iter().map(|(name, value)| {
+        let value = inner.expand(value).map_err(|error| failed(error.to_string()))?;
+        Ok((name.clone(), value))
+    });
+    variables.collect()
 }
 
 /// Lays what is wanted of a manifest; a sandbox in which that fails is closed.

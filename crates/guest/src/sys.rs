@@ -233,7 +233,8 @@ pub fn set_capabilities(effective: u64, permitted: u64) -> Result<(), Errno> {
         pid: c_int,
     }
     let header = Header { version: 0x2008_0522, pid: 0 };
-    let halves = |set: u64| [(set & 0xffff_ffff) as u32, (set >> 32) as u32];
+    let half = |set: u64| u32::try_from(set & u64::from(u32::MAX)).unwrap_or(0);
+    let halves = |set: u64| [half(set), half(set >> 32)];
     let (effective, permitted) = (halves(effective), halves(permitted));
     let sets = [effective[0], permitted[0], 0, effective[1], permitted[1], 0];
     // SAFETY: version 3 reads two triples of 32-bit sets, which `sets` holds.

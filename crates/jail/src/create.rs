@@ -108,14 +108,7 @@ fn raise(stem: &Stem, ask: Create, descriptor: Option<OwnedFd>, filters: &Filter
     }
     let root = rank.is_root();
     let claim = |errno: Errno| Failure::stage(Stage::Claim, errno.to_string());
-    let accounts = ask.root.accounts.as_ref();
-    if accounts.is_some() && !root {
-        return Err(Failure::wall("user_namespace", ids::ORDINARY));
-    }
-    let map = match root {
-        true => Map::of_root(stem.slot, ask.root.identity, accounts),
-        false => Map::of_ordinary(ask.root.identity),
-    };
+    let map = map(stem.slot, &ask, root)?;
     let stand = Stand::prepare(&ask.root, root, map.of_files())
         .map_err(|failed| Failure::stage(Stage::Root, format!("{}: {}", failed.what, failed.errno)))?;
     let mut walls = limit(stem, &ask)?;
@@ -168,6 +161,15 @@ fn raise(stem: &Stem, ask: Create, descriptor: Option<OwnedFd>, filters: &Filter
             let (helpers, doors) = Helpers::start(devices, stem.slot, root, filters)?;
             Ok(Raised { child, stream, control, walls, helpers, doors })
         }
+    }
+}
+
+/// What the ids inside are on the host.
+fn map(slot: u64, ask: &Create, root: bool) -> Result<Map, Failure> {
+    match (root, &ask.root.accounts) {
+        (true, accounts) => Ok(Map::of_root(slot, ask.root.identity, accounts.as_ref())),
+        (false, None) => Ok(Map::of_ordinary(ask.root.identity)),
+        (false, Some(_)) => Err(Failure::wall("user_namespace", ids::ORDINARY)),
     }
 }
 
