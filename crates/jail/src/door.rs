@@ -56,6 +56,8 @@ pub(crate) enum Request {
     Worked { worker: i32 },
     /// Mounts the pool of workspaces' images, whose file comes as a descriptor; without one only what is mounted already.
     Pool,
+    /// Mounts the pool that another launcher has, whose file comes as a descriptor, once more.
+    PoolAgain,
 }
 
 /// A sandbox to make.

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 const LOOP_CTL_GET_FREE: u32 = 0x4c82;
 const LOOP_CONFIGURE: u32 = 0x4c0a;
+const LOOP_GET_STATUS64: u32 = 0x4c05;
 const LO_FLAGS_AUTOCLEAR: u32 = 4;
 /// How often a free device may be taken by somebody else first.
 const ATTEMPTS_MAX: usize = 64;
@@ -22,7 +23,7 @@ struct LoopConfig {
     reserved: [u64; 8],
 }
 
-/// `struct loop_info64`.
+/// `struct loop_info64`; of its `numbers` the first two are the image's device and inode.
 #[repr(C)]
 struct LoopInfo {
     numbers: [u64; 5],
@@ -32,6 +33,20 @@ struct LoopInfo {
     flags: u32,
     names: [u8; 64 + 64 + 32],
     init: [u64; 2],
+}
+
+impl Default for LoopInfo {
+    fn default() -> Self {
+        Self {
+            numbers: [0; 5],
+            number: 0,
+            encrypt_type: 0,
+            encrypt_key_size: 0,
+            flags: 0,
+            names: [0; 160],
+            init: [0; 2],
+        }
+    }
 }
 
 /// What an image holds.
@@ -72,6 +87,18 @@ impl Kind {
 /// open description, and with it its lock, lives on.
 pub(crate) fn mount(image: BorrowedFd<'_>, kind: Kind) -> Result<OwnedFd, String> {
     let (device, number) = attach(image).map_err(|error| format!("loop device: {error}"))?;
+    mount_device(&device, number, kind)
+}
+
+/// Mounts an image that is mounted already, by whomever: through the same device it is the same file system, not a second one
+/// on the same blocks.
+pub(crate) fn mount_again(image: BorrowedFd<'_>, kind: Kind) -> Result<OwnedFd, String> {
+    let (device, number) = attached(image).map_err(|error| format!("loop device: {error}"))?;
+    mount_device(&device, number, kind)
+}
+
+/// The device is held until its mount holds it.
+fn mount_device(_device: &OwnedFd, number: i32, kind: Kind) -> Result<OwnedFd, String> {
     let mounted = || -> Result<OwnedFd, Errno> {
         let context = rustix::mount::fsopen(kind.file_system(), FsOpenFlags::FSOPEN_CLOEXEC)?;
         rustix::mount::fsconfig_set_string(context.as_fd(), "source", format!("/dev/loop{number}"))?;
@@ -86,9 +113,29 @@ pub(crate) fn mount(image: BorrowedFd<'_>, kind: Kind) -> Result<OwnedFd, String
             MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOATIME;
         rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
     };
-    let mounted = mounted().map_err(|error| format!("mounting the image: {error}"));
-    drop(device);
-    mounted
+    mounted().map_err(|error| format!("mounting the image: {error}"))
+}
+
+/// The loop device that an image is attached to.
+fn attached(image: BorrowedFd<'_>) -> Result<(OwnedFd, i32), Errno> {
+    let image = rustix::fs::fstat(image)?;
+    let (major, minor) = (u64::from(rustix::fs::major(image.st_dev)), u64::from(rustix::fs::minor(image.st_dev)));
+    // As the kernel tells it of a loop device: `huge_encode_dev`.
+    let wanted = ((minor & 0xff) | (major << 8) | ((minor & !0xff) << 12), image.st_ino);
+    let names = std::fs::read_dir("/sys/block").into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let numbers = names.filter_map(|name| name.to_str()?.strip_prefix("loop")?.parse::<i32>().ok());
+    for number in numbers {
+        // One that is free, or goes at this moment, is not the one.
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        let Ok(device) = rustix::fs::open(format!("/dev/loop{number}"), flags, Mode::empty()) else { continue };
+        let mut info = LoopInfo::default();
+        // SAFETY: the structure has the kernel's layout and lives through the call.
+        let told = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_GET_STATUS64 as _, &raw mut info) };
+        if told == 0 && (info.numbers[0], info.numbers[1]) == wanted {
+            return Ok((device, number));
+        }
+    }
+    Err(Errno::NXIO)
 }
 
 fn attach(image: BorrowedFd<'_>) -> Result<(OwnedFd, i32), Errno> {
@@ -96,15 +143,7 @@ fn attach(image: BorrowedFd<'_>) -> Result<(OwnedFd, i32), Errno> {
     let mut config = LoopConfig {
         fd: u32::try_from(image.as_raw_fd()).map_err(|_| Errno::BADF)?,
         block_size: 4_096,
-        info: LoopInfo {
-            numbers: [0; 5],
-            number: 0,
-            encrypt_type: 0,
-            encrypt_key_size: 0,
-            flags: LO_FLAGS_AUTOCLEAR,
-            names: [0; 160],
-            init: [0; 2],
-        },
+        info: LoopInfo { flags: LO_FLAGS_AUTOCLEAR, ..LoopInfo::default() },
         reserved: [0; 8],
     };
     for _ in 0..ATTEMPTS_MAX {

@@ -95,6 +95,9 @@ struct State {
     grace_ends_ms: Option<u64>,
 }
 
+/// How an image is mounted.
+type Mount = fn(BorrowedFd<'_>, image::Kind) -> Result<OwnedFd, String>;
+
 /// What the loop woke up for.
 struct Woken {
     ended: Vec<u64>,
@@ -205,14 +208,8 @@ impl State {
                 self.workers.end(worker);
                 Reply::Closed
             }
-            Request::Pool => {
-                return match self.pool(fds.pop()) {
-                    Ok(mount) => self.answer(number, Reply::Pool, &[mount.as_fd()]),
-                    Err(detail) => {
-                        self.answer(number, Reply::Failed(Failure::stage(Stage::Workspace, detail)), &[]);
-                    }
-                };
-            }
+            Request::Pool => return self.give_pool(number, fds.pop(), image::mount),
+            Request::PoolAgain => return self.give_pool(number, fds.pop(), image::mount_again),
             Request::List { after } => Reply::Listed { sandboxes: self.lives.page(after, now_ms()) },
             Request::Settle { owner_grace_ms } => match Home::new(fds, owner_grace_ms.min(OWNER_GRACE_MS_MAX)) {
                 Some(home) => {
@@ -236,11 +233,18 @@ impl State {
         create::create(&mut self.stems, ask.clone(), descriptor, &self.groups, filters)
     }
 
+    fn give_pool(&mut self, number: u64, file: Option<OwnedFd>, mount: Mount) {
+        match self.pool(file, mount) {
+            Ok(mount) => self.answer(number, Reply::Pool, &[mount.as_fd()]),
+            Err(detail) => self.answer(number, Reply::Failed(Failure::stage(Stage::Workspace, detail)), &[]),
+        }
+    }
+
     /// The pool's mount, kept as long as the launcher lives, so that a harness that comes anew gets the same one.
-    fn pool(&mut self, file: Option<OwnedFd>) -> Result<OwnedFd, String> {
+    fn pool(&mut self, file: Option<OwnedFd>, mount: Mount) -> Result<OwnedFd, String> {
         if self.pool.is_none() {
             let file = file.ok_or("no pool is mounted")?;
-            self.pool = Some(image::mount(file.as_fd(), image::Kind::Pool)?);
+            self.pool = Some(mount(file.as_fd(), image::Kind::Pool)?);
         }
         let mount = self.pool.as_ref().ok_or("no pool is mounted")?;
         rustix::io::fcntl_dupfd_cloexec(mount, 3).map_err(|errno| errno.to_string())

@@ -4,16 +4,17 @@
 //!
 //! The mount is in no namespace: it lives as long as somebody holds its descriptor or a file in it, and goes with its loop
 //! device when the last one ends, however that was. The lock on the pool's file is on the very open file that the loop device
-//! holds, so no second mount is ever made of it.
+//! holds, so no second file system is ever made of it: a harness beside another one mounts the same device once more.
 
 use crate::btrfs;
 use crate::door::{Reply, Request};
 use crate::harbour::{Arrived, Harbour};
 use crate::quota::{Quota, Room};
 use crate::snapshot::checkpoints;
-use crate::workspaces::{blocking, broken, failed, lock};
+use crate::workspaces::{LOCK_ATTEMPTS_MAX, LOCK_WAIT, blocking, broken, failed};
 use domain::{Id, id};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 use sandbox::{Error, Workspace};
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -157,12 +158,19 @@ impl Pool {
                 return Ok(place(None, Clones::Share));
             }
         }
-        if let Ok(mount) = mounted(harbour, Vec::new()).await {
+        if let Ok(mount) = mounted(harbour, Request::Pool, Vec::new()).await {
             name(&pool, &new)?;
             return Ok(place(Some(mount), Clones::Share));
         }
         let file = open(if there { &pool } else { &new })?;
-        lock(&file).await?;
+        if let Some(mount) = of_another(harbour, &file).await? {
+            return Ok(place(Some(mount), Clones::Share));
+        }
+        if !there && pool.exists() {
+            // Made, and left again, by another process while this one waited: not to be formatted once more.
+            drop(file);
+            return Box::pin(self.find(harbour, seed)).await;
+        }
         if !there {
             let (file, bytes) = (file.try_clone().map_err(broken(&new))?, self.bytes_max);
             let formatted = blocking(move || {
@@ -171,7 +179,7 @@ impl Pool {
             });
             formatted.await?;
         }
-        match mounted(harbour, vec![file.into()]).await {
+        match mounted(harbour, Request::Pool, vec![file.into()]).await {
             Ok(mount) => {
                 name(&pool, &self.data.join(NEW))?;
                 Ok(place(Some(mount), Clones::Share))
@@ -203,9 +211,30 @@ fn open(path: &Path) -> Result<File, Error> {
     File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(broken(path))
 }
 
-/// The mount of the pool: without a file only one that the launcher has already.
-async fn mounted(harbour: &Harbour, file: Vec<OwnedFd>) -> Result<OwnedFd, String> {
-    match harbour.ask(Request::Pool, file).await {
+/// Waits for the lock on the pool's file, or gives the mount of the launcher that has it: of a harness beside this one, as a
+/// command of the program is beside the service. What each of them has promised to its sandboxes the other does not know.
+async fn of_another(harbour: &Harbour, file: &File) -> Result<Option<OwnedFd>, Error> {
+    let mut refused = None;
+    for _ in 0..LOCK_ATTEMPTS_MAX {
+        match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(None),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => {}
+            Err(error) => return Err(failed(format!("locking the pool of workspaces: {error}"))),
+        }
+        // It has the lock before the mount, and the mount a little longer than the lock.
+        let shared = file.try_clone().map_err(|error| failed(error.to_string()))?;
+        match mounted(harbour, Request::PoolAgain, vec![shared.into()]).await {
+            Ok(mount) => return Ok(Some(mount)),
+            Err(detail) => refused = Some(detail),
+        }
+        tokio::time::sleep(LOCK_WAIT).await;
+    }
+    Err(failed(format!("another process has the pool of workspaces: {}", refused.unwrap_or_default())))
+}
+
+/// The mount of the pool, whose file goes along, but for one that the launcher has already.
+async fn mounted(harbour: &Harbour, request: Request, file: Vec<OwnedFd>) -> Result<OwnedFd, String> {
+    match harbour.ask(request, file).await {
         Ok(Arrived::Pool { mount }) => Ok(mount),
         Ok(Arrived::Other(Reply::Failed(failure))) => Err(Error::from(failure).to_string()),
         Ok(_) => Err("the launcher answered something else".to_owned()),

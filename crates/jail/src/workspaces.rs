@@ -23,8 +23,8 @@ const FILES: &str = "files";
 /// How often a directory is entered again that somebody removed meanwhile.
 const ENTER_ATTEMPTS_MAX: u32 = 100;
 /// How long a start waits for an earlier sandbox of the same workspace to be gone.
-const LOCK_ATTEMPTS_MAX: u32 = 8_000;
-const LOCK_WAIT: Duration = Duration::from_millis(5);
+pub(crate) const LOCK_ATTEMPTS_MAX: u32 = 8_000;
+pub(crate) const LOCK_WAIT: Duration = Duration::from_millis(5);
 
 /// A workspace that is ready to be shown, and locked.
 #[derive(Debug)]

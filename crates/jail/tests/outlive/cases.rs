@@ -2,7 +2,7 @@
 
 use super::harness::Harness;
 use super::stranger::say;
-use super::traces::{descriptors, family, groups, is_alive, launcher_of, loops, nothing_left, until};
+use super::traces::{all_gone, descriptors, family, groups, is_alive, launcher_of, loops, nothing_left, until};
 use domain::{Id, id};
 use std::path::Path;
 use stdx::{Clock, Random};
@@ -273,9 +273,11 @@ fn a_killed_launcher_leaves_nothing(user: Option<u32>) {
     let family = family(launcher);
     let launcher_process = rustix::process::Pid::from_raw(i32::try_from(launcher).unwrap()).unwrap();
     rustix::process::kill_process(launcher_process, rustix::process::Signal::KILL).unwrap();
-    nothing_left(place.path(), &family);
+    all_gone(&family);
     harness.expect(&format!("kept {} 2 1", place.session), "error sandbox_gone");
     harness.kill();
+    // The pool of workspaces is mounted as long as the harness has it open.
+    nothing_left(place.path(), &family);
     // Its socket's file is still there, and means nothing.
     assert!(place.path().join("launcher/socket").exists());
     let (harness, id) = place.kept(2, 1);

@@ -103,11 +103,16 @@ pub(crate) fn mounts(data: &Path) -> usize {
     text.lines().filter(|line| line.contains(&data.display().to_string())).count()
 }
 
-/// Nothing of a launcher and its family is left but what the next one sweeps.
-pub(crate) fn nothing_left(data: &Path, family: &[(u32, String)]) {
+/// All of a family has ended.
+pub(crate) fn all_gone(family: &[(u32, String)]) {
     for (process, name) in family {
         until(&format!("{name} ({process}) is gone"), || !is_alive(*process));
     }
+}
+
+/// Nothing of a launcher and its family is left but what the next one sweeps.
+pub(crate) fn nothing_left(data: &Path, family: &[(u32, String)]) {
+    all_gone(family);
     until("no loop device", || loops(data) == 0);
     assert_eq!(mounts(data), 0);
 }
