@@ -309,6 +309,7 @@ impl Sandbox for Live {
         }
         if let Some(stored) = &self.stored {
             let _ = workspaces::await_release(&stored.home).await;
+            stored.let_go();
         }
     }
 }

@@ -233,7 +233,7 @@ impl Provider {
     fn stored(&self, spec: &Spec, place: Arc<Place>, room: Option<Room>) -> Result<Option<Stored>, Error> {
         let home = place.home(&spec.workspace)?;
         let reader = Reader::new(self.harbour.clone(), spec, self.random.clone());
-        Ok(home.map(|home| Stored { place, home, _room: room, reader }))
+        Ok(home.map(|home| Stored { place, home, room: Mutex::new(room), reader }))
     }
 }
 

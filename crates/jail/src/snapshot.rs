@@ -25,8 +25,8 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 use stdx::Random;
 use tokio::time::Instant;
@@ -45,9 +45,16 @@ const LET_GO_WAIT_MAX: Duration = Duration::from_secs(10);
 pub(crate) struct Stored {
     pub(crate) place: Arc<Place>,
     pub(crate) home: Home,
-    /// Its part of what all may take.
-    pub(crate) _room: Option<Room>,
+    /// Its part of what all may take, while it is open.
+    pub(crate) room: Mutex<Option<Room>>,
     pub(crate) reader: Reader,
+}
+
+impl Stored {
+    /// The sandbox is closed, however long somebody still holds it.
+    pub(crate) fn let_go(&self) {
+        drop(self.room.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
 }
 
 /// What a sandbox that reads a checkpoint is made with.
