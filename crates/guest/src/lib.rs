@@ -19,6 +19,7 @@ pub mod mirror;
 mod output;
 mod readable;
 mod requests;
+mod score;
 mod serve;
 mod spawn;
 pub mod sys;
@@ -26,6 +27,7 @@ mod tar;
 mod tree;
 mod watch;
 
+pub use score::Score;
 use std::os::fd::OwnedFd;
 
 /// Where the workspace stands inside.
@@ -55,6 +57,8 @@ pub struct Config {
     pub epoch: u64,
     /// Where the workspace is kept when it lives in memory.
     pub layer: Option<Layer>,
+    /// PID 1's own, so that commands go before it when memory is full.
+    pub score: Option<Score>,
 }
 
 /// A directory that a workspace in memory is saved to after each command and at the end.

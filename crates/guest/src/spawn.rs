@@ -3,7 +3,7 @@
 use crate::command::{Command, Source};
 use crate::output::Output;
 use crate::sys::{self, Forked};
-use crate::{Config, Layer, files};
+use crate::{Config, Layer, Score, files};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -41,7 +41,7 @@ pub(crate) fn start(config: &Config, work: Work) -> Result<Command, String> {
             let program = program(config, &argv, workdir.as_str(), &environment, terminal)?;
             let ends = if terminal { terminal_ends() } else { pipe_ends(stdin) };
             let ends = ends.map_err(|error| format!("no descriptors: {error}"))?;
-            start_program(&program, ends)
+            start_program(config, &program, ends)
         }
         work => {
             let ends = pipe_ends(true).map_err(|error| format!("no descriptors: {error}"))?;
@@ -127,10 +127,10 @@ fn terminal_ends() -> Result<Ends, Errno> {
     Ok(Ends { child, sources, input: Some(copy(&master)?), terminal: Some(master) })
 }
 
-fn start_program(program: &Program, ends: Ends) -> Result<Command, String> {
+fn start_program(config: &Config, program: &Program, ends: Ends) -> Result<Command, String> {
     let terminal = ends.terminal.is_some();
     let (errors, child_errors) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| format!("no descriptors: {error}"))?;
-    match sys::fork() {
+    match Score::fork(config.score.as_ref()) {
         Ok(Forked::Child) => {
             let failure = execute(program, &ends.child, terminal);
             let _ = rustix::io::write(&child_errors, failure.as_bytes());
@@ -150,7 +150,7 @@ fn start_operation(config: &Config, work: Work, ends: Ends) -> Result<Command, S
     let budget = layer.map(|layer| layer.budget);
     let kept = layer.map(|layer| rustix::io::fcntl_dupfd_cloexec(&layer.directory, 3)).transpose();
     let kept = kept.map_err(|error| format!("no descriptors: {error}"))?;
-    match sys::fork() {
+    match Score::fork(config.score.as_ref()) {
         Ok(Forked::Child) => {
             let _ = rustix::process::setsid();
             sys::run_alone(ends.child, kept, |kept| {

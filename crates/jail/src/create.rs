@@ -291,6 +291,7 @@ fn admit(pid: i32, (uid, gid): (u32, u32), root: bool, plan: &Plan) -> Result<()
     if !root {
         fs::write(format!("/proc/{pid}/setgroups"), "deny").map_err(|error| user("setgroups", error))?;
     }
+    spare_nobody(pid);
     let inside = plan.stand.wanted.identity;
     let maps = [("uid_map", inside.user, uid), ("gid_map", inside.group, gid)];
     for (map, inside, outside) in maps {
@@ -310,6 +311,17 @@ fn admit(pid: i32, (uid, gid): (u32, u32), root: bool, plan: &Plan) -> Result<()
         })?;
     }
     Ok(())
+}
+
+/// A harness that the kernel is told to spare when memory is short spares no sandbox: what runs inside could take that score
+/// back whenever it likes.
+fn spare_nobody(pid: i32) {
+    let file = format!("/proc/{pid}/oom_score_adj");
+    let is_spared = fs::read_to_string(&file).is_ok_and(|score| score.trim_start().starts_with('-'));
+    if is_spared {
+        // Only who may lower a score sets the bound of it; for anybody else this raises the score alone.
+        let _ = fs::write(file, "0");
+    }
 }
 
 fn go(sync: BorrowedFd<'_>) -> Result<(), Errno> {

@@ -69,9 +69,9 @@ fn said(errno: Errno) -> String {
 
 /// Runs the sandbox from its first instruction to its end; returns the exit code.
 pub(crate) fn run(plan: Plan, filters: &Filters) -> i32 {
-    let (told, devices) = match prepare(&plan, filters) {
-        Ok((told, devices)) => (told, devices),
-        Err(failure) => (Told::Failed(failure), Vec::new()),
+    let (told, devices, score) = match prepare(&plan, filters) {
+        Ok((told, devices, score)) => (told, devices, score),
+        Err(failure) => (Told::Failed(failure), Vec::new(), None),
     };
     let ready = matches!(told, Told::Ready { .. });
     // The mounts' devices go to the launcher, and are nobody's in here.
@@ -95,6 +95,7 @@ pub(crate) fn run(plan: Plan, filters: &Filters) -> i32 {
         commands_max: plan.limits.commands_max,
         epoch: plan.epoch,
         layer: plan.layer.map(|directory| guest::Layer { directory, budget }),
+        score,
     })
 }
 
@@ -108,10 +109,15 @@ fn budget(limits: &Limits) -> guest::mirror::Budget {
     guest::mirror::Budget { bytes_max: limits.workspace_bytes_max, entries_max: limits.workspace_inodes_max }
 }
 
-fn prepare(plan: &Plan, filters: &Filters) -> Result<(Told, Vec<OwnedFd>), Failure> {
+/// What came of it, the devices of mounts, and PID 1's hold on its score.
+type Prepared = (Told, Vec<OwnedFd>, Option<guest::Score>);
+
+fn prepare(plan: &Plan, filters: &Filters) -> Result<Prepared, Failure> {
     let claim = |what: &str, errno: Errno| Failure::stage(Stage::Claim, format!("{what}: {errno}"));
     keep_only_own(plan).map_err(|errno| claim("descriptors", errno))?;
     await_go(plan.sync.as_fd()).map_err(|errno| claim("the launcher", errno))?;
+    // While this process still is who made it: later its own files are nobody's.
+    let score = guest::Score::own().ok();
     let devices = mounting::devices(&plan.mounts)?;
     let inside = plan.stand.wanted.identity;
     raw::become_user(inside.user, inside.group, plan.root).map_err(|errno| claim("the guest's user", errno))?;
@@ -137,7 +143,7 @@ fn prepare(plan: &Plan, filters: &Filters) -> Result<(Told, Vec<OwnedFd>), Failu
     privileges::hide().map_err(|errno| claim("hiding PID 1", errno))?;
     privileges::die_with_parent().map_err(|errno| claim("dying with the launcher", errno))?;
     walls.raise("seccomp", filters.install())?;
-    Ok((Told::Ready { standing: walls.standing, missing: walls.missing }, devices))
+    Ok((Told::Ready { standing: walls.standing, missing: walls.missing }, devices, score))
 }
 
 /// Closes all that was inherited but what the plan owns; 0, 1 and 2 become the null device.
