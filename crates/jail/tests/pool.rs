@@ -420,7 +420,10 @@ async fn a_killed_harness_leaves_whole_workspaces(_: Arc<World>) {
         victim.kill().unwrap();
         victim.wait().unwrap();
     }
-    let loops = || support::traces(data.path()).loops;
+    let loops = || {
+        let left = support::traces(data.path());
+        left.loops + left.pools
+    };
     support::until("the loop devices are gone", || loops() == 0).await;
     let output = std::process::Command::new(std::env::current_exe().unwrap())
         .arg(format!("{LOOK}{}", data.path().display()))

@@ -41,7 +41,7 @@ mod namespaces;
 mod orphans;
 mod output;
 mod processor;
-mod raw;
+pub(crate) mod raw;
 mod residue;
 mod setuid;
 mod sight;

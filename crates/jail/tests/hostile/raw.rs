@@ -210,6 +210,18 @@ pub(crate) fn bound_directory(path: &std::ffi::CStr, options: &std::ffi::CStr) {
     }
 }
 
+/// The device number of the file system that a loop device's file is on.
+pub(crate) fn backing_device(name: &str) -> Option<u64> {
+    const LOOP_GET_STATUS64: u64 = 0x4c05;
+    const STATUS_WORDS: usize = 29;
+    let device = std::fs::File::open(format!("/dev/{name}")).ok()?;
+    let mut status = [0_u64; STATUS_WORDS];
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&device);
+    // SAFETY: the request writes one `struct loop_info64` of 232 bytes, which is what `status` holds.
+    let done = unsafe { libc::ioctl(fd, LOOP_GET_STATUS64 as _, status.as_mut_ptr()) };
+    (done == 0).then_some(status[0])
+}
+
 /// Ends at once.
 pub(crate) fn leave() -> ! {
     // SAFETY: `_exit` takes any code and does not return.

@@ -255,7 +255,10 @@ pub(crate) fn resident_bytes() -> u64 {
 pub(crate) struct Traces {
     pub(crate) processes: usize,
     pub(crate) groups: usize,
+    /// Devices of workspaces.
     pub(crate) loops: usize,
+    /// The device of the pool that images of workspaces stand in, as long as the harness lives.
+    pub(crate) pools: usize,
     pub(crate) descriptors: usize,
     pub(crate) mounts: usize,
 }
@@ -263,16 +266,46 @@ pub(crate) struct Traces {
 pub(crate) fn traces(data: &Path) -> Traces {
     let launcher = children_named("topside-launch").first().copied().unwrap_or(0);
     let groups = ["memory", "pids", "cpu"].iter().map(|controller| groups_below(controller, launcher)).sum();
-    let data = data.display().to_string();
-    let loops = list("/sys/block").filter(|name| name.starts_with("loop"));
-    let backing = loops.filter_map(|name| std::fs::read_to_string(format!("/sys/block/{name}/loop/backing_file")).ok());
+    let (loops, pools) = loops(data);
     Traces {
         processes: children_named("topside-init").len(),
         groups,
-        loops: backing.filter(|file| file.starts_with(&data)).count(),
+        loops,
+        pools,
         descriptors: list("/proc/self/fd").count(),
         mounts: std::fs::read_to_string(format!("/proc/{launcher}/mountinfo")).map_or(0, |text| text.lines().count()),
     }
+}
+
+/// The directory that images of workspaces stand in, through this process's hold on the pool; `None` where there is no pool.
+pub(crate) fn pool() -> Option<PathBuf> {
+    const BTRFS: u64 = 0x9123_683e;
+    let held = list("/proc/self/fd").map(|number| Path::new("/proc/self/fd").join(number));
+    held.filter(|path| path.is_dir()).find(|path| {
+        let found = rustix::fs::statfs(path).map(|found| found.f_type.cast_unsigned());
+        // A data directory on btrfs needs no pool.
+        found == Ok(BTRFS) && std::fs::read_link(path).is_ok_and(|target| target == Path::new("/"))
+    })
+}
+
+/// Devices of workspaces of `data`, and of its pool.
+fn loops(data: &Path) -> (usize, usize) {
+    use std::os::unix::fs::MetadataExt as _;
+    let data = data.display().to_string();
+    let pool = pool().and_then(|pool| std::fs::metadata(pool).ok()).map(|metadata| metadata.dev());
+    let (mut workspaces, mut pools) = (0, 0);
+    for name in list("/sys/block").filter(|name| name.starts_with("loop")) {
+        let file = format!("/sys/block/{name}/loop/backing_file");
+        let Ok(backing) = std::fs::read_to_string(file) else { continue };
+        let is_below = backing.starts_with(&data);
+        if is_below && backing.trim_end().ends_with(".btrfs") {
+            pools += 1;
+        } else if is_below || (pool.is_some() && hostile::raw::backing_device(&name) == pool) {
+            // What stands in the pool is named from the pool's root, and told apart by the file system that it is on.
+            workspaces += 1;
+        }
+    }
+    (workspaces, pools)
 }
 
 fn list(directory: &str) -> impl Iterator<Item = String> {
