@@ -1,6 +1,6 @@
 //! Behaviour 40: what sandboxes leave behind, however they and their harness end.
 
-use crate::support::{KEPT, VICTIM, World, command, descendants, new_id, sh, traces, until};
+use crate::support::{HEIR, KEPT, VICTIM, World, command, descendants, new_id, sh, traces, until};
 use sandbox::{Error, Limits, Provider as _, Start, Workspace};
 use std::sync::Arc;
 
@@ -27,12 +27,16 @@ pub(crate) async fn a_flood_of_starts(world: Arc<World>) {
 pub(crate) async fn a_killed_harness_leaves_nothing(world: Arc<World>) {
     use std::io::{BufRead as _, BufReader};
     let session: domain::Id<domain::id::Session> = new_id();
-    let data = format!("{}={}", VICTIM, world.data.display());
-    let mut harness = std::process::Command::new(std::env::current_exe().unwrap())
-        .args([data, session.to_string()])
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
+    // One harness at a time has a data directory: the one that is killed has its own, and so has the one after it.
+    let data = world.data.join("victim");
+    std::fs::create_dir(&data).unwrap();
+    let given = data.clone();
+    let again = move |mode: &str| {
+        let mut harness = std::process::Command::new(std::env::current_exe().unwrap());
+        harness.args([format!("{mode}={}", given.display()), session.to_string()]).stdout(std::process::Stdio::piped());
+        harness
+    };
+    let mut harness = again(VICTIM).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(harness.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert_eq!(line, "ready\n");
@@ -41,11 +45,15 @@ pub(crate) async fn a_killed_harness_leaves_nothing(world: Arc<World>) {
     harness.kill().unwrap();
     harness.wait().unwrap();
     // Waits until the old sandbox is gone, as a harness that starts again does.
-    let sandbox = world.provider.create(world.spec(world.session(KEPT, session))).await.unwrap();
-    assert_eq!(sh(&sandbox, "cat made; pgrep -c sleep").await.out, "before\n0\n");
-    sandbox.close().await;
+    let heir = tokio::task::spawn_blocking(move || again(HEIR).output().unwrap()).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&heir.stdout), "before\n0\n", "{}", String::from_utf8_lossy(&heir.stderr));
     until("its launcher and all below are gone", || {
         family.iter().all(|(pid, _)| !std::path::Path::new(&format!("/proc/{pid}")).exists())
+    })
+    .await;
+    until("nothing has its data directory", || {
+        let left = traces(&data);
+        left.loops + left.pools == 0
     })
     .await;
 }

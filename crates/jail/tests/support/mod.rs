@@ -53,23 +53,34 @@ pub(crate) struct World {
 /// The argument that makes a test program a harness that waits to be killed: the data directory, then the session.
 pub(crate) const VICTIM: &str = "--victim";
 
-/// Is a harness with a busy sandbox, until somebody kills it. `None` when that was not asked for.
+/// The argument that makes a test program the harness that comes after it, with the same arguments.
+pub(crate) const HEIR: &str = "--heir";
+
+/// Is a harness with a busy sandbox, until somebody kills it, or the one that comes after it and says what it found. `None`
+/// when neither was asked for.
 pub(crate) fn victim() -> Option<ExitCode> {
-    let prefix = format!("{VICTIM}=");
-    let data = std::env::args().find_map(|argument| Some(PathBuf::from(argument.strip_prefix(&prefix)?)))?;
+    let (mode, data) = std::env::args().find_map(|argument| {
+        let (mode, data) = argument.split_once('=')?;
+        [VICTIM, HEIR].contains(&mode).then(|| (mode.to_owned(), PathBuf::from(data)))
+    })?;
     let session = std::env::args().next_back()?.parse().ok()?;
     let launcher = jail::launch().unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let provider = jail::Provider::new(launcher, data.clone(), Random::system()).unwrap();
     let world = World { provider, data, root: rustix::process::geteuid().is_root() };
     runtime.block_on(async {
+        if mode == HEIR {
+            let sandbox = world.provider.create(world.spec(world.session(KEPT, session))).await.unwrap();
+            print!("{}", sh(&sandbox, "cat made; pgrep -c sleep").await.out);
+            return sandbox.close().await;
+        }
         let sandbox = world.provider.create(world.spec(world.session(Start::Fresh, session))).await.unwrap();
         sh(&sandbox, "echo before > made; setsid sleep 1000 &").await;
         let _held = sandbox.start(command(&["sleep", "1000"])).await.unwrap();
         println!("ready");
         std::future::pending::<()>().await;
     });
-    None
+    Some(ExitCode::SUCCESS)
 }
 
 /// Runs the cases whose names hold what was asked for.
