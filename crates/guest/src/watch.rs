@@ -1,5 +1,6 @@
 //! Watches a directory with inotify and tells what happens as lines of JSON. The kernel's queue is the only one: what is not
-//! read in time overflows there, and that is told, too.
+//! read in time overflows there, and that is told, too. Between two looks nothing here holds a directory open or stands in
+//! one: the kernel tells that a directory is gone only when nobody has it any more.
 
 use crate::files::{Failure, device, is_mount, names, open, open_directory, told};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
@@ -18,7 +19,9 @@ const READ_BYTES: usize = 16 << 10;
 
 struct Watching {
     queue: OwnedFd,
-    root: OwnedFd,
+    /// The watched directory by its path, and which one it was when the watch began.
+    path: RelPath,
+    inode: (u64, u64),
     depth: Depth,
     /// The directory of each watch, below the watched one.
     paths: HashMap<i32, String>,
@@ -29,9 +32,10 @@ struct Watching {
 pub(crate) fn watch(path: &RelPath, depth: Depth) -> Result<(), Failure> {
     let told = told("watch", path);
     let root = open(path, OFlags::RDONLY | OFlags::DIRECTORY).map_err(&told)?;
+    let inode = identity(&root).map_err(&told)?;
     let queue = inotify::init(CreateFlags::CLOEXEC).map_err(&told)?;
-    let mut watching = Watching { queue, root, depth, paths: HashMap::new(), full: false };
-    watching.add("", 0).map_err(&told)?;
+    let mut watching = Watching { queue, path: path.clone(), inode, depth, paths: HashMap::new(), full: false };
+    watching.enter(root, "", 0).map_err(&told)?;
     watching.tell(EventKind::Begun, "", true).map_err(&told)?;
     let mut buffer = [MaybeUninit::uninit(); READ_BYTES];
     let queue = rustix::io::fcntl_dupfd_cloexec(&watching.queue, 3).map_err(&told)?;
@@ -51,16 +55,29 @@ pub(crate) fn watch(path: &RelPath, depth: Depth) -> Result<(), Failure> {
 }
 
 impl Watching {
-    /// Watches a directory and, when all below is wanted, those in it. One that went away meanwhile is no error but at the top.
-    fn add(&mut self, below: &str, level: usize) -> Result<(), Errno> {
-        let path = if below.is_empty() { "." } else { below };
+    /// Watches a directory that came to be below the watched one. One that went away meanwhile is no error; when the watched
+    /// one has another path by now, what is new in it is said to be unwatched.
+    fn add(&mut self, below: &str) -> Result<(), Errno> {
+        let root = open(&self.path, OFlags::RDONLY | OFlags::DIRECTORY);
+        let Some(root) = root.ok().filter(|root| identity(root) == Ok(self.inode)) else {
+            return self.too_many(below);
+        };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let resolve = rustix::fs::ResolveFlags::BENEATH | rustix::fs::ResolveFlags::NO_SYMLINKS;
-        let directory = match rustix::fs::openat2(&self.root, path, flags, rustix::fs::Mode::empty(), resolve) {
-            Ok(directory) => directory,
-            Err(_) if level > 0 => return Ok(()),
-            Err(errno) => return Err(errno),
-        };
+        match rustix::fs::openat2(&root, below, flags, rustix::fs::Mode::empty(), resolve) {
+            Ok(directory) => self.enter(directory, below, below.split('/').count()),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Watches an open directory and, when all below is wanted, those in it; stands in none of them afterwards.
+    fn enter(&mut self, directory: OwnedFd, below: &str, level: usize) -> Result<(), Errno> {
+        let watched = self.watch(directory, below, level);
+        rustix::process::chdir("/")?;
+        watched
+    }
+
+    fn watch(&mut self, directory: OwnedFd, below: &str, level: usize) -> Result<(), Errno> {
         if self.paths.len() >= WATCHES_MAX || level > crate::files::DEPTH_MAX {
             return self.too_many(below);
         }
@@ -70,6 +87,7 @@ impl Watching {
             | WatchFlags::CLOSE_WRITE
             | WatchFlags::DELETE
             | WatchFlags::DELETE_SELF
+            | WatchFlags::MOVE_SELF
             | WatchFlags::MOVED_FROM
             | WatchFlags::MOVED_TO
             | WatchFlags::ATTRIB
@@ -86,8 +104,12 @@ impl Watching {
         for name in names(&directory)? {
             let Ok(stat) = rustix::fs::statat(&directory, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW) else { continue };
             let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-            if is_directory && !is_mount(&stat, own) && open_directory(directory.as_fd(), &name).is_ok() {
-                self.add(&joined(below, &name.to_string_lossy()), level + 1)?;
+            if !is_directory || is_mount(&stat, own) {
+                continue;
+            }
+            // One that went away meanwhile, or that may not be looked into, is not watched.
+            if let Ok(opened) = open_directory(directory.as_fd(), &name) {
+                self.watch(opened, &joined(below, &name.to_string_lossy()), level + 1)?;
             }
         }
         Ok(())
@@ -107,6 +129,10 @@ impl Watching {
         let Some(above) = self.paths.get(&watch).cloned() else { return Ok(true) };
         if flags.contains(ReadFlags::IGNORED) {
             self.paths.remove(&watch);
+            return Ok(!above.is_empty());
+        }
+        if flags.contains(ReadFlags::MOVE_SELF) {
+            // Of one below, the directory that it stood in tells. Where the watched one went to, nobody asked to watch.
             return Ok(!above.is_empty());
         }
         let directory = flags.contains(ReadFlags::ISDIR);
@@ -140,7 +166,7 @@ impl Watching {
             }
         }
         if directory && self.depth == Depth::Below && flags.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO) {
-            self.add(&path, path.split('/').count())?;
+            self.add(&path)?;
         }
         Ok(true)
     }
@@ -152,6 +178,12 @@ impl Watching {
         let written = std::io::stdout().write_all(&line).and_then(|()| std::io::stdout().flush());
         written.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::PIPE))
     }
+}
+
+/// Which directory this is, whatever its path.
+fn identity(directory: &OwnedFd) -> Result<(u64, u64), Errno> {
+    let stat = rustix::fs::fstat(directory)?;
+    Ok((stat.st_dev, stat.st_ino))
 }
 
 fn joined(above: &str, name: &str) -> String {
