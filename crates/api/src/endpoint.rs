@@ -37,6 +37,16 @@ pub enum Operation {
     QuarantineSession,
     ReleaseSession,
     PurgeSession,
+    GetWorkspace,
+    DiffWorkspace,
+    RestoreWorkspace,
+    PutWorkspace,
+    ListSandboxes,
+    GetSandbox,
+    ExecSandbox,
+    LinkPort,
+    Port,
+    EndSandbox,
     Metrics,
     OpenApi,
     Docs,
@@ -52,13 +62,15 @@ pub enum Method {
     Post,
     /// Takes something away.
     Delete,
+    /// Whatever somebody else understands by it; shown as what a browser asks with.
+    Any,
 }
 
 impl Method {
     /// The name in a request.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Get => "GET",
+            Self::Get | Self::Any => "GET",
             Self::Post => "POST",
             Self::Delete => "DELETE",
         }
@@ -151,7 +163,7 @@ pub struct Endpoint {
     pub id: &'static str,
     /// Its method.
     pub method: Method,
-    /// Its path; a segment in braces is a parameter.
+    /// Its path; a segment in braces is a parameter, one with a star is all that follows, or nothing.
     pub path: &'static str,
     /// Who may ask.
     pub access: Access,
@@ -197,6 +209,7 @@ impl Endpoint {
 
     /// The names of the parameters in its path, in order.
     pub fn path_parameters(&self) -> impl Iterator<Item = &'static str> + use<> {
-        self.path.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))
+        let names = self.path.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'));
+        names.map(|name| name.strip_prefix('*').unwrap_or(name))
     }
 }

@@ -1,7 +1,7 @@
 //! What a record says, its contents resolved for viewers: one variant for each kind of the log.
 
 use crate::{Cost, Limits, Outcome, RunError, Usage, schema};
-use domain::record::{Changed, Purpose, Vote, When};
+use domain::record::{Changed, Deed, Purpose, RestoredFrom, Vote, When};
 use domain::{CallStatus, Digest, Hold, Id, RunStatus, Verdict, Wait, id};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -124,6 +124,31 @@ pub enum Happened {
     Raised {
         /// Its limits from now on.
         limits: Limits,
+    },
+    /// An operator does something to the session's sandbox by hand.
+    Operated {
+        /// The sandbox.
+        #[schemars(schema_with = "schema::sandbox")]
+        sandbox: Id<id::Sandbox>,
+        /// What is done.
+        #[schemars(schema_with = "schema::deed")]
+        deed: Deed,
+        /// The particulars.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        detail: Option<Text>,
+    },
+    /// Somebody puts other files in the place of the session's. Without effect while a run is under way.
+    WorkspaceRestored {
+        /// The checkpoint that they are.
+        #[schemars(schema_with = "schema::checkpoint")]
+        checkpoint: Id<id::Checkpoint>,
+        /// Where they come from.
+        #[schemars(schema_with = "schema::restored_from")]
+        from: RestoredFrom,
+        /// Length of the archive.
+        bytes: u64,
+        /// Files and directories in it.
+        entries: u64,
     },
     /// The run waits; nothing of it is in memory.
     Parked {
@@ -378,6 +403,8 @@ impl Happened {
             Self::Voted { .. } => "voted",
             Self::Resolved { .. } => "resolved",
             Self::Raised { .. } => "raised",
+            Self::Operated { .. } => "operated",
+            Self::WorkspaceRestored { .. } => "workspace_restored",
             Self::Parked { .. } => "parked",
             Self::Resumed { .. } => "resumed",
             Self::SandboxOpened { .. } => "sandbox_opened",

@@ -29,6 +29,11 @@ pub fn approval_path(call: Id<id::Call>) -> String {
     format!("/approvals/{call}")
 }
 
+/// The path of a sandbox.
+pub fn sandbox_path(sandbox: Id<id::Sandbox>) -> String {
+    format!("/sandboxes/{sandbox}")
+}
+
 /// The path of the page that explains a code.
 pub fn error_page(code: &str) -> String {
     format!("/docs/errors/{code}")

@@ -2,7 +2,7 @@
 
 use crate::endpoint::{Access, Answer, Body, Endpoint, Parameter, Request, of};
 use crate::table::PROBLEM;
-use crate::{Delta, ENDPOINTS, Record, Resync};
+use crate::{Delta, ENDPOINTS, ExecSays, ExecStart, ExecTold, Record, Resync};
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
@@ -17,11 +17,11 @@ pub fn openapi() -> Value {
     let mut generator = settings.into_generator();
     let mut paths = Map::new();
     for endpoint in ENDPOINTS {
-        let path = paths.entry(endpoint.path).or_insert_with(|| json!({}));
+        let path = paths.entry(endpoint.path.replace("{*", "{")).or_insert_with(|| json!({}));
         path[endpoint.method.name().to_ascii_lowercase()] = operation(&mut generator, endpoint);
     }
     // Streams have no schema in OpenAPI; what their events hold is named all the same.
-    for schema in [of::<Record>, of::<Delta>, of::<Resync>] {
+    for schema in [of::<Record>, of::<Delta>, of::<Resync>, of::<ExecStart>, of::<ExecSays>, of::<ExecTold>] {
         schema(&mut generator);
     }
     json!({

@@ -74,6 +74,14 @@ pub(crate) fn vote(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "enum": ["approve", "reject"] })
 }
 
+pub(crate) fn restored_from(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "enum": ["checkpoint", "archive"] })
+}
+
+pub(crate) fn deed(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "enum": ["exec", "end", "link"] })
+}
+
 pub(crate) fn hold(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "enum": ["call", "batch"] })
 }

@@ -2,9 +2,11 @@
 
 mod approvals;
 mod runs;
+mod sandboxes;
 mod service;
 mod sessions;
 mod wishes;
+mod workspaces;
 
 use crate::endpoint::{Access, Answer, Body, Endpoint, Method, Operation, Parameter, Request, SchemaOf, of};
 use crate::{PROBLEM_MEDIA, Problem, RecordPage, Refusal, Run, Scope};
@@ -106,9 +108,19 @@ pub const ENDPOINTS: &[Endpoint] = &[
     sessions::LIST_CHECKPOINTS,
     sessions::FORK_SESSION,
     sessions::DIFF_RUNS,
+    workspaces::GET_WORKSPACE,
+    workspaces::DIFF_WORKSPACE,
+    workspaces::RESTORE_WORKSPACE,
+    workspaces::PUT_WORKSPACE,
     sessions::QUARANTINE_SESSION,
     sessions::RELEASE_SESSION,
     sessions::PURGE_SESSION,
+    sandboxes::LIST_SANDBOXES,
+    sandboxes::GET_SANDBOX,
+    sandboxes::EXEC_SANDBOX,
+    sandboxes::LINK_PORT,
+    sandboxes::PORT,
+    sandboxes::END_SANDBOX,
     service::METRICS,
     service::OPEN_API,
     service::DOCS,

@@ -73,6 +73,7 @@ fn sandbox(node: &Node, check: &mut Check<'_>) -> Option<AgentSandbox> {
             capabilities: all,
             checkpoint: Checkpoint::Turn,
             root: Root::default(),
+            user: None,
         }),
         Value::Map(_) => Some(AgentSandbox {
             provider: required(node, "provider"),
@@ -80,6 +81,7 @@ fn sandbox(node: &Node, check: &mut Check<'_>) -> Option<AgentSandbox> {
             capabilities: node.get("capabilities").map_or(all, capabilities),
             checkpoint: word(node, "checkpoint").unwrap_or_default(),
             root: node.get("root").map(|root| roots::root(root, check)).unwrap_or_default(),
+            user: text(node, "user"),
         }),
         _ => None,
     }

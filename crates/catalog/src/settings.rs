@@ -45,6 +45,8 @@ pub struct SandboxSettings {
     pub walls_optional: Vec<String>,
     /// The directories of the host that are shown where a root is the host's own; none: the usual ones.
     pub host_directories: Vec<std::path::PathBuf>,
+    /// What all workspaces kept on this machine may take together, in bytes; `None`: what the provider allows by itself.
+    pub workspaces_bytes_max: Option<u64>,
 }
 
 /// How many runs are driven at once.

@@ -207,8 +207,18 @@ impl Client {
     }
 
     /// Sends a request; an answer that is no success becomes an error.
-    async fn answer(&self, request: Request) -> Result<Answer, Error> {
+    pub(crate) async fn answer(&self, request: Request) -> Result<Answer, Error> {
         let answer = Box::pin(self.transport.send(request)).await?;
+        self.refused(answer).await
+    }
+
+    /// Asks for another protocol: the connection, or the answer of a service that does not switch.
+    pub(crate) async fn switch(&self, request: Request) -> Result<Result<(HeaderMap, Box<dyn Stream>), Answer>, Error> {
+        self.transport.switch(request).await
+    }
+
+    /// An answer, unless it is no success.
+    pub(crate) async fn refused(&self, answer: Answer) -> Result<Answer, Error> {
         if (200..300).contains(&answer.status) {
             return Ok(answer);
         }

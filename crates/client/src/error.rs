@@ -23,6 +23,14 @@ pub enum Error {
         /// The limit.
         ms: u64,
     },
+    /// A command in a sandbox was not started, or was lost.
+    #[error("the command: {detail}")]
+    Exec {
+        /// The service's code.
+        code: String,
+        /// What happened.
+        detail: String,
+    },
     /// The answer is not what the contract says.
     #[error("{what} is not what the contract says: {detail}; hint: is the service of another version?")]
     Malformed {
@@ -54,6 +62,7 @@ impl Error {
     pub fn code(&self) -> &str {
         match self {
             Self::Problem(problem) => &problem.code,
+            Self::Exec { code, .. } => code,
             Self::Net(error) => error.code(),
             Self::Memory { .. } => "client_memory",
             Self::Timeout { .. } => "client_timeout",
@@ -68,7 +77,7 @@ impl Error {
         match self {
             Self::Problem(problem) => matches!(problem.status, 408 | 429 | 500..),
             Self::Net(_) | Self::Memory { .. } | Self::Timeout { .. } => true,
-            Self::Malformed { .. } | Self::TooLarge { .. } | Self::Settings { .. } => false,
+            Self::Exec { .. } | Self::Malformed { .. } | Self::TooLarge { .. } | Self::Settings { .. } => false,
         }
     }
 }

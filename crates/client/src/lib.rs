@@ -4,11 +4,15 @@
 mod client;
 mod error;
 mod events;
+mod sandboxes;
 mod sse;
 mod transport;
 mod wishes;
+mod workspaces;
 
 pub use client::{Client, PostOptions, Wait};
 pub use error::Error;
 pub use events::{Events, Follow};
+pub use sandboxes::{Exec, ExecInput, ExecOutput, Given};
 pub use wishes::Once;
+pub use workspaces::Archive;

@@ -104,23 +104,78 @@ impl Transport {
     }
 }
 
+impl Transport {
+    /// Asks for another protocol: the connection itself with the headers of the answer, or the answer of a service that does not
+    /// switch.
+    pub(crate) async fn switch(&self, request: Request) -> Result<Result<Switched, Answer>, Error> {
+        let ms = request.first_byte_ms;
+        let late = |_| Error::Timeout { ms };
+        match self {
+            Self::Memory(connect) => {
+                let switching = Box::pin(switch_over_memory(connect, request));
+                timeout(Duration::from_millis(ms), switching).await.map_err(late)?
+            }
+            Self::Http { base, net } => match net.upgrade(message(base, request)?).await? {
+                net::Upgraded::Stream { headers, stream } => Ok(Ok((headers, Box::new(stream) as Box<dyn Stream>))),
+                net::Upgraded::Answer(response) => {
+                    Ok(Err(Answer { status: response.status(), body: Body::Http(response) }))
+                }
+            },
+        }
+    }
+}
+
+/// A connection that stopped being HTTP, and the headers of the answer that says so.
+pub(crate) type Switched = (HeaderMap, Box<dyn Stream>);
+
+async fn switch_over_memory(connect: &Arc<Connect>, request: Request) -> Result<Result<Switched, Answer>, Error> {
+    let stream = connect().await.map_err(|error| broken(&error))?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
+    let idle_ms = request.idle_ms;
+    // A failure of the connection is seen by the exchange itself; one that is handed over ends this.
+    let driving = Connection(tokio::spawn(async move { drop(connection.with_upgrades().await) }));
+    let mut response = sender.send_request(carried(request)?).await.map_err(|error| broken(&error))?;
+    if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
+        let headers = response.headers().clone();
+        let upgraded = hyper::upgrade::on(&mut response).await.map_err(|error| broken(&error))?;
+        return Ok(Ok((headers, Box::new(TokioIo::new(upgraded)))));
+    }
+    let (parts, incoming) = response.into_parts();
+    let body = Body::Memory { incoming, idle_ms, _connection: driving };
+    Ok(Err(Answer { status: parts.status.as_u16(), body }))
+}
+
+/// A request as it goes over a stream within this process.
+fn carried(request: Request) -> Result<http::Request<Full<Bytes>>, Error> {
+    let mut message = http::Request::new(Full::new(request.body));
+    *message.method_mut() = request.method;
+    *message.uri_mut() = request.path.parse().map_err(|error| broken(&error))?;
+    *message.headers_mut() = request.headers;
+    message.headers_mut().insert(header::HOST, http::HeaderValue::from_static("localhost"));
+    Ok(message)
+}
+
 async fn over_memory(connect: &Arc<Connect>, request: Request) -> Result<Answer, Error> {
     let stream = connect().await.map_err(|error| broken(&error))?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
     // A failure of the connection is seen by the exchange itself.
     let connection = Connection(tokio::spawn(async move { drop(connection.await) }));
-    let mut message = http::Request::new(Full::new(request.body));
-    *message.method_mut() = request.method;
-    *message.uri_mut() = request.path.parse().map_err(|error| broken(&error))?;
-    *message.headers_mut() = request.headers;
-    message.headers_mut().insert(header::HOST, http::HeaderValue::from_static("localhost"));
-    let (parts, incoming) = sender.send_request(message).await.map_err(|error| broken(&error))?.into_parts();
-    let body = Body::Memory { incoming, idle_ms: request.idle_ms, _connection: connection };
+    let idle_ms = request.idle_ms;
+    let answered = sender.send_request(carried(request)?).await;
+    let (parts, incoming) = answered.map_err(|error| broken(&error))?.into_parts();
+    let body = Body::Memory { incoming, idle_ms, _connection: connection };
     Ok(Answer { status: parts.status.as_u16(), body })
 }
 
 async fn over_network(base: &str, net: &net::Client, request: Request) -> Result<Answer, Error> {
+    let response = net.send(message(base, request)?).await?;
+    Ok(Answer { status: response.status(), body: Body::Http(Box::new(response)) })
+}
+
+/// A request as it goes over the network.
+fn message(base: &str, request: Request) -> Result<net::Request, Error> {
     let url = net::Url::parse(&format!("{base}{}", request.path))
         .map_err(|error| Error::Settings { what: "the service's address", detail: error.to_string() })?;
     let mut message = net::Request::new(request.method, url, net::Origin::Operator);
@@ -130,8 +185,7 @@ async fn over_network(base: &str, net: &net::Client, request: Request) -> Result
     message.timeouts.idle_ms = request.idle_ms;
     message.timeouts.total_ms = if request.endless { u64::from(u32::MAX) } else { request.first_byte_ms * 10 };
     message.response_bytes_max = if request.endless { u64::MAX } else { ANSWER_BYTES_MAX as u64 };
-    let response = net.send(message).await?;
-    Ok(Answer { status: response.status(), body: Body::Http(Box::new(response)) })
+    Ok(message)
 }
 
 impl Body {

@@ -109,7 +109,7 @@ impl Client {
         self.read(self.request(Method::DELETE, api::session_path(session), HeaderMap::new())).await
     }
 
-    async fn post<T: DeserializeOwned>(
+    pub(crate) async fn post<T: DeserializeOwned>(
         &self,
         path: &str,
         body: Option<&impl Serialize>,

@@ -48,6 +48,9 @@ pub struct AgentSandbox {
     /// What stands at `/` in it.
     #[serde(default, skip_serializing_if = "Root::is_default")]
     pub root: Root,
+    /// Who its commands run as: `root`, a user of its manifest, or one that its root has; `None`: the one that every sandbox has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
 }
 
 /// When a workspace is kept.

@@ -8,8 +8,9 @@ mod inputs;
 
 pub use course::{CallAdded, Checkpointed, Deferred, Parked, Purpose, Reserved, ScopeOpened, Snapshot, WorkspaceLost};
 pub use inputs::{
-    CancelRequested, Forked, PauseRequested, Raised, Resolution, Resolved, ResumeRequested, Steered, Vote, Voted, When,
+    CancelRequested, Deed, Forked, Operated, PauseRequested, Raised, Resolution, Resolved, ResumeRequested, Steered, Vote, Voted, When,
 };
+pub use inputs::{RestoredFrom, WorkspaceRestored};
 
 use crate::content::ContentRef;
 use crate::failure::Failure;
@@ -190,6 +191,8 @@ macro_rules! events {
                         | Self::Voted(_)
                         | Self::Resolved(_)
                         | Self::Raised(_)
+                        | Self::Operated(_)
+                        | Self::WorkspaceRestored(_)
                 )
             }
 
@@ -237,6 +240,10 @@ events! {
     Resolved = "resolved",
     /// Input: the run gets other limits.
     Raised = "raised",
+    /// Input: an operator does something to the session's sandbox by hand.
+    Operated = "operated",
+    /// Input: somebody puts other files in the place of the session's.
+    WorkspaceRestored = "workspace_restored",
     /// The run waits: nothing of it is kept in memory.
     Parked = "parked",
     /// A new process took the run up where the last one left it.

@@ -304,7 +304,8 @@ async fn make(
         let value = inner.expand(value).map_err(|error| start("manifest", error.to_string()))?;
         environment.push((name.clone(), value));
     }
-    let laying = Laying::prepare(inner, manifest, provider.as_ref()).await?;
+    let user = closure.agent.sandbox.as_ref().and_then(|sandbox| sandbox.user.clone());
+    let laying = Laying::prepare(inner, manifest, user, provider.as_ref()).await?;
     let settings = &catalog.settings.sandbox;
     let root = match closure.agent.sandbox.as_ref().map(|sandbox| &sandbox.root) {
         None | Some(Root::Host { .. }) => Root::Host { directories: settings.host_directories.clone() },
@@ -317,6 +318,7 @@ async fn make(
         root: root.clone(),
         binds: Vec::new(),
         mounts: laying.mounts.clone(),
+        accounts: laying.accounts.clone(),
         left_out: laying.left_out.clone(),
         limits: settings.limits,
         walls_optional: settings.walls_optional.clone(),
@@ -348,11 +350,26 @@ async fn make(
         Files::InSnapshot | Files::Lost => sandbox::Error::WorkspaceLost,
     };
     let Some(snapshot) = source.snapshot.as_ref().filter(|_| source.files != Files::Lost) else { return Err(error) };
+    // Where the checkpoint itself is still kept, its copy is there in a moment.
+    let checkpoint = snapshot.checkpoint;
+    for session in crate::fork::lineage(inner, key).await? {
+        match provider.create(spec(Start::Forked { session, checkpoint })).await {
+            Ok(sandbox) => {
+                lay_down(inner, &laying, catalog.root.clone(), Which::Ephemeral, sandbox.as_ref()).await?;
+                inner.tally.forked();
+                let before = listing(sandbox.as_ref()).await;
+                return Ok(opened(sandbox, None, Some(checkpoint), before));
+            }
+            Err(sandbox::Error::WorkspaceLost) => {}
+            Err(error) => return Err(error),
+        }
+    }
     let sandbox = provider.create(spec(Start::Restored)).await?;
     if let Err(error) = crate::keep::restore(inner, key, sandbox.as_ref(), snapshot).await {
         sandbox.close().await;
         return Err(error);
     }
+    inner.tally.restored();
     lay_down(inner, &laying, catalog.root.clone(), Which::Ephemeral, sandbox.as_ref()).await?;
     let before = listing(sandbox.as_ref()).await;
     Ok(opened(sandbox, None, Some(snapshot.checkpoint), before))

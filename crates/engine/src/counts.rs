@@ -3,6 +3,7 @@
 use domain::record::Finished;
 use domain::{RunStatus, Usage};
 use parking_lot::Mutex;
+use std::time::Duration;
 
 /// How often the wait after a driver that held on to its thread is doubled.
 const DOUBLED_MAX: u64 = 9;
@@ -28,6 +29,14 @@ pub struct Counts {
     pub threads_lost: u64,
     /// Times that a part was left alone because it kept failing.
     pub breakers_opened: u64,
+    /// Workspaces that were copied in a moment, and read from the copy.
+    pub workspaces_copied: Halts,
+    /// Workspaces that were exported while the programs inside stood still.
+    pub workspaces_exported: Halts,
+    /// Workspaces that were made as copies of a checkpoint that was still there.
+    pub workspaces_forked: u64,
+    /// Workspaces that were made of a checkpoint's chunks.
+    pub workspaces_restored: u64,
     /// Turns of the runs that ended.
     pub turns: u64,
     /// Calls of the runs that ended.
@@ -36,6 +45,22 @@ pub struct Counts {
     pub usage: Usage,
     /// What is known of their cost, in millionths of a US dollar.
     pub micro_usd: u64,
+}
+
+/// Workspaces that were kept in one way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Halts {
+    /// How many.
+    pub count: u64,
+    /// For how long the programs inside stood still for it, together, in microseconds.
+    pub paused_micros: u64,
+}
+
+/// How a workspace was kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    Copied,
+    Exported,
 }
 
 /// Counts while runs come and go.
@@ -49,6 +74,27 @@ impl Tally {
 
     pub(crate) fn submitted(&self) {
         self.0.lock().submitted += 1;
+    }
+
+    /// A workspace was kept, and the programs inside stood still for so long.
+    pub(crate) fn kept(&self, way: Way, paused: Duration) {
+        let mut counts = self.0.lock();
+        let halts = match way {
+            Way::Copied => &mut counts.workspaces_copied,
+            Way::Exported => &mut counts.workspaces_exported,
+        };
+        halts.count += 1;
+        halts.paused_micros = halts.paused_micros.saturating_add(u64::try_from(paused.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    /// A workspace was made as a copy of a checkpoint.
+    pub(crate) fn forked(&self) {
+        self.0.lock().workspaces_forked += 1;
+    }
+
+    /// A workspace was made of a checkpoint's chunks.
+    pub(crate) fn restored(&self) {
+        self.0.lock().workspaces_restored += 1;
     }
 
     pub(crate) fn stopped(&self) {

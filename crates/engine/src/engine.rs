@@ -18,7 +18,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use stdx::{Clock, Random};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 /// The engine's limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +93,8 @@ pub(crate) struct Inner {
     pub(crate) tally: Tally,
     pub(crate) breakers: Breakers,
     pub(crate) model_places: ModelPlaces,
+    /// Turns at reading workspaces that are kept.
+    pub(crate) readers: Semaphore,
     /// How often this process has told others of runs, or tried to.
     pub(crate) deliveries: watch::Sender<u64>,
     /// How the drivers here get on.
@@ -139,6 +141,7 @@ impl Engine {
             tally,
             breakers,
             model_places,
+            readers: Semaphore::new(crate::keep::READ_AT_ONCE_MAX),
             deliveries,
             pulses,
             known,
@@ -208,6 +211,11 @@ impl Engine {
     /// The declarations in force.
     pub fn catalog(&self) -> Arc<Catalog> {
         (self.0.parts.catalog)()
+    }
+
+    /// Those who make sandboxes.
+    pub fn providers(&self) -> &[Arc<dyn sandbox::Provider>] {
+        &self.0.parts.providers
     }
 
     /// The clock.

@@ -17,6 +17,14 @@ pub enum Error {
         /// The id asked for.
         session: Id<id::Session>,
     },
+    /// The session has no such checkpoint, or none at all.
+    #[error("the session {session} has no {}; hint: `topside checkpoints` lists those that it has", told(*.checkpoint))]
+    NoSuchCheckpoint {
+        /// The session.
+        session: Id<id::Session>,
+        /// The id asked for; `None`: any.
+        checkpoint: Option<Id<id::Checkpoint>>,
+    },
     /// The agent can't be had.
     #[error(transparent)]
     Agent(#[from] catalog::NoAgent),
@@ -48,6 +56,12 @@ pub enum Error {
     /// Somebody has asked for the end of the run.
     #[error("the run {run} is about to end, because somebody cancelled it")]
     RunEnding {
+        /// The run.
+        run: Id<id::Run>,
+    },
+    /// A run works on the session's files, or waits to go on with them.
+    #[error("run {run} of the session is under way; hint: wait for its end, or cancel it")]
+    RunUnderWay {
         /// The run.
         run: Id<id::Run>,
     },
@@ -198,12 +212,14 @@ impl Error {
         match self {
             Self::NoSuchRun { .. } => "run_not_found",
             Self::NoSuchSession { .. } => "session_not_found",
+            Self::NoSuchCheckpoint { .. } => "checkpoint_not_found",
             Self::Agent(error) => error.code(),
             Self::Closure { .. } => "closure_unusable",
             Self::MessageTooLarge { .. } => "message_too_large",
             Self::MessageEmpty => "message_empty",
             Self::RunEnded { .. } => "run_ended",
             Self::RunEnding { .. } => "run_ending",
+            Self::RunUnderWay { .. } => "run_under_way",
             Self::RunNotPaused { .. } => "run_not_paused",
             Self::SteersMax { .. } => "steers_waiting",
             Self::RaiseTooLow { .. } => "raise_too_low",
@@ -231,6 +247,11 @@ impl Error {
             Self::Record(error) => error.code(),
         }
     }
+}
+
+/// The checkpoint that is not there.
+fn told(checkpoint: Option<Id<id::Checkpoint>>) -> String {
+    checkpoint.map_or_else(|| "files that were kept".to_owned(), |checkpoint| format!("checkpoint {checkpoint}"))
 }
 
 /// Where a fork is possible instead.

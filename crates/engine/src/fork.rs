@@ -20,6 +20,8 @@ use std::sync::Arc;
 
 /// Positions that a list of them gives at most: the last ones.
 pub const CHECKPOINTS_MAX: usize = 10_000;
+/// Sessions that are looked at for a checkpoint that is kept: beyond them it comes from the objects.
+const LINEAGE_MAX: usize = 8;
 /// Effects outside that a fork tells of at most: the last ones.
 pub const OUTSIDE_EFFECTS_MAX: usize = 1_000;
 
@@ -186,6 +188,7 @@ impl Course {
                 self.chosen = Chosen::of(body);
             }
             Event::Checkpointed(body) => self.is_unkept = body.snapshot.is_none(),
+            Event::WorkspaceRestored(_) if self.state.run.is_none() => self.is_unkept = false,
             Event::Replied(body) if body.scope.is_none() => self.turn = body.turn,
             _ => {}
         }
@@ -299,6 +302,23 @@ impl Engine {
             inner.make(&fork, &parent, &closure, SessionKey::new(fork.tenant.as_str(), session)).await?;
         Ok(view(session, run.filter(|_| goes_on)))
     }
+}
+
+/// A session and those that it goes on from, nearest first: in whose workspaces its checkpoint may be kept.
+pub(crate) async fn lineage(inner: &Inner, key: &SessionKey) -> Result<Vec<Id<id::Session>>, sandbox::Error> {
+    let unread = |detail: String| sandbox::Error::Start { stage: "workspace", detail };
+    let mut sessions = vec![key.session];
+    while let Some(session) = sessions.last().copied().filter(|_| sessions.len() < LINEAGE_MAX) {
+        let key = SessionKey::new(key.tenant.clone(), session);
+        let records = inner.parts.journal.records(&key, 0, 1).await.map_err(|error| unread(error.to_string()))?;
+        let first = records.first().map(journal::StoredRecord::decode).transpose();
+        match first.map_err(|error| unread(error.to_string()))?.map(|record| record.event) {
+            Some(Event::Forked(body)) => sessions.push(body.session),
+            // One that was deleted took its checkpoints with it.
+            _ => break,
+        }
+    }
+    Ok(sessions)
 }
 
 impl Inner {

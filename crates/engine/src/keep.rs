@@ -1,5 +1,10 @@
 //! Keeps the workspace as it stands at the end of a turn, and brings it back where it is gone.
+//!
+//! Where the sandbox can, the workspace is copied in a moment and the copy is read while the programs inside go on; else it is
+//! exported, and they stand still for that. Either way it counts only once its chunks are durable: until then the checkpoint
+//! before it is the last one.
 
+use crate::counts::Way;
 use crate::driver::{Done, Driver};
 use crate::engine::Inner;
 use crate::facts::Fact;
@@ -12,7 +17,7 @@ use futures::{StreamExt, TryStreamExt};
 use journal::SessionKey;
 use parking_lot::Mutex;
 use sandbox::archive::{self, Archive, ArchiveLimits};
-use sandbox::{Error, Sandbox};
+use sandbox::{Checkpoint as Taken, Error, Sandbox};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +30,10 @@ const FORM_WHOLE: &str = "tar";
 const STORE_ATTEMPTS_MAX: u32 = 5;
 /// The wait between two of them, times the number of the attempt.
 const STORE_RETRY_MS: u64 = 1_000;
+/// How long keeping one workspace may take, with all attempts and the wait for its turn: the end of a run waits no longer.
+const KEEP_MS_MAX: u64 = 900_000;
+/// Workspaces that one process reads at once: each is read in a sandbox of its own, or holds its programs still.
+pub(crate) const READ_AT_ONCE_MAX: usize = 4;
 
 /// What keeping a workspace came to.
 pub(crate) struct Kept {
@@ -55,7 +64,11 @@ impl Driver {
         }
         Box::pin(async move {
             let outcome = match slot.get().await {
-                Ok(sandbox) => store(&inner, &key, &pulse, sandbox.as_ref(), before.as_ref()).await,
+                Ok(sandbox) => {
+                    let stored = store(&inner, &key, &pulse, sandbox.as_ref(), before.as_ref());
+                    let too_slow = Unkept::Objects(chunks::Error::TooSlow { duration_ms_max: KEEP_MS_MAX });
+                    tokio::time::timeout(Duration::from_millis(KEEP_MS_MAX), stored).await.unwrap_or(Err(too_slow))
+                }
                 Err(error) => Err(Unkept::Sandbox(error)),
             };
             stdx::points::reach("checkpoint.put");
@@ -84,30 +97,70 @@ impl Driver {
     }
 }
 
+/// Takes the workspace as it stands now, where the sandbox can: what is read of it later is of this moment.
+async fn take(
+    inner: &Inner,
+    sandbox: &dyn Sandbox,
+    checkpoint: Id<id::Checkpoint>,
+) -> Result<Option<Arc<dyn Taken>>, Unkept> {
+    match sandbox.checkpoint(checkpoint).await {
+        Ok(Some(taken)) => {
+            inner.tally.kept(Way::Copied, taken.paused());
+            Ok(Some(taken))
+        }
+        Ok(None) => Ok(None),
+        Err(error @ Error::Start { .. }) => {
+            tracing::warn!(code = error.code(), %error, "the workspace can't be copied; it is exported");
+            Ok(None)
+        }
+        Err(error) => Err(Unkept::of(error)),
+    }
+}
+
 /// Stores the workspace; what the checkpoint before it holds is shared, not stored again.
 async fn store(
     inner: &Inner,
     key: &SessionKey,
-    pulse: &Pulse,
+    pulse: &Arc<Pulse>,
     sandbox: &dyn Sandbox,
     before: Option<&Snapshot>,
 ) -> Result<Snapshot, Unkept> {
+    let checkpoint: Id<id::Checkpoint> = inner.id();
+    let mut taken = take(inner, sandbox, checkpoint).await?;
+    pulse.sign();
+    let _turn = {
+        let _waits = pulse.excused();
+        inner.readers.acquire().await
+    };
     let before: Vec<_> = before.filter(|before| before.form == FORM).into_iter().collect();
     let bases: Vec<blob::Key> = before.iter().filter_map(|before| before.object.parse().ok()).collect();
     let limits = ArchiveLimits::default();
     for attempt in 1.. {
         // Each attempt has a name of its own: a sweep may have seen the manifest of the one before.
-        let checkpoint: Id<id::Checkpoint> = inner.id();
-        let object = object_of(key, checkpoint, FORM);
+        let name = if attempt == 1 { checkpoint } else { inner.id() };
+        let object = object_of(key, name, FORM);
         let place = object.parse().map_err(|error: blob::Error| Unkept::Objects(error.into()))?;
-        let mut export = match sandbox.export(limits).await {
+        let began = inner.parts.clock.monotonic();
+        let export = match &taken {
+            Some(taken) => taken.export(limits).await,
+            None => sandbox.export(limits).await,
+        };
+        let mut export = match export {
             Ok(export) => export,
+            // It made way for what needed its room; nothing was called since that could have changed the files.
+            Err(Error::WorkspaceLost) if taken.is_some() && attempt < STORE_ATTEMPTS_MAX => {
+                taken = None;
+                continue;
+            }
             Err(error) => return Err(Unkept::of(error)),
         };
         let pieces = archive::pieces(export.as_mut()).inspect(|_| pulse.sign());
         let stored = inner.parts.chunks.put(&key.tenant, &place, &bases, pieces, limits.bytes_max).await;
         match stored {
             Ok(stored) => {
+                if taken.is_none() {
+                    inner.tally.kept(Way::Exported, inner.parts.clock.monotonic().saturating_sub(began));
+                }
                 let entries = export.totals().entries;
                 let (bytes, digest) = (stored.bytes, stored.digest);
                 return Ok(Snapshot { checkpoint, form: FORM.into(), object, digest, bytes, entries });
@@ -125,6 +178,27 @@ async fn store(
         }
     }
     Err(Unkept::TooLarge)
+}
+
+/// Stores the files of a sandbox once, as a checkpoint of a session.
+pub(crate) async fn put(
+    inner: &Inner,
+    key: &SessionKey,
+    sandbox: &dyn Sandbox,
+    base: Option<&Snapshot>,
+) -> Result<Snapshot, crate::Error> {
+    let (checkpoint, limits) = (inner.id(), ArchiveLimits::default());
+    let object = object_of(key, checkpoint, FORM);
+    let place = object.parse().map_err(crate::ready::objects)?;
+    let base = base.filter(|base| base.form == FORM).and_then(|base| base.object.parse().ok());
+    let bases: Vec<blob::Key> = base.into_iter().collect();
+    let mut export = sandbox.export(limits).await?;
+    let pieces = archive::pieces(export.as_mut());
+    let stored = inner.parts.chunks.put(&key.tenant, &place, &bases, pieces, limits.bytes_max).await;
+    let stored = stored.map_err(|error| crate::Error::Objects { code: error.code(), detail: error.to_string() })?;
+    let entries = export.totals().entries;
+    let (bytes, digest) = (stored.bytes, stored.digest);
+    Ok(Snapshot { checkpoint, form: FORM.into(), object, digest, bytes, entries })
 }
 
 impl Unkept {
@@ -157,11 +231,7 @@ pub(crate) async fn restore(
 ) -> Result<(), Error> {
     let pulse = inner.pulses.of(key);
     let lost = |detail: String| Error::Start { stage: "workspace", detail };
-    let archive = match snapshot.form.as_str() {
-        FORM => chunked(inner, key, snapshot).await.map_err(|error| lost(error.to_string()))?,
-        FORM_WHOLE => whole(inner, snapshot).await.map_err(lost)?,
-        form => return Err(lost(format!("the checkpoint has the form `{form}`, which is not known here"))),
-    };
+    let archive = archive(inner, key, snapshot).await.map_err(|error| lost(format!("{}: {error}", error.code())))?;
     // What the store says of an object that is damaged; the sandbox knows only that its archive did not end.
     let broken: Arc<Mutex<Option<String>>> = Arc::default();
     let told = broken.clone();
@@ -179,6 +249,19 @@ pub(crate) async fn restore(
     imported.map(|_| ()).map_err(|error| broken.map_or(error, lost))
 }
 
+/// What was kept, as it comes out of the objects.
+pub(crate) async fn archive(inner: &Inner, key: &SessionKey, snapshot: &Snapshot) -> Result<Archive, crate::Error> {
+    let objects = |code: &'static str, detail: String| crate::Error::Objects { code, detail };
+    match snapshot.form.as_str() {
+        FORM => chunked(inner, key, snapshot).await.map_err(|error| objects(error.code(), error.to_string())),
+        FORM_WHOLE => whole(inner, snapshot).await,
+        form => {
+            let detail = format!("the checkpoint has the form `{form}`, which is not known here");
+            Err(objects("chunks_newer", detail))
+        }
+    }
+}
+
 async fn chunked(inner: &Inner, key: &SessionKey, snapshot: &Snapshot) -> Result<Archive, chunks::Error> {
     let (place, bytes_max) = (snapshot.object.parse()?, ArchiveLimits::default().bytes_max);
     let archive = inner.parts.chunks.get(&key.tenant, &place, snapshot.digest, bytes_max).await?;
@@ -186,11 +269,11 @@ async fn chunked(inner: &Inner, key: &SessionKey, snapshot: &Snapshot) -> Result
 }
 
 /// An archive that is one object. It is read once for its digest before a byte of it is given out.
-async fn whole(inner: &Inner, snapshot: &Snapshot) -> Result<Archive, String> {
-    let told = |error: blob::Error| error.to_string();
+async fn whole(inner: &Inner, snapshot: &Snapshot) -> Result<Archive, crate::Error> {
+    let told = crate::ready::objects;
     let place = snapshot.object.parse().map_err(told)?;
     if inner.parts.blobs.digest(&place).await.map_err(told)? != snapshot.digest {
-        return Err("the checkpoint's bytes were changed".to_owned());
+        return Err(crate::Error::CheckpointDamaged);
     }
     let (_, pieces) = inner.parts.blobs.get_stream(&place).await.map_err(told)?;
     Ok(pieces.map_err(io::Error::other).boxed())

@@ -5,7 +5,7 @@ use crate::engine::Inner;
 use domain::Digest;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use sandbox::manifest::{Batch, MANIFEST_BYTES_MAX, MANIFEST_ENTRIES_MAX, Plan, Progress, Which};
-use sandbox::{Change, Error, Manifest, Mount, OnMissing, Provider, RelPath, Sandbox};
+use sandbox::{Accounts, Change, Error, Manifest, Mount, OnMissing, Provider, RelPath, Sandbox};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -21,6 +21,8 @@ const COPY_ENTRIES_MAX: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Laying {
     manifest: Manifest,
+    /// Who there is.
+    pub(crate) accounts: Accounts,
     /// Buckets to mount.
     pub(crate) mounts: Vec<Mount>,
     /// Buckets to copy, because they can't be mounted.
@@ -32,16 +34,22 @@ pub(crate) struct Laying {
 impl Laying {
     /// Looks at a manifest before there is a sandbox: whether the provider has what it asks for, and what is put in for its
     /// references.
-    pub(crate) async fn prepare(inner: &Inner, manifest: Manifest, provider: &dyn Provider) -> Result<Self, Error> {
+    pub(crate) async fn prepare(
+        inner: &Inner,
+        manifest: Manifest,
+        user: Option<String>,
+        provider: &dyn Provider,
+    ) -> Result<Self, Error> {
         let unsupported = |what, detail: &str| Error::Unsupported {
             provider: provider.name().to_owned(),
             what,
             detail: detail.to_owned(),
         };
-        if !manifest.users.is_empty() || !manifest.groups.is_empty() {
-            let detail =
-                "everything inside runs as one user, so further ones would separate nothing; hint: leave them out";
-            return Err(unsupported("users and groups", detail));
+        let accounts = Accounts { users: manifest.users.clone(), groups: manifest.groups.clone(), user };
+        if accounts.are_declared()
+            && let Some(why) = provider.accounts_missing().await
+        {
+            return Err(unsupported("users and groups", &why));
         }
         let mut mounts = Vec::new();
         for (path, entry) in manifest.check()? {
@@ -64,7 +72,7 @@ impl Laying {
             }
             copies = std::mem::take(&mut mounts);
         }
-        Ok(Self { manifest, mounts, copies, left_out })
+        Ok(Self { manifest, accounts, mounts, copies, left_out })
     }
 
     /// Lays what is wanted, and gives the digest of all that was laid, when that is all there is. `told` hears how far it is.

@@ -22,6 +22,7 @@ mod kept;
 mod lay;
 mod live;
 mod liveness;
+mod operate;
 mod perform;
 mod places;
 mod points;
@@ -37,9 +38,10 @@ mod tend;
 mod totals;
 mod view;
 mod webhooks;
+mod workspace;
 
 pub use approvals::{ApprovalCursor, ApprovalStatus, ApprovalView, Ballot, REASON_BYTES_MAX};
-pub use counts::Counts;
+pub use counts::{Counts, Halts};
 pub use diff::{DIFFERENCES_MAX, Difference, Differing, SIDE_BYTES_MAX};
 pub use engine::{Engine, Environment, Health, Limits, Parts};
 pub use error::Error;
@@ -47,6 +49,7 @@ pub use fork::{CHECKPOINTS_MAX, CheckpointView, Fork, ForkView, OUTSIDE_EFFECTS_
 pub use inputs::{LimitChange, STEERS_MAX, Settlement};
 pub use kept::Kept;
 pub use live::{Live, LiveKind, Watch};
+pub use operate::Operation;
 pub use replay::Replay;
 pub use retention::{Purged, SWEEP_SESSIONS_MAX};
 pub use retry::BreakerView;
@@ -54,3 +57,7 @@ pub use submit::{IdempotencyKey, MESSAGE_BYTES_MAX, SessionName, Submission, Tic
 pub use tend::Tending;
 pub use view::{ArtifactView, RunView, SessionView};
 pub use webhooks::{Callback, DeliveryStatus, DeliveryView};
+pub use workspace::{
+    FILES_DIFFERING_MAX, FileDiff, PATCHED_BYTES_MAX, PATCHES_BYTES_MAX, Patches, Restoration, RestoredView,
+    WorkspaceArchive, WorkspaceDiff,
+};

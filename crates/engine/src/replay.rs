@@ -398,6 +398,7 @@ fn pointed_to(event: &Event) -> Vec<&ContentRef> {
         Event::Submitted(body) => body.message.iter().chain(&body.session_name).chain(&body.callback).collect(),
         Event::Forked(body) => std::iter::once(&body.history).chain(&body.session_name).collect(),
         Event::Steered(body) => vec![&body.message],
+        Event::Operated(body) => body.detail.iter().collect(),
         Event::Voted(body) => body.reason.iter().collect(),
         Event::Resolved(body) => match &body.resolution {
             Resolution::Happened { output } => vec![output],
@@ -414,6 +415,7 @@ fn pointed_to(event: &Event) -> Vec<&ContentRef> {
         | Event::PauseRequested(_)
         | Event::ResumeRequested(_)
         | Event::Raised(_)
+        | Event::WorkspaceRestored(_)
         | Event::Parked(_)
         | Event::Resumed(_)
         | Event::SandboxOpened(_)

@@ -1,9 +1,12 @@
 //! All changes or none: each written file is staged beside its target, then all are renamed into place; when one fails, what
 //! was renamed goes back. A crash in between leaves old or new files, never half of one.
 
+use crate::account::{Account, Accounts};
 use crate::files::{Failure, open, told};
+use crate::sys;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
+use rustix::process::Gid;
 use sandbox::RelPath;
 use sandbox::wire::{CHANGES_BYTES_MAX, ChangeHead};
 use std::fs::File;
@@ -16,6 +19,22 @@ struct Modes {
     new: Mode,
     /// What there was, once it is changed.
     old: Option<Mode>,
+}
+
+/// A change of the group that something belongs to.
+struct Given {
+    path: RelPath,
+    new: u32,
+    /// What there was, once it is changed.
+    old: Option<u32>,
+}
+
+/// Giving files away.
+const CHOWN: u64 = 1;
+
+/// Becomes the user whose files are changed, who may also give them to a group.
+pub(crate) fn become_giver(account: &Account) -> Result<(), Errno> {
+    sys::become_user_keeping(account.user, account.group, &account.groups, CHOWN)
 }
 
 /// A change that is ready to be made with renames alone.
@@ -44,16 +63,18 @@ struct Plan {
     staged: Vec<Staged>,
     /// Permission bits that change, after everything else.
     modes: Vec<Modes>,
+    /// Groups that change, before the modes.
+    given: Vec<Given>,
     /// Directories that were made, parents first: the directory they stand in and their name.
     made: Vec<(OwnedFd, String)>,
 }
 
 /// Reads the changes from standard input and makes them.
-pub(crate) fn apply() -> Result<(), Failure> {
+pub(crate) fn apply(accounts: Option<&Accounts>) -> Result<(), Failure> {
     let mut input = std::io::stdin().lock();
     let heads = heads(&mut input)?;
     let mut plan = Plan::default();
-    let outcome = plan.stage(&heads, &mut input).and_then(|()| plan.commit());
+    let outcome = plan.stage(&heads, accounts, &mut input).and_then(|()| plan.commit());
     match outcome {
         Ok(()) => plan.forget_old(),
         Err(_) => plan.undo(),
@@ -75,12 +96,23 @@ fn heads(input: &mut impl Read) -> Result<Vec<ChangeHead>, Failure> {
 }
 
 impl Plan {
-    fn stage(&mut self, heads: &[ChangeHead], input: &mut impl Read) -> Result<(), Failure> {
+    fn stage(
+        &mut self,
+        heads: &[ChangeHead],
+        accounts: Option<&Accounts>,
+        input: &mut impl Read,
+    ) -> Result<(), Failure> {
         for (number, head) in heads.iter().enumerate() {
             match head {
                 ChangeHead::MakeDir { path } => drop(self.directory(path, "mkdir")?),
                 ChangeHead::Write { path, bytes, mode } => self.stage_write(number, path, *bytes, *mode, input)?,
                 ChangeHead::Remove { path } => self.stage_remove(number, path)?,
+                ChangeHead::Group { path, group } => {
+                    let known = accounts.and_then(|accounts| accounts.group(group));
+                    let unknown =
+                        || Failure::new("give", path, &format!("there is no group `{group}` in this sandbox"));
+                    self.given.push(Given { path: path.clone(), new: known.ok_or_else(unknown)?, old: None });
+                }
                 ChangeHead::Mode { path, mode } => {
                     let new = Mode::from_raw_mode(mode & 0o777);
                     self.modes.push(Modes { path: path.clone(), new, old: None });
@@ -165,6 +197,10 @@ impl Plan {
             staged.make().map_err(told("write", &staged.path))?;
             staged.done = true;
         }
+        for change in &mut self.given {
+            let old = give(&change.path, change.new).map_err(told("give", &change.path))?;
+            change.old = Some(old);
+        }
         for change in &mut self.modes {
             let told = told("write", &change.path);
             // Only what may be opened to be read: a FIFO is never waited for, and a link never followed out.
@@ -182,6 +218,9 @@ impl Plan {
             if let Ok(file) = open(&change.path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY) {
                 let _ = rustix::fs::fchmod(file, old);
             }
+        }
+        for (change, old) in self.given.iter().rev().filter_map(|change| Some((change, change.old?))) {
+            let _ = give(&change.path, old);
         }
         for staged in self.staged.iter().rev() {
             staged.take_back();
@@ -224,6 +263,16 @@ impl Staged {
             let _ = rustix::fs::unlinkat(&self.parent, &self.beside, AtFlags::empty());
         }
     }
+}
+
+/// Gives a file or directory to a group, whoever owns it; gives whose it was.
+fn give(path: &RelPath, group: u32) -> Result<u32, Errno> {
+    let file = open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
+    let old = rustix::fs::fstat(&file)?.st_gid;
+    sys::set_capabilities(CHOWN, CHOWN)?;
+    let given = rustix::fs::fchown(&file, None, Some(Gid::from_raw(group)));
+    sys::set_capabilities(0, CHOWN)?;
+    given.map(|()| old)
 }
 
 fn copy(fd: &OwnedFd) -> Result<OwnedFd, Errno> {

@@ -1,5 +1,6 @@
 //! One command as PID 1 keeps it: its descriptors, its credit, and when it has ended. No polling and no frames' transport.
 
+use crate::dial::Connection;
 use crate::output::{Output, Reader};
 use crate::sys;
 use rustix::io::Errno;
@@ -13,6 +14,7 @@ use std::os::fd::OwnedFd;
 pub(crate) const GRACE_MS: u64 = 1_000;
 /// How long an export may take to end after its output was closed.
 const UNWIND_MS: u64 = 2_000;
+const SIGKILL: i32 = 9;
 /// What a terminal reads as end of input (Ctrl-D).
 const END_OF_INPUT: u8 = 4;
 
@@ -34,8 +36,10 @@ impl Source {
 /// A running command.
 #[derive(Debug)]
 pub(crate) struct Command {
-    /// Leader of its session and process group.
-    pub(crate) pid: Pid,
+    /// Leader of its session and process group; `None`: PID 1 does it itself.
+    pub(crate) pid: Option<Pid>,
+    /// What it is then.
+    pub(crate) connection: Option<Connection>,
     /// Where the child says that it could not execute; closed by the exec.
     pub(crate) start_errors: Option<OwnedFd>,
     /// At most two: a terminal, or the pipes.
@@ -135,7 +139,12 @@ impl Command {
             Err(Errno::AGAIN | Errno::INTR) if source.left.is_some() => Took::End,
             Err(Errno::AGAIN | Errno::INTR) => Took::Nothing,
             // A terminal says EIO when its other side is closed by all.
-            Err(_) => Took::End,
+            Err(_) => {
+                if let Some(connection) = &mut self.connection {
+                    connection.is_reset = true;
+                }
+                Took::End
+            }
         }
     }
 
@@ -163,6 +172,25 @@ impl Command {
     pub(crate) fn grace_ends_ms(&self) -> Option<u64> {
         let runs = self.sources.iter().any(|source| source.left.is_none());
         self.ended_ms.filter(|_| runs).map(|ended| ended + GRACE_MS)
+    }
+
+    /// Until when something must have taken a connection that nothing has taken yet.
+    pub(crate) fn connect_deadline_ms(&self) -> Option<u64> {
+        let pending = self.connection.as_ref()?.pending.as_ref()?;
+        self.exit.is_none().then_some(pending.deadline_ms)
+    }
+
+    /// Whether it is known to run.
+    pub(crate) fn is_started(&self) -> bool {
+        self.start_errors.is_none() && self.connection.as_ref().is_none_or(|connection| connection.pending.is_none())
+    }
+
+    /// The other side of a connection has ended, and with it the connection.
+    pub(crate) fn end_connection(&mut self, now_ms: u64) {
+        if let Some(connection) = self.connection.as_ref().filter(|_| self.sources.is_empty() && self.exit.is_none()) {
+            self.exit = Some(Exit::Code(i32::from(connection.is_reset)));
+            self.ended_ms = Some(now_ms);
+        }
     }
 
     /// Whether it ended and everything was delivered.
@@ -214,8 +242,8 @@ impl Command {
 
     /// Closes stdin once all of it was written.
     pub(crate) fn close_ended_input(&mut self) {
-        if self.input_ended && self.input_queue.is_empty() {
-            self.input = None;
+        if self.input_ended && self.input_queue.is_empty() && self.input.take().is_some() {
+            self.connection.iter().for_each(Connection::end_writing);
         }
     }
 
@@ -233,13 +261,17 @@ impl Command {
 
     /// Kills it and all of its session, and forgets what it wrote.
     pub(crate) fn kill(&mut self) {
-        let leader = self.pid.as_raw_nonzero().get();
-        // After the leader was reaped its number may name another; the session's members still carry it, though.
-        if self.exit.is_none() {
-            sys::kill(-leader);
-            sys::kill(leader);
+        match self.pid.map(|pid| pid.as_raw_nonzero().get()) {
+            Some(leader) => {
+                // After the leader was reaped its number may name another; the session's members still carry it, though.
+                if self.exit.is_none() {
+                    sys::kill(-leader);
+                    sys::kill(leader);
+                }
+                kill_session(leader);
+            }
+            None => drop(self.exit.get_or_insert(Exit::Signal(SIGKILL))),
         }
-        kill_session(leader);
         self.sources.clear();
         self.input = None;
         self.input_queue.clear();

@@ -4,7 +4,7 @@
 use crate::files::{Failure, Name, device, is_mount, names};
 use crate::mirror::Others;
 use crate::readable::Readable;
-use crate::tar::{BLOCK_BYTES, DEPTH_MAX, END_BLOCKS, Entry, Kind, Modified, PATH_BYTES_MAX, padding};
+use crate::tar::{BLOCK_BYTES, DEPTH_MAX, END_BLOCKS, Entry, Kind, Modified, Owners, PATH_BYTES_MAX, padding};
 use crate::{halt, holes};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -19,14 +19,14 @@ use std::os::unix::fs::FileExt as _;
 const WRITE_BYTES: usize = 64 << 10;
 
 /// Exports the workspace without what is `left_out`; the totals go to standard error.
-pub(crate) fn export(limits: ArchiveLimits, left_out: &[RelPath]) -> Result<(), Failure> {
+pub(crate) fn export(limits: ArchiveLimits, left_out: &[RelPath], owners: Owners) -> Result<(), Failure> {
     if !halt::await_halt(halt::Waiting::IsAHalt) {
         return Err(failed(b".", None, "the programs inside did not come to a halt"));
     }
     let out = BufWriter::with_capacity(WRITE_BYTES, std::io::stdout().lock());
     let left_out = left_out.iter().map(|path| path.as_str().as_bytes().to_vec()).collect();
     let mut run =
-        Run { out, limits, totals: Totals::default(), linked: HashMap::new(), left_out, others: Others::None };
+        Run { out, limits, totals: Totals::default(), linked: HashMap::new(), left_out, others: Others::None, owners };
     let root = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let root = root.map_err(|errno| failed(b".", Some(errno), "the root"))?;
     let name = Name::new(crate::WORKSPACE.trim_start_matches('/')).unwrap_or_default();
@@ -37,11 +37,11 @@ pub(crate) fn export(limits: ArchiveLimits, left_out: &[RelPath]) -> Result<(), 
 }
 
 /// Writes a directory as an archive while the programs go on; a file that changes while it is read is an error.
-pub(crate) fn download(path: &RelPath, limits: ArchiveLimits) -> Result<(), Failure> {
+pub(crate) fn download(path: &RelPath, limits: ArchiveLimits, owners: Owners) -> Result<(), Failure> {
     let refused = |errno| crate::files::told("download", path)(errno);
     let out = BufWriter::with_capacity(WRITE_BYTES, std::io::stdout().lock());
     let (linked, left_out) = (HashMap::new(), HashSet::new());
-    let mut run = Run { out, limits, totals: Totals::default(), linked, left_out, others: Others::Running };
+    let mut run = Run { out, limits, totals: Totals::default(), linked, left_out, others: Others::Running, owners };
     let (parent, name) = match path.is_root() {
         true => {
             let root = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
@@ -67,6 +67,7 @@ struct Run {
     left_out: HashSet<Vec<u8>>,
     /// Whether programs go on: what they have made unreadable for themselves is then an error.
     others: Others,
+    owners: Owners,
 }
 
 fn failed(path: &[u8], errno: Option<Errno>, detail: &str) -> Failure {
@@ -131,7 +132,8 @@ impl Run {
             return Err(over(Rule::TooManyEntries));
         }
         let stored = kind.stored();
-        let entry = Entry { path: path.to_vec(), kind, mode: stat.st_mode & 0o7777, modified: modified(stat) };
+        let owner = self.owners.turned((stat.st_uid, stat.st_gid));
+        let entry = Entry { path: path.to_vec(), kind, mode: stat.st_mode & 0o7777, owner, modified: modified(stat) };
         let headers = entry.headers();
         let end = self.totals.bytes.saturating_add(headers.len() as u64).saturating_add(stored);
         if end.saturating_add((BLOCK_BYTES * (END_BLOCKS + 1)) as u64) > self.limits.bytes_max {

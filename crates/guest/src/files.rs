@@ -1,9 +1,12 @@
 //! File operations below the workspace, each in a child of its own so that PID 1 never waits for a disk. Paths are resolved
 //! by the kernel beneath the workspace; only regular files are opened, and never in a way that could block on a FIFO.
 
+use crate::account::Accounts;
+use crate::tar::Owners;
 use crate::{Layer, apply, export, hold, import, tree};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+use sandbox::mount::Fault;
 use sandbox::wire::{FileFailure, Listed, Work};
 use sandbox::{FileKind, RelPath, Rule, Stat};
 use std::fs::File;
@@ -39,6 +42,28 @@ pub(crate) fn told(operation: &'static str, path: &RelPath) -> impl Fn(Errno) ->
     move |errno| Failure { operation, path: path.clone(), errno: Some(errno), detail: words(errno), refused: None }
 }
 
+/// Why a bucket that is shown did not answer, where it is one that did not.
+fn fault(errno: Errno, path: &str) -> Option<Fault> {
+    match errno {
+        // Only who serves a bucket says so.
+        Errno::TIMEDOUT => Some(Fault::Late),
+        Errno::NOTCONN | Errno::CONNABORTED => Some(Fault::Ended),
+        // What the kernel makes of an answer that a page of a file waited for.
+        Errno::IO => {
+            let mut above: Option<RelPath> = path.parse().ok();
+            while let Some(path) = above {
+                if let Ok(found) = open(&path, OFlags::PATH) {
+                    let own = device(workspace().ok()?).ok()?;
+                    return (device(found).ok()? != own).then_some(Fault::Unanswered);
+                }
+                above = path.parent();
+            }
+            None
+        }
+        _ => None,
+    }
+}
+
 fn words(errno: Errno) -> String {
     match errno {
         Errno::NOENT => "no such file or directory".to_owned(),
@@ -50,29 +75,45 @@ fn words(errno: Errno) -> String {
     }
 }
 
+/// As whom an operation on files is done, where there are several users: the whole workspace as who may read and give away all
+/// of it, everything else as the user whose the workspace is.
+fn settle(work: &Work, accounts: &Accounts) -> Result<(), Errno> {
+    match work {
+        Work::Export { .. } | Work::Import { .. } | Work::Sync | Work::Hold { .. } => Ok(()),
+        Work::Apply => apply::become_giver(&accounts.main),
+        _ => accounts.main.become_it(),
+    }
+}
+
 /// Performs a file operation with input and output on the standard descriptors; returns the exit code. `layer` is where a
 /// workspace in memory is kept, for an operation that must not end before its files are kept.
-pub(crate) fn perform(work: Work, layer: Option<&Layer>) -> i32 {
+pub(crate) fn perform(work: Work, layer: Option<&Layer>, accounts: Option<&Accounts>) -> i32 {
+    if accounts.is_some_and(|accounts| settle(&work, accounts).is_err()) {
+        return 126;
+    }
+    let owners = accounts.map_or(Owners::One, |accounts| Owners::Many { own: (accounts.own.user, accounts.own.group) });
     let done = match work {
-        Work::Program { .. } | Work::Commands => return 125,
+        Work::Program { .. } | Work::Commands | Work::Dial { .. } => return 125,
         Work::Read { path, offset, bytes_max } => read(&path, offset, bytes_max),
         Work::Stat { path } => stat(&path).and_then(|stat| answer(&stat)),
         Work::List { path, entries_max } => list(&path, entries_max).and_then(|entries| answer(&entries)),
         Work::Changed { entries_max } => changed(entries_max).and_then(|entries| answer(&entries)),
-        Work::Export { limits, left_out } => export::export(limits, &left_out),
+        Work::Export { limits, left_out } => export::export(limits, &left_out, owners),
         Work::Sync => hold::sync(),
         Work::Hold { .. } => hold::hold(),
-        Work::Import { limits } => import::import(limits, layer).and_then(|totals| answer(&totals)),
-        Work::Apply => apply::apply(),
-        Work::Tree(work) => tree::perform(work),
+        Work::Import { limits } => import::import(limits, layer, owners).and_then(|totals| answer(&totals)),
+        Work::Apply => apply::apply(accounts),
+        Work::Tree(work) => tree::perform(work, owners),
     };
     let Err(failure) = done else { return 0 };
+    let fault = failure.errno.and_then(|errno| fault(errno, &failure.path));
     let failure = FileFailure {
         operation: failure.operation.to_owned(),
         path: failure.path,
         missing: failure.errno == Some(Errno::NOENT),
         detail: failure.detail,
         refused: failure.refused,
+        fault,
     };
     let text = serde_json::to_vec(&failure).unwrap_or_default();
     let _ = std::io::stderr().write_all(&text);
@@ -113,7 +154,10 @@ fn read(path: &RelPath, offset: u64, bytes_max: u64) -> Result<(), Failure> {
     }
     let (file, mut out) = (File::from(file), std::io::stdout().lock());
     let (mut at, mut left, mut buffer) = (offset, bytes_max, vec![0; 128 << 10]);
-    let broken = |error: std::io::Error| Failure::new("read", path, &error.to_string());
+    let broken = |error: std::io::Error| match Errno::from_io_error(&error) {
+        Some(errno) => told(errno),
+        None => Failure::new("read", path, &error.to_string()),
+    };
     while left > 0 {
         let room = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
         let length = file.read_at(&mut buffer[..room], at).map_err(broken)?;
@@ -234,7 +278,7 @@ pub(crate) fn kind_of(mode: u32) -> FileKind {
     }
 }
 
-fn stat_of(found: &rustix::fs::Stat) -> Stat {
+pub(crate) fn stat_of(found: &rustix::fs::Stat) -> Stat {
     let seconds = u64::try_from(found.st_mtime).unwrap_or(0);
     Stat {
         kind: kind_of(found.st_mode),

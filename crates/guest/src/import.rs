@@ -3,16 +3,18 @@
 //! anywhere else; what no export of ours holds is refused by name.
 
 use crate::export::shown;
-use crate::files::{Failure, Name, names};
-use crate::tar::{self, Broken, Entry, Kind, Modified, PATH_BYTES_MAX, components, padding};
+use crate::files::{Failure, Name, device, is_mount, names, open_directory};
+use crate::tar::{self, Broken, DEPTH_MAX, Entry, Kind, Modified, Owners, PATH_BYTES_MAX, components, padding};
 use crate::{Layer, holes, mirror};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps};
 use rustix::io::Errno;
+use rustix::process::{Gid, Uid};
 use sandbox::{ArchiveLimits, RelPath, Rule, Totals};
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{BufReader, Read};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 
 /// What is read at once.
@@ -21,10 +23,10 @@ const READ_BYTES: usize = 64 << 10;
 const CLOSED_BYTES_MAX: usize = 8 << 20;
 
 /// Imports what comes; the files are durable when it returns, also in `layer`, when there is one.
-pub(crate) fn import(limits: ArchiveLimits, layer: Option<&Layer>) -> Result<Totals, Failure> {
+pub(crate) fn import(limits: ArchiveLimits, layer: Option<&Layer>, owners: Owners) -> Result<Totals, Failure> {
     let source = Counted { source: std::io::stdin().lock(), bytes: 0, bytes_max: limits.bytes_max, over: false };
     let mut source = BufReader::with_capacity(READ_BYTES, source);
-    let mut run = Run::begin(limits)?;
+    let mut run = Run { owners, ..Run::begin(limits)? };
     run.unpack(&mut source)?;
     let closing = |what: &str, errno| failed(b".", Some(errno), what);
     rustix::fs::syncfs(&run.workspace).map_err(|errno| closing("keeping the files", errno))?;
@@ -72,6 +74,7 @@ struct Open {
     name: CString,
     fd: OwnedFd,
     mode: u32,
+    owner: (u32, u32),
     modified: Modified,
 }
 
@@ -79,7 +82,7 @@ struct Run {
     limits: ArchiveLimits,
     workspace: OwnedFd,
     /// What the archive says of the workspace itself.
-    root: Option<(u32, Modified)>,
+    root: Option<(u32, (u32, u32), Modified)>,
     /// The directories from the workspace down to where the last entry was.
     open: Vec<Open>,
     /// Directories that their owner may not enter, whose modes are set last: what stands in one before the one itself.
@@ -88,6 +91,43 @@ struct Run {
     totals: Totals,
     /// Whether there may be something already: directories stay, anything else is replaced.
     merges: bool,
+    /// Whose files are made; what is uploaded becomes the files of whoever asked.
+    owners: Owners,
+    /// Directories that are there already, because a bucket is shown below them.
+    places: BTreeSet<Vec<u8>>,
+}
+
+/// Whether a workspace holds nothing but buckets that are shown in it, and the directories in which they stand; those go to
+/// `places`.
+fn lead_to_mounts(
+    directory: BorrowedFd<'_>,
+    path: &mut Vec<Name>,
+    own: u64,
+    places: &mut BTreeSet<Vec<u8>>,
+) -> Result<bool, Errno> {
+    let names = names(directory)?;
+    if names.is_empty() {
+        // The top may be empty; what stands in it may not.
+        return Ok(path.is_empty());
+    }
+    for name in names {
+        let stat = rustix::fs::statat(directory, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW)?;
+        if is_mount(&stat, own) {
+            continue;
+        }
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory || path.len() >= DEPTH_MAX {
+            return Ok(false);
+        }
+        let below = open_directory(directory, &name)?;
+        path.push(name);
+        let leads = lead_to_mounts(below.as_fd(), path, own, places)?;
+        places.insert(path.iter().map(|name| name.as_bytes()).collect::<Vec<_>>().join(&b'/'));
+        path.pop();
+        if !leads {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn failed(path: &[u8], errno: Option<Errno>, detail: &str) -> Failure {
@@ -119,15 +159,19 @@ impl Run {
     fn begin(limits: ArchiveLimits) -> Result<Self, Failure> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let workspace = rustix::fs::open(crate::WORKSPACE, flags, Mode::empty()).map_err(told(b"."))?;
-        if !names(&workspace).map_err(told(b"."))?.is_empty() {
+        let mut places = BTreeSet::new();
+        let own = device(&workspace).map_err(told(b"."))?;
+        let is_free = lead_to_mounts(workspace.as_fd(), &mut Vec::new(), own, &mut places).map_err(told(b"."))?;
+        if !is_free {
             return Err(refused(b".", Rule::NotEmpty));
         }
-        Ok(Self::over(limits, workspace))
+        Ok(Self { places, ..Self::over(limits, workspace) })
     }
 
     fn over(limits: ArchiveLimits, workspace: OwnedFd) -> Self {
         let (open, closed, totals) = (Vec::new(), Vec::new(), Totals::default());
-        Self { limits, workspace, root: None, open, closed, closed_bytes: 0, totals, merges: false }
+        let (owners, places) = (Owners::One, BTreeSet::new());
+        Self { limits, workspace, root: None, open, closed, closed_bytes: 0, totals, merges: false, owners, places }
     }
 
     /// Takes away what stands in the way of something that is no directory.
@@ -186,7 +230,7 @@ impl Run {
                 let file = self.create(path, name)?;
                 self.data(source, &file, 0, *bytes, path)?;
                 self.skip(source, padding(*bytes), path)?;
-                settle(&file, entry)
+                self.settle(&file, entry)
             }
             Kind::Sparse { bytes, stored } => {
                 let segments =
@@ -197,7 +241,7 @@ impl Run {
                     self.data(source, &file, segment.at, segment.bytes, path)?;
                 }
                 self.skip(source, padding(*stored), path)?;
-                settle(&file, entry)
+                self.settle(&file, entry)
             }
             Kind::Link { to } => self.link(path, name, to, entry),
             Kind::Hard { to } => self.hard(path, name, to),
@@ -207,7 +251,7 @@ impl Run {
     /// The workspace itself comes first, once.
     fn root(&mut self, entry: &Entry) -> Result<(), Failure> {
         match (&entry.kind, self.root) {
-            (Kind::Directory, None) => self.root = Some((entry.mode, entry.modified)),
+            (Kind::Directory, None) => self.root = Some((entry.mode, entry.owner, entry.modified)),
             (Kind::Directory, Some(_)) => return Err(refused(&entry.path, Rule::Duplicate)),
             _ => return Err(refused(&entry.path, Rule::NameMalformed)),
         }
@@ -234,6 +278,7 @@ impl Run {
     fn leave(&mut self) -> Result<(), Failure> {
         let path = self.open.iter().map(|open| open.name.as_bytes()).collect::<Vec<_>>().join(&b'/');
         let Some(open) = self.open.pop() else { return Ok(()) };
+        self.give(&open.fd, open.owner, &path)?;
         rustix::fs::futimens(&open.fd, &times(open.modified)).map_err(told(&path))?;
         if open.mode & 0o700 == 0o700 {
             return rustix::fs::fchmod(&open.fd, Mode::from_raw_mode(open.mode)).map_err(told(&path));
@@ -255,10 +300,11 @@ impl Run {
             let found = beneath(&self.workspace, &path, OFlags::RDONLY | OFlags::DIRECTORY).map_err(told(&path))?;
             rustix::fs::fchmod(&found, Mode::from_raw_mode(mode)).map_err(told(&path))?;
         }
-        let (mode, modified) = self.root.ok_or_else(|| refused(b".", Rule::Malformed))?;
+        let (mode, owner, modified) = self.root.ok_or_else(|| refused(b".", Rule::Malformed))?;
         if self.merges {
             return Ok(());
         }
+        self.give(&self.workspace, owner, b".")?;
         rustix::fs::futimens(&self.workspace, &times(modified)).map_err(told(b"."))?;
         rustix::fs::fchmod(&self.workspace, Mode::from_raw_mode(mode)).map_err(told(b"."))
     }
@@ -266,12 +312,13 @@ impl Run {
     fn directory(&mut self, path: &[u8], name: &CString, entry: &Entry) -> Result<(), Failure> {
         let made = rustix::fs::mkdirat(self.here(), name.as_c_str(), Mode::from_raw_mode(0o700));
         match made {
-            Err(Errno::EXIST) if self.merges => {}
+            Err(Errno::EXIST) if self.merges || self.places.remove(path) => {}
             made => made.map_err(once(path))?,
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(self.here(), name.as_c_str(), flags, Mode::empty()).map_err(told(path))?;
-        self.open.push(Open { name: name.clone(), fd, mode: entry.mode, modified: entry.modified });
+        let Entry { mode, owner, modified, .. } = *entry;
+        self.open.push(Open { name: name.clone(), fd, mode, owner, modified });
         Ok(())
     }
 
@@ -317,6 +364,9 @@ impl Run {
         self.make_room(name, path)?;
         rustix::fs::symlinkat(to.as_c_str(), self.here(), name.as_c_str()).map_err(once(path))?;
         let flags = AtFlags::SYMLINK_NOFOLLOW;
+        if let Some((user, group)) = self.owner(entry.owner) {
+            rustix::fs::chownat(self.here(), name.as_c_str(), Some(user), Some(group), flags).map_err(told(path))?;
+        }
         rustix::fs::utimensat(self.here(), name.as_c_str(), &times(entry.modified), flags).map_err(told(path))
     }
 
@@ -342,6 +392,28 @@ impl Run {
     }
 }
 
+impl Run {
+    /// Who owns inside what an archive says is this owner's; `None`: there is nobody else.
+    fn owner(&self, archived: (u32, u32)) -> Option<(Uid, Gid)> {
+        let Owners::Many { .. } = self.owners else { return None };
+        let (user, group) = self.owners.turned(archived);
+        Some((Uid::from_raw(user), Gid::from_raw(group)))
+    }
+
+    /// Gives a file or directory away to whom it belongs. Before its mode, of which this takes parts away.
+    fn give(&self, file: impl AsFd, archived: (u32, u32), path: &[u8]) -> Result<(), Failure> {
+        let Some((user, group)) = self.owner(archived) else { return Ok(()) };
+        rustix::fs::fchown(file, Some(user), Some(group)).map_err(told(path))
+    }
+
+    /// Gives a file its owner, mode and time, after its content.
+    fn settle(&self, file: &File, entry: &Entry) -> Result<(), Failure> {
+        self.give(file, entry.owner, &entry.path)?;
+        rustix::fs::fchmod(file, Mode::from_raw_mode(entry.mode)).map_err(told(&entry.path))?;
+        rustix::fs::futimens(file, &times(entry.modified)).map_err(told(&entry.path))
+    }
+}
+
 /// Opens what stands at a path below the workspace, through no link.
 fn beneath(workspace: &OwnedFd, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
     let path = if path.is_empty() { b"." } else { path };
@@ -353,10 +425,4 @@ fn beneath(workspace: &OwnedFd, path: &[u8], flags: OFlags) -> Result<OwnedFd, E
 fn once(path: &[u8]) -> impl Fn(Errno) -> Failure {
     let path = path.to_vec();
     move |errno| if errno == Errno::EXIST { refused(&path, Rule::Duplicate) } else { told(&path)(errno) }
-}
-
-/// Gives a file its mode and time, after its content.
-fn settle(file: &File, entry: &Entry) -> Result<(), Failure> {
-    rustix::fs::fchmod(file, Mode::from_raw_mode(entry.mode)).map_err(told(&entry.path))?;
-    rustix::fs::futimens(file, &times(entry.modified)).map_err(told(&entry.path))
 }

@@ -5,9 +5,12 @@
 //! Program and PID 1 run as the same user. What protects PID 1 from the programs is the kernel: signals to PID 1 from inside
 //! its namespace are ignored, and it is not dumpable, so neither its memory nor its descriptors can be reached.
 
+mod account;
 mod apply;
 mod command;
+mod compare;
 pub mod control;
+mod dial;
 mod export;
 mod files;
 mod halt;
@@ -27,6 +30,7 @@ mod tar;
 mod tree;
 mod watch;
 
+pub use account::{Account, Accounts, ROOT_CAPABILITIES, ROOT_NAME, SEEING_GROUP, SETPCAP};
 pub use score::Score;
 use std::os::fd::OwnedFd;
 
@@ -59,6 +63,8 @@ pub struct Config {
     pub layer: Option<Layer>,
     /// PID 1's own, so that commands go before it when memory is full.
     pub score: Option<Score>,
+    /// Who programs may run as; `None`: everything inside is the one user that PID 1 is.
+    pub accounts: Option<Accounts>,
 }
 
 /// A directory that a workspace in memory is saved to after each command and at the end.

@@ -6,6 +6,7 @@ use crate::line::Ended;
 use crate::serve::{Serve, export_ending, now_ms};
 use crate::spawn;
 use sandbox::Exit;
+use sandbox::port::CONNECTIONS_MAX;
 use sandbox::wire::{self, Attach, Head, Kind, Refusal, Start, Work};
 
 impl Serve {
@@ -102,7 +103,7 @@ impl Serve {
         }
         match self.spawn(id, asked) {
             Ok(command) => {
-                if command.start_errors.is_none() {
+                if command.is_started() {
                     self.put(Kind::Started, id, &[]);
                 }
                 self.commands.insert(id, command);
@@ -114,12 +115,17 @@ impl Serve {
 
     /// Why something is not started.
     fn refusal(&self, asked: &Start) -> Option<String> {
-        let (alive, limit) =
-            (self.commands.values().filter(|command| !command.is_over()).count(), self.config.commands_max);
         if let Some(stale) = self.stale(asked.epoch) {
             return Some(stale);
         }
-        if alive >= limit {
+        let dials = matches!(asked.work, Work::Dial { .. });
+        let alike = |command: &&Command| command.connection.is_some() == dials && !command.is_over();
+        let alive = self.commands.values().filter(alike).count();
+        if dials && alive >= CONNECTIONS_MAX {
+            return Some(format!("too many connections at once: connections_max = {CONNECTIONS_MAX}"));
+        }
+        let limit = self.config.commands_max;
+        if !dials && alive >= limit {
             return Some(format!("too many commands at once: commands_max = {limit}"));
         }
         let name = asked.name.as_ref()?;

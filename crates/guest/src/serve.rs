@@ -8,7 +8,7 @@ use crate::halt::Halt;
 use crate::line::{Ended, Line};
 use crate::mirror::Others;
 use crate::sys::{self, Forked};
-use crate::{Config, mirror};
+use crate::{Config, dial, mirror};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, WaitStatus};
@@ -25,6 +25,7 @@ enum Slot {
     Stream,
     Signals,
     StartErrors(u32),
+    Connecting(u32),
     Source(u32, usize),
     Input(u32),
 }
@@ -86,6 +87,7 @@ impl Serve {
                 Slot::Stream => {}
                 Slot::Signals => self.reap(),
                 Slot::StartErrors(id) => self.learn_start(id),
+                Slot::Connecting(id) => self.learn_connection(id),
                 Slot::Source(id, index) => self.pump(id, index),
                 Slot::Input(id) => self.feed(id),
             }
@@ -108,6 +110,10 @@ impl Serve {
             if let Some(errors) = &command.start_errors {
                 slots.push(Slot::StartErrors(*id));
                 polled.push(PollFd::new(errors, PollFlags::IN));
+            }
+            if let Some(connection) = command.connection.as_ref().filter(|connection| connection.pending.is_some()) {
+                slots.push(Slot::Connecting(*id));
+                polled.push(PollFd::new(&connection.socket, PollFlags::OUT));
             }
             if command.may_give(room, spare) {
                 for (index, source) in command.sources.iter().enumerate() {
@@ -135,7 +141,8 @@ impl Serve {
     fn next_moment_ms(&self) -> Option<u64> {
         let running = self.commands.values().filter(|command| command.exit.is_none());
         let deadlines = running.filter_map(|command| command.export.map(|ending| ending.deadline_ms));
-        self.commands.values().filter_map(Command::grace_ends_ms).chain(deadlines).min()
+        let connects = self.commands.values().filter_map(Command::connect_deadline_ms);
+        self.commands.values().filter_map(Command::grace_ends_ms).chain(deadlines).chain(connects).min()
     }
 
     /// What all commands together may still keep.
@@ -292,6 +299,21 @@ impl Serve {
         }
     }
 
+    /// Something took a pending connection, or refused it.
+    fn learn_connection(&mut self, id: u32) {
+        let pending = self.commands.remove(&id).and_then(|command| command.connection);
+        match pending.map(dial::learn) {
+            Some(Ok(command)) => {
+                if command.is_started() {
+                    self.put(Kind::Started, id, &[]);
+                }
+                self.commands.insert(id, command);
+            }
+            Some(Err(detail)) => self.refuse(id, detail, None),
+            None => {}
+        }
+    }
+
     fn pump(&mut self, id: u32, index: usize) {
         let Some(command) = self.commands.get_mut(&id) else { return };
         let mut buffer = [0; wire::DATA_BYTES_MAX];
@@ -306,6 +328,7 @@ impl Serve {
         }
         if (matches!(took, Took::End) || command.is_drained(index)) && index < command.sources.len() {
             command.sources.remove(index);
+            command.end_connection(now_ms());
         }
         self.make_room();
     }
@@ -346,7 +369,7 @@ impl Serve {
             if self.saving == Some(pid) {
                 self.saving = None;
             }
-            let ended = self.commands.iter_mut().find(|(_, command)| command.pid == pid && command.exit.is_none());
+            let ended = self.commands.iter_mut().find(|(_, command)| command.pid == Some(pid) && command.exit.is_none());
             if let Some((id, command)) = ended {
                 command.exit = Some(exit);
                 command.ended_ms = Some(now_ms());
@@ -361,6 +384,13 @@ impl Serve {
     fn settle(&mut self) {
         let now = now_ms();
         let mut late = Vec::new();
+        let overdue = |command: &Command| command.connect_deadline_ms().is_some_and(|deadline| now >= deadline);
+        let overdue: Vec<u32> =
+            self.commands.iter().filter(|(_, command)| overdue(command)).map(|(id, _)| *id).collect();
+        for id in overdue {
+            self.commands.remove(&id);
+            self.refuse(id, dial::late(), None);
+        }
         for (id, command) in &mut self.commands {
             command.end_grace(now);
             if command.is_over() {

@@ -1,5 +1,6 @@
 //! Starts a program or a file operation in a child of PID 1: pipes or a terminal, a session of its own, nothing inherited.
 
+use crate::account::Account;
 use crate::command::{Command, Source};
 use crate::output::Output;
 use crate::sys::{self, Forked};
@@ -24,6 +25,8 @@ struct Program {
     /// Where the program may be found, in order.
     candidates: Vec<CString>,
     workdir: CString,
+    /// Who it runs as, when that is another user than PID 1.
+    account: Option<Account>,
 }
 
 /// The child's ends, and ours.
@@ -37,15 +40,29 @@ struct Ends {
 /// Starts `work`. `Err` says why not, in words for the asker.
 pub(crate) fn start(config: &Config, work: Work) -> Result<Command, String> {
     match work {
-        Work::Program { argv, workdir, environment, terminal, stdin } => {
-            let program = program(config, &argv, workdir.as_str(), &environment, terminal)?;
+        Work::Program { argv, workdir, environment, terminal, stdin, user } => {
+            let account = account(config, user.as_deref())?;
+            let program = program(config, &argv, workdir.as_str(), &environment, terminal, account)?;
             let ends = if terminal { terminal_ends() } else { pipe_ends(stdin) };
             let ends = ends.map_err(|error| format!("no descriptors: {error}"))?;
             start_program(config, &program, ends)
         }
+        Work::Dial { port } => crate::dial::start(port),
         work => {
             let ends = pipe_ends(true).map_err(|error| format!("no descriptors: {error}"))?;
             start_operation(config, work, ends)
+        }
+    }
+}
+
+/// Who a program runs as.
+fn account<'a>(config: &'a Config, user: Option<&str>) -> Result<Option<&'a Account>, String> {
+    match (&config.accounts, user) {
+        (Some(accounts), user) => accounts.of(user).map(Some),
+        (None, None | Some(crate::USER_NAME)) => Ok(None),
+        (None, Some(user)) => {
+            let hint = "hint: declare `users`, or run it as nobody in particular";
+            Err(format!("this sandbox has one user, and it is not `{user}`; {hint}"))
         }
     }
 }
@@ -56,15 +73,13 @@ fn program(
     workdir: &str,
     environment: &[(String, String)],
     terminal: bool,
+    account: Option<&Account>,
 ) -> Result<Program, String> {
     let name = argv.first().filter(|name| !name.is_empty()).ok_or("no program is named")?;
-    let mut variables: Vec<(&str, &str)> = vec![
-        ("PATH", crate::PATH),
-        ("HOME", crate::WORKSPACE),
-        ("LANG", "C.UTF-8"),
-        ("USER", crate::USER_NAME),
-        ("LOGNAME", crate::USER_NAME),
-    ];
+    let (user, home) =
+        account.map_or((crate::USER_NAME, crate::WORKSPACE), |account| (account.name.as_str(), account.home.as_str()));
+    let mut variables: Vec<(&str, &str)> =
+        vec![("PATH", crate::PATH), ("HOME", home), ("LANG", "C.UTF-8"), ("USER", user), ("LOGNAME", user)];
     if terminal {
         variables.push(("TERM", "xterm-256color"));
     }
@@ -94,6 +109,7 @@ fn program(
         environment: strings(variables)?,
         candidates: strings(candidates)?,
         workdir: strings(vec![format!("{}/{workdir}", crate::WORKSPACE)])?.remove(0),
+        account: account.cloned(),
     })
 }
 
@@ -153,9 +169,10 @@ fn start_operation(config: &Config, work: Work, ends: Ends) -> Result<Command, S
     match Score::fork(config.score.as_ref()) {
         Ok(Forked::Child) => {
             let _ = rustix::process::setsid();
+            let accounts = config.accounts.clone();
             sys::run_alone(ends.child, kept, |kept| {
                 let layer = kept.zip(budget).map(|(directory, budget)| Layer { directory, budget });
-                files::perform(work, layer.as_ref())
+                files::perform(work, layer.as_ref(), accounts.as_ref())
             })
         }
         Ok(Forked::Parent(pid)) => Ok(command(pid, ends, None, writes)),
@@ -173,7 +190,8 @@ fn fork_failure(error: Errno) -> String {
 
 fn command(pid: rustix::process::Pid, ends: Ends, start_errors: Option<OwnedFd>, writes: bool) -> Command {
     Command {
-        pid,
+        pid: Some(pid),
+        connection: None,
         start_errors,
         sources: ends.sources,
         input: ends.input,
@@ -208,6 +226,13 @@ fn execute(program: &Program, ends: &[OwnedFd; 3], terminal: bool) -> String {
     };
     if let Err(error) = prepared() {
         return format!("preparing the process: {error}");
+    }
+    if let Some(account) = &program.account {
+        // A terminal is whose program it is for.
+        let given = if terminal { sys::give(ends[0].as_fd(), account.user) } else { Ok(()) };
+        if let Err(error) = given.and_then(|()| account.become_it()) {
+            return format!("becoming `{}`: {error}", account.name);
+        }
     }
     if let Err(error) = rustix::process::chdir(program.workdir.as_c_str()) {
         return format!("workdir `{}`: {error}", program.workdir.to_string_lossy());

@@ -176,3 +176,72 @@ pub fn run_alone(ends: [OwnedFd; 3], kept: Option<OwnedFd>, work: impl FnOnce(Op
     // SAFETY: 3 was just installed, and whoever owned it before is never run again in this process.
     exit_now(work(kept.map(|()| unsafe { OwnedFd::from_raw_fd(3) })))
 }
+
+/// Gives an open file to another user, with the group it has.
+pub(crate) fn give(file: BorrowedFd<'_>, user: u32) -> Result<(), Errno> {
+    // SAFETY: the call takes numbers only, and the descriptor is borrowed for it.
+    check(unsafe { libc::fchown(file.as_raw_fd(), user, u32::MAX) }).map(drop)
+}
+
+const PR_CAPBSET_DROP: c_int = 24;
+const PR_SET_SECUREBITS: c_int = 28;
+/// No capabilities for user 0 by an exec, none kept or lost over a change of user, no ambient ones, and all of that locked.
+const SECUREBITS_NONE: u64 = 0b1110_1111;
+/// More capabilities than any kernel knows; the first unknown one ends the loop.
+const CAPABILITIES_MAX: u64 = 64;
+
+/// Becomes another user with these groups, and keeps of its capabilities only `kept`, also for what it executes. Needs SETUID,
+/// SETGID and SETPCAP.
+pub(crate) fn become_user(user: u32, group: u32, groups: &[u32], kept: u64) -> Result<(), Errno> {
+    for capability in (0..CAPABILITIES_MAX).filter(|capability| kept & (1 << capability) == 0) {
+        match prctl(PR_CAPBSET_DROP, capability) {
+            Ok(()) => {}
+            Err(Errno::INVAL) => break,
+            Err(error) => return Err(error),
+        }
+    }
+    if kept == 0 {
+        prctl(PR_SET_SECUREBITS, SECUREBITS_NONE)?;
+    }
+    // SAFETY: the list and its length are of one slice; changing credentials of the only thread has no memory effect.
+    unsafe {
+        check(libc::setgroups(groups.len(), groups.as_ptr()))?;
+        check(libc::setresgid(group, group, group))?;
+        check(libc::setresuid(user, user, user))?;
+    }
+    set_capabilities(kept, kept)
+}
+
+/// Becomes another user but may still do what `kept` says, once it is raised. Needs SETUID and SETGID.
+pub(crate) fn become_user_keeping(user: u32, group: u32, groups: &[u32], kept: u64) -> Result<(), Errno> {
+    const PR_SET_KEEPCAPS: c_int = 8;
+    prctl(PR_SET_KEEPCAPS, 1)?;
+    // SAFETY: as for `become_user`.
+    unsafe {
+        check(libc::setgroups(groups.len(), groups.as_ptr()))?;
+        check(libc::setresgid(group, group, group))?;
+        check(libc::setresuid(user, user, user))?;
+    }
+    set_capabilities(0, kept)
+}
+
+/// Sets this process's effective and permitted capabilities, and no inheritable one.
+pub fn set_capabilities(effective: u64, permitted: u64) -> Result<(), Errno> {
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: c_int,
+    }
+    let header = Header { version: 0x2008_0522, pid: 0 };
+    let halves = |set: u64| [(set & 0xffff_ffff) as u32, (set >> 32) as u32];
+    let (effective, permitted) = (halves(effective), halves(permitted));
+    let sets = [effective[0], permitted[0], 0, effective[1], permitted[1], 0];
+    // SAFETY: version 3 reads two triples of 32-bit sets, which `sets` holds.
+    let done = unsafe { libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()) };
+    if done < 0 { Err(last()) } else { Ok(()) }
+}
+
+fn prctl(option: c_int, value: u64) -> Result<(), Errno> {
+    // SAFETY: the options used here take numbers only.
+    check(unsafe { libc::prctl(option, value, 0_u64, 0_u64, 0_u64) }).map(drop)
+}

@@ -30,7 +30,41 @@ pub(crate) struct Entry {
     pub(crate) kind: Kind,
     /// Permission bits.
     pub(crate) mode: u32,
+    /// User and group as they stand in archives.
+    pub(crate) owner: (u32, u32),
     pub(crate) modified: Modified,
+}
+
+/// Users and groups of archives at most: the ids that a sandbox may have.
+const ID_MAX: u64 = 65_535;
+/// Who owns everything where there is one user.
+const ONE: (u32, u32) = (crate::USER_ID, crate::USER_ID);
+
+/// Whose files an archive is of and made into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owners {
+    /// There is one user inside: what belonged to others becomes that one's.
+    One,
+    /// Each file keeps its owner, by number. The sandbox's own user has the same number in every archive, whatever it has inside.
+    Many {
+        /// That user and its group.
+        own: (u32, u32),
+    },
+}
+
+impl Owners {
+    /// What stands in an archive for an owner inside, and the other way round.
+    pub(crate) fn turned(self, (user, group): (u32, u32)) -> (u32, u32) {
+        let turn = |id: u32, own: u32| match id {
+            id if id == own => crate::USER_ID,
+            crate::USER_ID => own,
+            id => id,
+        };
+        match self {
+            Self::One => ONE,
+            Self::Many { own } => (turn(user, own.0), turn(group, own.1)),
+        }
+    }
 }
 
 /// A time since the Unix epoch.
@@ -134,12 +168,13 @@ impl Entry {
         let mut out = Vec::new();
         if !extended.is_empty() {
             let size = extended.len() as u64;
-            out.extend_from_slice(&header(b"pax_header", b'x', 0o644, size, 0, b""));
+            out.extend_from_slice(&header(b"pax_header", b'x', 0o644, size, 0, b"", ONE));
             out.extend_from_slice(&extended);
             out.resize(out.len() + padding(size), 0);
         }
         let seconds = u64::try_from(seconds).unwrap_or(0).min(SIZE_MAX);
-        out.extend_from_slice(&header(name, self.kind.flag(), self.mode, stored.min(SIZE_MAX), seconds, to));
+        let stored = stored.min(SIZE_MAX);
+        out.extend_from_slice(&header(name, self.kind.flag(), self.mode, stored, seconds, to, self.owner));
         out
     }
 }
@@ -181,24 +216,34 @@ fn time_of(text: &[u8]) -> Option<Modified> {
 }
 
 /// A header block. Fields too long for it stand in the extended header before it.
-fn header(name: &[u8], flag: u8, mode: u32, size: u64, seconds: u64, to: &[u8]) -> [u8; BLOCK_BYTES] {
+fn header(
+    name: &[u8],
+    flag: u8,
+    mode: u32,
+    size: u64,
+    seconds: u64,
+    to: &[u8],
+    (user, group): (u32, u32),
+) -> [u8; BLOCK_BYTES] {
     let mut block = [0; BLOCK_BYTES];
     let mut put = |at: usize, room: usize, value: &[u8]| {
         let length = value.len().min(room);
         block[at..at + length].copy_from_slice(&value[..length]);
     };
-    let owner = format!("{:07o}\0", crate::USER_ID);
     put(0, NAME_BYTES, name);
     put(100, 8, format!("{mode:07o}\0").as_bytes());
-    put(108, 8, owner.as_bytes());
-    put(116, 8, owner.as_bytes());
+    put(108, 8, format!("{user:07o}\0").as_bytes());
+    put(116, 8, format!("{group:07o}\0").as_bytes());
     put(124, 12, format!("{size:011o}\0").as_bytes());
     put(136, 12, format!("{seconds:011o}\0").as_bytes());
     put(156, 1, &[flag]);
     put(157, NAME_BYTES, to);
     put(257, 8, b"ustar\x0000");
-    put(265, 32, crate::USER_NAME.as_bytes());
-    put(297, 32, crate::USER_NAME.as_bytes());
+    for (at, id) in [(265, user), (297, group)] {
+        // Others have the names that their sandbox gives them.
+        let name = if id == crate::USER_ID { crate::USER_NAME } else { "" };
+        put(at, 32, name.as_bytes());
+    }
     let sum = checksum(&block);
     block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     block
@@ -279,6 +324,7 @@ struct Head {
     name: Vec<u8>,
     flag: u8,
     mode: u32,
+    owner: (u32, u32),
     size: u64,
     seconds: u64,
     to: Vec<u8>,
@@ -298,10 +344,15 @@ impl Head {
             return Err(Rule::Malformed);
         }
         let mode = u32::try_from(octal(100, 8)?).ok().filter(|mode| *mode <= 0o7777).ok_or(Rule::Malformed)?;
+        let id = |at: usize| -> Result<u32, Rule> {
+            let id = octal(at, 8)?;
+            u32::try_from(id).ok().filter(|_| id <= ID_MAX).ok_or(Rule::Malformed)
+        };
         Ok(Self {
             name: text(0, NAME_BYTES),
             flag: block[156],
             mode,
+            owner: (id(108)?, id(116)?),
             size: octal(124, 12)?,
             seconds: octal(136, 12)?,
             to: text(157, NAME_BYTES),
@@ -389,7 +440,7 @@ fn entry(head: Head, extended: Extended) -> Result<Entry, Rule> {
     }
     let seconds = i64::try_from(head.seconds).map_err(|_| Rule::Malformed)?;
     let modified = extended.modified.unwrap_or(Modified { seconds, nanoseconds: 0 });
-    Ok(Entry { path, kind, mode: head.mode, modified })
+    Ok(Entry { path, kind, mode: head.mode, owner: head.owner, modified })
 }
 
 /// The components of a path that passes; none for the workspace itself.
@@ -444,11 +495,32 @@ mod tests {
             for path in paths {
                 for kind in &kinds {
                     let modified = Modified { seconds, nanoseconds };
-                    let entry = Entry { path: path.to_vec(), kind: kind.clone(), mode: 0o4755, modified };
-                    assert_eq!(round(&entry), entry);
+                    for owner in [ONE, (0, 65_535)] {
+                        let entry = Entry { path: path.to_vec(), kind: kind.clone(), mode: 0o4755, owner, modified };
+                        assert_eq!(round(&entry), entry);
+                    }
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_sandboxs_own_user_has_one_number_in_every_archive() {
+        let rows = [
+            (Owners::One, (0, 77), ONE, ONE),
+            (Owners::Many { own: ONE }, (1_000, 0), (1_000, 0), (1_000, 0)),
+            (Owners::Many { own: (1_234, 0) }, (1_234, 0), ONE, (1_234, 0)),
+            (Owners::Many { own: (1_234, 0) }, (1_000, 1_000), (1_234, 0), (1_000, 1_000)),
+            (Owners::Many { own: (0, 0) }, (33, 1_000), (33, 0), (33, 1_000)),
+        ];
+        for (owners, inside, archived, back) in rows {
+            assert_eq!(owners.turned(inside), archived, "{owners:?}");
+            assert_eq!(owners.turned(archived), back, "{owners:?}");
+        }
+        let mut header = header(b"a", b'0', 0o644, 0, 0, b"", (65_536, 0));
+        assert!(matches!(Head::from_block(&header), Err(Rule::Malformed)), "no sandbox has so many users");
+        header[108] = b'x';
+        assert!(matches!(Head::from_block(&header), Err(Rule::Malformed)));
     }
 
     #[test]
@@ -464,6 +536,7 @@ mod tests {
             path: b"a".to_vec(),
             kind: Kind::File { bytes: 3 },
             mode: 0o644,
+            owner: ONE,
             modified: Modified { seconds: 5, nanoseconds: 0 },
         };
         let bytes = entry.headers();

@@ -3,7 +3,8 @@
 //! through a link.
 
 use crate::files::{DEPTH_MAX, Failure, Name, answer, device, is_mount, names, open, told};
-use crate::{export, import, watch};
+use crate::tar::Owners;
+use crate::{compare, export, import, watch};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use sandbox::RelPath;
@@ -11,13 +12,16 @@ use sandbox::files::{Replace, TreeWork};
 use std::ffi::CString;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-pub(crate) fn perform(work: TreeWork) -> Result<(), Failure> {
+pub(crate) fn perform(work: TreeWork, owners: Owners) -> Result<(), Failure> {
     match work {
         TreeWork::Move { from, to, replace } => rename(&from, &to, replace),
         TreeWork::Remove { path, entries_max } => remove(&path, entries_max).and_then(|count| answer(&count)),
         TreeWork::Watch { path, depth } => watch::watch(&path, depth),
-        TreeWork::Download { path, limits } => export::download(&path, limits),
+        TreeWork::Download { path, limits } => export::download(&path, limits, owners),
         TreeWork::Upload { path, limits } => import::upload(&path, limits).and_then(|totals| answer(&totals)),
+        TreeWork::Compare { before, after, differences_max } => {
+            compare::compare(&before, &after, differences_max).and_then(|found| answer(&found))
+        }
     }
 }
 

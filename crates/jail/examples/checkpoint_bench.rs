@@ -127,6 +127,7 @@ async fn open(
         root: sandbox::Root::default(),
         binds,
         mounts: Vec::new(),
+        accounts: sandbox::Accounts::default(),
         left_out: Vec::new(),
         limits,
         walls_optional,
@@ -147,7 +148,7 @@ async fn run(sandbox: &dyn Sandbox, script: &str) -> Result<(), Failure> {
     let argv = ["/bin/bash", "-c", script].map(str::to_owned).into();
     let (workdir, environment) = (RelPath::root(), Vec::new());
     let mut process = sandbox
-        .start(Command { argv, workdir, environment, terminal: false, stdin: false, epoch: 1, name: None })
+        .start(Command { argv, workdir, environment, terminal: false, stdin: false, epoch: 1, name: None, user: None })
         .await?;
     while !matches!(process.next().await?, Chunk::Exit(_)) {}
     Ok(())

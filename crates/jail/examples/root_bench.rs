@@ -59,6 +59,7 @@ async fn once(provider: &jail::Provider, root: &Root) -> Result<Duration, Failur
         root: root.clone(),
         binds: Vec::new(),
         mounts: Vec::new(),
+        accounts: sandbox::Accounts::default(),
         left_out: Vec::new(),
         limits: Limits::default(),
         walls_optional: Vec::new(),
@@ -68,7 +69,8 @@ async fn once(provider: &jail::Provider, root: &Root) -> Result<Duration, Failur
     let sandbox = provider.create(spec).await?;
     let argv = vec!["/bin/echo".to_owned(), "up".to_owned()];
     let (workdir, environment) = (RelPath::root(), Vec::new());
-    let command = Command { argv, workdir, environment, terminal: false, stdin: false, epoch: 1, name: None };
+    let command =
+        Command { argv, workdir, environment, terminal: false, stdin: false, epoch: 1, name: None, user: None };
     let mut process = sandbox.start(command).await?;
     match process.next().await? {
         Chunk::Output(..) => {}

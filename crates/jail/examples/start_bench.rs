@@ -62,6 +62,7 @@ fn spec(id: domain::Id<domain::id::Sandbox>, workspace: Workspace) -> Spec {
         root: sandbox::Root::default(),
         binds,
         mounts: Vec::new(),
+        accounts: sandbox::Accounts::default(),
         left_out: Vec::new(),
         limits: Limits::default(),
         walls_optional,
@@ -72,7 +73,8 @@ fn spec(id: domain::Id<domain::id::Sandbox>, workspace: Workspace) -> Spec {
 async fn first_output(sandbox: &dyn Sandbox) -> Result<(), Failure> {
     let argv = vec!["/bin/echo".to_owned(), "up".to_owned()];
     let (workdir, environment) = (RelPath::root(), Vec::new());
-    let command = Command { argv, workdir, environment, terminal: false, stdin: false, epoch: 1, name: None };
+    let command =
+        Command { argv, workdir, environment, terminal: false, stdin: false, epoch: 1, name: None, user: None };
     let mut process = sandbox.start(command).await?;
     match process.next().await? {
         Chunk::Output(..) => {}

@@ -4,7 +4,7 @@
 use crate::down::{self, Wall};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use sandbox::Limits;
+use sandbox::{Limits, Usage};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::fs;
@@ -247,6 +247,20 @@ impl Group {
             text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
         });
         count.unwrap_or(0)
+    }
+
+    /// What it uses now.
+    pub(crate) fn usage(&self) -> Usage {
+        let count = |controller: Controller, one: &str, two: &str| {
+            let part = self.parts.iter().find(|part| part.controller == controller)?;
+            let file = if part.version == Version::One { one } else { two };
+            fs::read_to_string(part.directory.join(file)).ok()?.trim().parse().ok()
+        };
+        Usage {
+            memory_bytes: count(Controller::Memory, "memory.usage_in_bytes", "memory.current"),
+            processes: count(Controller::Pids, "pids.current", "pids.current"),
+            memory_kills: self.kills(),
+        }
     }
 
     /// Removes the groups; `false` while the kernel still counts something in them.

@@ -4,9 +4,11 @@
 use crate::cgroup::{Controller, Group, Groups};
 use crate::door::{self, Create, Failure, Keep, Stage};
 use crate::filter::Filters;
+use crate::ids::{self, Map};
 use crate::image;
 use crate::inside::{Plan, Told};
 use crate::mounting::{Helpers, MOUNTS_MAX};
+use crate::names::Names;
 use crate::rank::Rank;
 use crate::raw::{self, Cloned};
 use crate::root::{self, Source, View, Workspace};
@@ -21,10 +23,6 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 /// How long a sandbox may take to stand.
 const READY_SECONDS_MAX: i64 = 20;
-/// Host ids that sandboxes of a root launcher run as: far from people and services, 65,536 for each launcher.
-const HOST_ID_FIRST: u32 = 0x1000_0000;
-const HOST_IDS: u32 = 0x1_0000;
-
 /// Views of host paths of one sandbox.
 const BINDS_MAX: usize = 24;
 
@@ -110,8 +108,15 @@ fn raise(stem: &Stem, ask: Create, descriptor: Option<OwnedFd>, filters: &Filter
     }
     let root = rank.is_root();
     let claim = |errno: Errno| Failure::stage(Stage::Claim, errno.to_string());
-    let host = host_ids(stem.slot, root);
-    let stand = Stand::prepare(&ask.root, root, host)
+    let accounts = ask.root.accounts.as_ref();
+    if accounts.is_some() && !root {
+        return Err(Failure::wall("user_namespace", ids::ORDINARY));
+    }
+    let map = match root {
+        true => Map::of_root(stem.slot, ask.root.identity, accounts),
+        false => Map::of_ordinary(ask.root.identity),
+    };
+    let stand = Stand::prepare(&ask.root, root, map.of_files())
         .map_err(|failed| Failure::stage(Stage::Root, format!("{}: {}", failed.what, failed.errno)))?;
     let mut walls = limit(stem, &ask)?;
     let (workspace, layer) = workspace(&ask, descriptor)?;
@@ -141,10 +146,11 @@ fn raise(stem: &Stem, ask: Create, descriptor: Option<OwnedFd>, filters: &Filter
         sync: child_sync,
         control: child_control,
         mounts: ask.mounts.iter().map(|(path, _)| path.clone()).collect(),
+        names: Names::of(&ask.label.id),
     };
     let mounts = plan.mounts.len();
     let child = Child { pid: stem.bear(flags, &plan).map_err(refused_namespace)?, armed: true };
-    admit(child.pid, host, root, &plan)?;
+    admit(child.pid, map, root, &plan)?;
     // From here on the first process alone holds its ends, so that its death is heard.
     drop(plan);
     go(sync.as_fd()).map_err(claim)?;
@@ -274,36 +280,21 @@ fn refused_namespace(errno: Errno) -> Failure {
     Failure::stage(Stage::Claim, format!("clone: {errno}"))
 }
 
-/// The user and group that a sandbox runs as on the host.
-fn host_ids(slot: u64, root: bool) -> (u32, u32) {
-    if !root {
-        return (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    }
-    let id = HOST_ID_FIRST
-        + (std::process::id() % 0x1000) * HOST_IDS
-        + u32::try_from(slot % u64::from(HOST_IDS)).unwrap_or(0);
-    (id, id)
-}
-
 /// Gives the child its user map and its workspace's owner, before it takes its first step.
-fn admit(pid: i32, (uid, gid): (u32, u32), root: bool, plan: &Plan) -> Result<(), Failure> {
+fn admit(pid: i32, map: Map, root: bool, plan: &Plan) -> Result<(), Failure> {
     let user = |what: &str, error: std::io::Error| Failure::wall("user_namespace", format!("{what}: {error}"));
     if !root {
         fs::write(format!("/proc/{pid}/setgroups"), "deny").map_err(|error| user("setgroups", error))?;
     }
     spare_nobody(pid);
-    let inside = plan.stand.wanted.identity;
-    let maps = [("uid_map", inside.user, uid), ("gid_map", inside.group, gid)];
-    for (map, inside, outside) in maps {
-        let written = fs::write(format!("/proc/{pid}/{map}"), format!("{inside} {outside} 1\n"));
-        written.map_err(|error| user(map, error))?;
-    }
+    map.write(pid).map_err(|error| user("its ids", error))?;
     if let (Workspace::Mounted(mount), true) = (&plan.workspace, root) {
         // Kept workspaces belong to the same user whoever uses them.
-        let own = if inside == Identity::default() {
+        let own = if plan.stand.wanted.identity == Identity::default() {
             fs::File::open(format!("/proc/{pid}/ns/user")).map(OwnedFd::from)
         } else {
-            stack::mapping([(guest::USER_ID, uid), (guest::USER_ID, gid)]).map_err(std::io::Error::from)
+            let [users, groups] = map.of_workspace();
+            stack::mapping([&users, &groups]).map_err(std::io::Error::from)
         };
         let own = own.map_err(|error| user("its namespace", error))?;
         raw::mount_idmap(mount.as_fd(), own.as_fd()).map_err(|errno| {

@@ -6,7 +6,7 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     recvmsg, sendmsg,
 };
-use sandbox::{Limits, Walls};
+use sandbox::{Limits, Usage, Walls};
 use serde::{Deserialize, Serialize};
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 /// Version of the list of requests. `Hello`, `Farewell`, `Welcome` and `Owned` are the same in all versions.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 /// Bytes of one message at most.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 96 << 10;
 /// Descriptors beside one message at most.
@@ -177,6 +177,10 @@ pub(crate) struct Lives {
     pub(crate) age_ms: u64,
     /// Whether the present harness has it.
     pub(crate) held: bool,
+    /// What it uses.
+    pub(crate) usage: Usage,
+    /// What it may use at most.
+    pub(crate) limits: Limits,
 }
 
 /// One finding of a probe.

@@ -128,10 +128,7 @@ fn failure(operation: &'static str, exit: Exit, told: &[u8]) -> Error {
         return failed(format!("killed inside by signal {signal}"));
     }
     match serde_json::from_slice::<FileFailure>(told) {
-        Ok(FileFailure { refused: Some(rule), path, .. }) => Error::Archive { rule, entry: cut(path) },
-        Ok(FileFailure { path, missing, detail, .. }) => {
-            Error::File { operation, path: cut(path), missing, detail: cut(detail) }
-        }
+        Ok(told) => told.into_error(operation),
         Err(_) => failed(format!("failed: {}", cut(String::from_utf8_lossy(told).into_owned()))),
     }
 }

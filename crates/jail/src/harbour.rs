@@ -1,12 +1,15 @@
 //! The harness's side of the door: numbers requests, one thread hands answers to who asked. No decision about sandboxes.
 
 use crate::door::{self, Answer, Ask, Reply, Request};
-use crate::{Error as LaunchError, raw};
+use crate::home::{self, Door};
+use crate::keeper::Keeper;
+use crate::{Error as LaunchError, Launcher, raw};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, Shutdown};
 use sandbox::{Error, Walls};
 use std::collections::HashMap;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
@@ -51,49 +54,115 @@ impl Shared {
     }
 }
 
-/// The harness's end of the door, which has been greeted. Clones share it; the last one gone says farewell.
+/// The harness's end of the door, which has been greeted, and of the doors of those launchers that follow the first. Clones
+/// share it; the last one gone says farewell.
 #[derive(Clone, Debug)]
-pub(crate) struct Harbour {
-    shared: Arc<Shared>,
-    _end: Arc<End>,
+pub(crate) struct Harbour(Arc<Quay>);
+
+#[derive(Debug)]
+struct Quay {
+    current: Mutex<Arc<Shared>>,
+    next: tokio::sync::Mutex<Option<Next>>,
 }
 
-/// Ends the thread, and with it the launcher.
+/// Where the next launcher comes from.
 #[derive(Debug)]
-struct End(Arc<Shared>);
+struct Next {
+    keeper: Arc<Keeper>,
+    home: Option<(PathBuf, u64)>,
+}
 
-impl Drop for End {
+impl Drop for Quay {
     fn drop(&mut self) {
+        let shared = self.current.get_mut().unwrap_or_else(PoisonError::into_inner);
         // A launcher that is too busy to hear it sees the door close, and keeps its sandboxes for a grace.
         let farewell = Ask { number: 0, request: Request::Farewell };
-        let _ = door::send(&self.0.socket, &farewell, &[], SendFlags::DONTWAIT);
-        let _ = rustix::net::shutdown(&self.0.socket, Shutdown::Both);
+        let _ = door::send(&shared.socket, &farewell, &[], SendFlags::DONTWAIT);
+        let _ = rustix::net::shutdown(&shared.socket, Shutdown::Both);
+    }
+}
+
+/// Begins to listen at the door of a launcher, which is the child `pid` of this process when it is one.
+fn listen(socket: OwnedFd, pid: Option<i32>) -> Result<Arc<Shared>, LaunchError> {
+    let shared = Arc::new(Shared { socket, waiting: Mutex::default(), next: AtomicU64::new(1) });
+    let reader = Arc::clone(&shared);
+    let spawned = std::thread::Builder::new().name("jail-door".to_owned()).spawn(move || {
+        read(&reader);
+        // It ends when its door does, after the last sandbox; nobody else waits for it.
+        if let Some(pid) = pid {
+            raw::reap(pid);
+        }
+    });
+    spawned.map_err(|error| LaunchError::Fork { detail: error.to_string() })?;
+    Ok(shared)
+}
+
+impl Next {
+    async fn launch(&self) -> Result<Arc<Shared>, LaunchError> {
+        let keeper = Arc::clone(&self.keeper);
+        let fork = |detail: String| LaunchError::Fork { detail };
+        let launched = tokio::task::spawn_blocking(move || keeper.launch()).await;
+        let socket = launched.map_err(|error| fork(error.to_string()))?.map_err(|errno| fork(errno.to_string()))?;
+        let launcher = Launcher { socket, pid: None, keeper: None };
+        let door = match &self.home {
+            Some((data, owner_grace_ms)) => home::enter(launcher, data, *owner_grace_ms).await?,
+            None => Door::homeless(launcher)?,
+        };
+        listen(door.socket, door.pid)
     }
 }
 
 impl Harbour {
-    /// Over the door of a launcher, which is the child `pid` of this process when it is one.
-    pub(crate) fn new(socket: OwnedFd, pid: Option<i32>) -> Result<Self, LaunchError> {
-        let shared = Arc::new(Shared { socket, waiting: Mutex::default(), next: AtomicU64::new(1) });
-        let reader = Arc::clone(&shared);
-        let spawned = std::thread::Builder::new().name("jail-door".to_owned()).spawn(move || {
-            read(&reader);
-            // It ends when its door does, after the last sandbox; nobody else waits for it.
-            if let Some(pid) = pid {
-                raw::reap(pid);
+    /// Over the door of a launcher.
+    pub(crate) fn new(door: Door) -> Result<Self, LaunchError> {
+        let Door { socket, pid, keeper, home, .. } = door;
+        let next = keeper.map(|keeper| Next { keeper: Arc::new(keeper), home });
+        let current = Mutex::new(listen(socket, pid)?);
+        Ok(Self(Arc::new(Quay { current, next: tokio::sync::Mutex::new(next) })))
+    }
+
+    fn current(&self) -> Arc<Shared> {
+        // No code panics while it holds this lock.
+        Arc::clone(&self.0.current.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The door of a launcher that lives, as far as is known: a new one where the last is gone.
+    async fn door(&self) -> Arc<Shared> {
+        let shared = self.current();
+        if !shared.waiting().gone {
+            return shared;
+        }
+        let next = self.0.next.lock().await;
+        let shared = self.current();
+        let Some(next) = next.as_ref().filter(|_| shared.waiting().gone) else { return shared };
+        match next.launch().await {
+            Ok(launched) => {
+                tracing::warn!("the launcher died, and every sandbox in it; a new one serves");
+                self.0.current.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&launched);
+                launched
             }
-        });
-        spawned.map_err(|error| LaunchError::Fork { detail: error.to_string() })?;
-        Ok(Self { _end: Arc::new(End(Arc::clone(&shared))), shared })
+            Err(error) => {
+                tracing::error!(code = error.code(), %error, "the launcher died, and no other can be had");
+                shared
+            }
+        }
+    }
+
+    /// Nothing is to live on, and no launcher is to follow.
+    pub(crate) async fn farewell(&self) {
+        drop(self.0.next.lock().await.take());
+        // One that is gone has nothing that lives.
+        let _ = self.ask(Request::Farewell, Vec::new()).await;
     }
 
     /// Asks, and waits for the answer. A request of kind `Create` that is given up closes what it made.
     pub(crate) async fn ask(&self, request: Request, fds: Vec<OwnedFd>) -> Result<Arrived, Error> {
         let gone = || Error::Gone { detail: "the launcher has ended; hint: restart".to_owned() };
-        let number = self.shared.next.fetch_add(1, Ordering::Relaxed);
+        let door = self.door().await;
+        let number = door.next.fetch_add(1, Ordering::Relaxed);
         let (asker, answer) = oneshot::channel();
         {
-            let mut waiting = self.shared.waiting();
+            let mut waiting = door.waiting();
             if waiting.gone {
                 return Err(gone());
             }
@@ -103,7 +172,7 @@ impl Harbour {
             waiting.askers.insert(number, asker);
         }
         // The message may wait for room while the launcher is busy, so this is no work for an async thread.
-        let shared = Arc::clone(&self.shared);
+        let shared = Arc::clone(&door);
         let sent = tokio::task::spawn_blocking(move || {
             let fds: Vec<BorrowedFd<'_>> = fds.iter().map(|fd| fd.as_fd()).collect();
             shared.send(number, request, &fds)
@@ -111,7 +180,7 @@ impl Harbour {
         match sent.await {
             Ok(Ok(())) => {}
             Ok(Err(Errno::MSGSIZE)) => {
-                self.shared.waiting().askers.remove(&number);
+                door.waiting().askers.remove(&number);
                 return Err(Error::Limit { limit: format!("request_bytes_max = {}", door::MESSAGE_BYTES_MAX) });
             }
             Ok(Err(_)) | Err(_) => return Err(gone()),

@@ -3,6 +3,7 @@
 
 use crate::door::{self, Answer, Ask, Reply, Request};
 use crate::doors::SOCKET;
+use crate::keeper::Keeper;
 use crate::{Error, Launcher, raw};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -29,6 +30,10 @@ pub(crate) struct Door {
     pub(crate) pid: Option<i32>,
     /// Whether an earlier harness may have left sandboxes in it.
     pub(crate) lived: bool,
+    /// Who forks the next one.
+    pub(crate) keeper: Option<Keeper>,
+    /// The data directory in which the next one is at home, and for how long it waits there for an owner, in milliseconds.
+    pub(crate) home: Option<(PathBuf, u64)>,
 }
 
 impl Door {
@@ -37,12 +42,13 @@ impl Door {
         let fork = |errno: Errno| Error::Fork { detail: errno.to_string() };
         // Of the same program, it speaks the same version; its welcome comes to nobody.
         say(&launcher.socket, Request::Hello { version: door::VERSION }, &[]).map_err(fork)?;
-        Ok(Self { socket: launcher.socket, pid: Some(launcher.pid), lived: false })
+        let Launcher { socket, pid, keeper } = launcher;
+        Ok(Self { socket, pid, lived: false, keeper, home: None })
     }
 }
 
 /// What was found at a home.
-enum Found {
+pub(crate) enum Found {
     /// A launcher that lives and that nobody has.
     Living(OwnedFd),
     /// A launcher that another harness has.
@@ -55,7 +61,13 @@ enum Found {
 
 /// Takes over the launcher that lives in `data`, and lets the fresh one end; settles the fresh one when there is none. When
 /// another harness that lives has it, the fresh one stays without a home.
-pub(crate) async fn enter(launcher: Launcher, data: &Path, owner_grace_ms: u64) -> Result<Door, Error> {
+pub(crate) async fn enter(mut launcher: Launcher, data: &Path, owner_grace_ms: u64) -> Result<Door, Error> {
+    let keeper = launcher.keeper.take();
+    let door = find(launcher, data, owner_grace_ms).await?;
+    Ok(Door { keeper, home: Some((data.to_owned(), owner_grace_ms)), ..door })
+}
+
+async fn find(launcher: Launcher, data: &Path, owner_grace_ms: u64) -> Result<Door, Error> {
     let path = data.join("launcher");
     let opened = path.clone();
     let directory = blocking(&path, move || open(&opened)).await?;
@@ -64,7 +76,7 @@ pub(crate) async fn enter(launcher: Launcher, data: &Path, owner_grace_ms: u64) 
         match blocking(&path, move || look(&copy)).await? {
             Found::Living(socket) => {
                 end(launcher);
-                return Ok(Door { socket, pid: None, lived: true });
+                return Ok(Door { socket, pid: None, lived: true, keeper: None, home: None });
             }
             Found::Free(lock) => {
                 return blocking(&path, move || settle(launcher, &directory, &lock, owner_grace_ms)).await;
@@ -96,7 +108,7 @@ async fn blocking<T: Send + 'static>(
 }
 
 /// Opens the home's directory, which must be nobody else's.
-fn open(path: &PathBuf) -> Result<OwnedFd, Errno> {
+pub(crate) fn open(path: &PathBuf) -> Result<OwnedFd, Errno> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -106,7 +118,7 @@ fn open(path: &PathBuf) -> Result<OwnedFd, Errno> {
     if is_ours { Ok(directory) } else { Err(Errno::PERM) }
 }
 
-fn look(directory: &OwnedFd) -> Result<Found, Errno> {
+pub(crate) fn look(directory: &OwnedFd) -> Result<Found, Errno> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let lock = rustix::fs::openat(directory, LOCK, flags, Mode::RUSR | Mode::WUSR)?;
     match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
@@ -150,7 +162,8 @@ fn settle(launcher: Launcher, directory: &OwnedFd, lock: &OwnedFd, owner_grace_m
     rustix::net::listen(&listener, BACKLOG)?;
     say(&launcher.socket, Request::Hello { version: door::VERSION }, &[])?;
     say(&launcher.socket, Request::Settle { owner_grace_ms }, &[directory, lock, &listener])?;
-    Ok(Door { socket: launcher.socket, pid: Some(launcher.pid), lived: false })
+    let Launcher { socket, pid, keeper } = launcher;
+    Ok(Door { socket, pid, lived: false, keeper, home: None })
 }
 
 fn socket() -> Result<OwnedFd, Errno> {
@@ -170,8 +183,9 @@ fn say(socket: &OwnedFd, request: Request, fds: &[&OwnedFd]) -> Result<(), Errno
 
 /// Lets a launcher that is not needed end, and takes its end.
 fn end(launcher: Launcher) {
-    let Launcher { socket, pid } = launcher;
+    let Launcher { socket, pid, .. } = launcher;
     drop(socket);
+    let Some(pid) = pid else { return };
     let reaper = std::thread::Builder::new().name("jail-spare".to_owned()).spawn(move || raw::reap(pid));
     if let Err(error) = reaper {
         tracing::debug!(%error, "the end of a launcher that was not needed is left to the system");

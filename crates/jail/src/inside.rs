@@ -3,6 +3,8 @@
 
 use crate::door::{self, Failure, Stage};
 use crate::filter::Filters;
+use crate::ids;
+use crate::names::Names;
 use crate::root::{self, View, Workspace};
 use crate::stack::Stand;
 use crate::{access, mounting, privileges, raw};
@@ -35,6 +37,7 @@ pub(crate) struct Plan {
     pub(crate) sync: OwnedFd,
     /// Where buckets are shown in the workspace.
     pub(crate) mounts: Vec<String>,
+    pub(crate) names: Names,
 }
 
 /// What the first process tells the launcher.
@@ -84,6 +87,7 @@ pub(crate) fn run(plan: Plan, filters: &Filters) -> i32 {
     drop(plan.sync);
     drop(plan.workspace);
     drop(plan.views);
+    let accounts = plan.stand.wanted.accounts.clone();
     // The layers under the root stay as long as this process.
     let _held = plan.stand.stood();
     let budget = budget(&plan.limits);
@@ -96,6 +100,7 @@ pub(crate) fn run(plan: Plan, filters: &Filters) -> i32 {
         epoch: plan.epoch,
         layer: plan.layer.map(|directory| guest::Layer { directory, budget }),
         score,
+        accounts,
     })
 }
 
@@ -119,19 +124,29 @@ fn prepare(plan: &Plan, filters: &Filters) -> Result<Prepared, Failure> {
     // While this process still is who made it: later its own files are nobody's.
     let score = guest::Score::own().ok();
     let devices = mounting::devices(&plan.mounts)?;
-    let inside = plan.stand.wanted.identity;
-    raw::become_user(inside.user, inside.group, plan.root).map_err(|errno| claim("the guest's user", errno))?;
+    let accounts = plan.stand.wanted.accounts.as_ref();
+    let inside = plan.stand.wanted.main();
+    let became = match accounts {
+        // Root of its own namespace, and nobody outside: it makes other users.
+        Some(_) => raw::become_root(guest::SEEING_GROUP),
+        None => raw::become_user(inside.user, inside.group, plan.root),
+    };
+    became.map_err(|errno| claim("the guest's user", errno))?;
     rustix::process::setsid().map_err(|errno| claim("session", errno))?;
     privileges::name_process(c"topside-init");
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let mut walls = Walls { optional: &plan.walls_optional, standing: Vec::new(), missing: Vec::new() };
     // Never optional: a guest with the host's files in sight would be no sandbox.
-    root::build(&plan.limits, &plan.stand, &plan.views, &plan.workspace)
+    root::build(&plan.limits, &plan.stand, &plan.views, &plan.workspace, &plan.names)
         .map_err(|failed| Failure::wall("private_root", format!("{}: {}", failed.what, failed.errno)))?;
     walls.raise("private_root", Ok(()))?;
     load(plan)?;
-    mounting::attach(&plan.mounts, &devices, inside)?;
-    let _ = rustix::system::sethostname(b"sandbox");
+    if let Some(accounts) = accounts {
+        ids::settle(accounts).map_err(|(path, errno)| Failure::stage(Stage::Root, format!("{path}: {errno}")))?;
+    }
+    mounting::attach(&plan.mounts, &devices, inside, accounts.is_some())?;
+    // Without a namespace of its own for it there is a wall missing already, and the host keeps its name.
+    let _ = plan.names.set();
     // Without it programs only miss their own loopback; nothing gets weaker.
     let _ = raw::loopback_up();
     root::close_process_settings()
@@ -139,7 +154,11 @@ fn prepare(plan: &Plan, filters: &Filters) -> Result<Prepared, Failure> {
     privileges::limit(&plan.limits).map_err(|errno| claim("resource limits", errno))?;
     walls.raise("no_new_privileges", privileges::no_new_privileges().map_err(said))?;
     walls.raise("landlock", access::restrict(plan.layer.as_ref().map(|layer| layer.as_fd()), plan.stand.writable()))?;
-    walls.raise("capabilities", privileges::drop_capabilities().map_err(said))?;
+    let dropped = match accounts {
+        Some(_) => privileges::keep_capabilities(guest::ROOT_CAPABILITIES | guest::SETPCAP),
+        None => privileges::drop_capabilities(),
+    };
+    walls.raise("capabilities", dropped.map_err(said))?;
     privileges::hide().map_err(|errno| claim("hiding PID 1", errno))?;
     privileges::die_with_parent().map_err(|errno| claim("dying with the launcher", errno))?;
     walls.raise("seccomp", filters.install())?;

@@ -7,6 +7,8 @@ use crate::create::{self, Made};
 use crate::door::{self, Answer, Ask, Failure, Keep, Reply, Request, Stage};
 use crate::doors::{Doors, Heard, Home};
 use crate::filter::Filters;
+use crate::ids;
+use crate::keeper::Keeper;
 use crate::lives::{Live, Lives};
 use crate::rank::Rank;
 use crate::stem::Stems;
@@ -20,6 +22,8 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 /// When the removal of a group is tried again that the kernel still counted something in.
 const RETRY_MS: u64 = 10;
+/// Sandboxes that one launcher makes at most, as a power of two.
+const SLOT_BITS: u32 = 40;
 /// How long a harness may keep sandboxes waiting for its return at most.
 const OWNER_GRACE_MS_MAX: u64 = 24 * 3_600_000;
 
@@ -28,7 +32,10 @@ const OWNER_GRACE_MS_MAX: u64 = 24 * 3_600_000;
 #[derive(Debug)]
 pub struct Launcher {
     pub(crate) socket: OwnedFd,
-    pub(crate) pid: i32,
+    /// Its process, when it is a child of this one.
+    pub(crate) pid: Option<i32>,
+    /// Who forks the next one, should this one die.
+    pub(crate) keeper: Option<Keeper>,
 }
 
 /// Forks the launcher. Call it first in `main`: before any thread, runtime or secret exists.
@@ -44,20 +51,24 @@ pub fn launch() -> Result<Launcher, Error> {
     let (socket, door) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(fork)?;
     match guest::sys::fork().map_err(fork)? {
-        Forked::Parent(pid) => Ok(Launcher { socket, pid: pid.as_raw_nonzero().get() }),
-        Forked::Child => raw::in_child(|| serve(door)),
+        Forked::Parent(pid) => {
+            let keeper = Some(Keeper::fork().map_err(fork)?);
+            Ok(Launcher { socket, pid: Some(pid.as_raw_nonzero().get()), keeper })
+        }
+        Forked::Child => raw::in_child(|| serve(door, 0)),
     }
 }
 
-/// The launcher's life.
-fn serve(door: OwnedFd) -> i32 {
-    match prepare(door) {
+/// The life of the first launcher of a harness, or of a later one.
+pub(crate) fn serve(door: OwnedFd, generation: u64) -> i32 {
+    match prepare(door, generation) {
         Ok(mut state) => state.run(),
         Err(_) => 1,
     }
 }
 
-fn prepare(door: OwnedFd) -> Result<State, Errno> {
+/// Withdraws from the harness this process was forked from: keeps one descriptor, no variable, no terminal.
+pub(crate) fn withdraw(door: &OwnedFd) -> Result<(), Errno> {
     let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty())?;
     // Whoever waits for the end of the harness's output waits for the harness, not for what outlives it.
     for number in [0, 1, 2] {
@@ -68,14 +79,19 @@ fn prepare(door: OwnedFd) -> Result<State, Errno> {
     guest::sys::ignore_group_signals();
     // A session of its own: Ctrl-C is for the harness, which then closes its sandboxes in order.
     rustix::process::setsid()?;
-    rustix::process::chdir("/")?;
+    rustix::process::chdir("/")
+}
+
+fn prepare(door: OwnedFd, generation: u64) -> Result<State, Errno> {
+    withdraw(&door)?;
     privileges::name_process(c"topside-launch");
     Ok(State {
         doors: Doors::new(door),
         groups: Groups::discover(),
         filters: Filters::build(),
         lives: Lives::default(),
-        stems: Stems::default(),
+        // A slot of one launcher means nothing to another.
+        stems: Stems::after(generation << SLOT_BITS),
         pool: None,
         workers: Workers::default(),
         grace_ends_ms: None,
@@ -226,6 +242,8 @@ impl State {
 
     fn create(&mut self, ask: &door::Create, descriptor: Option<OwnedFd>) -> Result<Made, Failure> {
         self.lives.check_room()?;
+        let lives = &self.lives;
+        self.stems.pass_over(|slot| lives.slots().any(|live| ids::range(live) == ids::range(slot)), &self.groups);
         if !ask.label.is_bounded() {
             return Err(Failure::stage(Stage::Claim, "the label is too long"));
         }
@@ -267,6 +285,7 @@ impl State {
             shape: ask.shape,
             epoch: ask.epoch,
             since_ms: now_ms(),
+            limits: ask.limits,
             held: true,
             kills_told: 0,
             ended: false,

@@ -17,11 +17,15 @@
 //! - **The launcher outlives the harness** when it has a home below the data directory: it is found there again by the socket
 //!   that the harness has handed it, and the lock that it holds says whether it lives. PID 1 belongs to the launcher, which hands it
 //!   a stream to each harness in turn; what it keeps for the next one is bounded.
+//! - **A launcher that dies is followed by another.** A second process, the keeper, is forked beside it for this alone, since a
+//!   harness with threads can fork none. What lived in the first is gone, as after a fall of the machine, and comes back from
+//!   its workspace.
 
 mod access;
 mod btrfs;
 mod cgroup;
 mod create;
+mod dial;
 mod door;
 mod doors;
 mod down;
@@ -32,13 +36,16 @@ mod fix;
 mod gate;
 mod harbour;
 mod home;
+mod ids;
 mod image;
 mod inside;
+mod keeper;
 mod launcher;
 mod live;
 mod lives;
 mod mark;
 mod mounting;
+mod names;
 mod outlives;
 mod pool;
 mod privileges;
@@ -55,6 +62,7 @@ mod stack;
 mod stem;
 mod templates;
 mod trees;
+mod visit;
 mod wire;
 mod worker;
 mod workspaces;
@@ -63,6 +71,7 @@ mod workspaces;
 pub use down::take_down;
 pub use launcher::{Launcher, launch};
 pub use provider::Provider;
+pub use visit::Visit;
 
 /// Why there is no launcher.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,20 +1,21 @@
 //! A live sandbox as the harness holds it: commands and file operations over the guest's stream.
 
+use crate::dial;
 use crate::door::{Reply, Request};
 use crate::export::{self, Exporting};
 use crate::gate::Gate;
 use crate::harbour::{Arrived, Harbour, Slot};
 use crate::snapshot::{self, Stored};
 use crate::trees;
-use crate::wire::{ENDED, Event, Frame, Line, Wire};
+use crate::wire::{Account, CLOSED, ENDED, Event, Frame, Line, Wire};
 use crate::workspaces;
 use async_trait::async_trait;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use domain::{Id, id};
 use sandbox::wire::{self, Attach, ChangeHead, FileFailure, Kind, Listed, Refusal, Roll, Start, Work};
 use sandbox::{
-    Archive, ArchiveLimits, Change, Checkpoint, Chunk, Command, Depth, Error, Exit, Export, KeptCommand, Process,
-    RelPath, Replace, Sandbox, Stat, Stream, Totals, Walls,
+    About, Archive, ArchiveLimits, Change, Checkpoint, Chunk, Command, Depth, Duplex, Error, Exit, Export, KeptCommand,
+    Port, Process, RelPath, Replace, Sandbox, Stat, Stream, Totals, Walls,
 };
 use serde::de::DeserializeOwned;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -48,6 +49,8 @@ pub(crate) struct Live {
     /// Where its workspace is kept.
     pub(crate) stored: Option<Stored>,
     pub(crate) gate: Arc<Gate>,
+    /// What it was made of, but for how its workspace is kept.
+    pub(crate) about: About,
 }
 
 /// Asks what the memory limit did.
@@ -98,6 +101,20 @@ impl Live {
         let running = self.running(self.wire.open().await?, keeps, 0);
         let begun = running.begin(Kind::Start, payload).await?;
         begun.map_err(|refusal| Error::Command { detail: refusal.detail })
+    }
+
+    /// Kills everything inside and waits until nothing of it is left but the workspace; who uses it is told why.
+    pub(crate) async fn end(&self, why: &str) {
+        self.gate.end();
+        let slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.wire.end(why);
+        if let Some(slot) = slot {
+            let _ = self.harbour.ask(slot.close(), Vec::new()).await;
+        }
+        if let Some(stored) = &self.stored {
+            let _ = workspaces::await_release(&stored.home).await;
+            stored.let_go();
+        }
     }
 
     fn running(&self, line: Line, keeps: bool, position: u64) -> Running {
@@ -157,7 +174,7 @@ impl Live {
         match exit {
             Exit::Code(0) => Ok(answer.freeze()),
             Exit::Code(_) => match serde_json::from_slice::<FileFailure>(&failure) {
-                Ok(told) => Err(Error::File { operation, path: told.path, missing: told.missing, detail: told.detail }),
+                Ok(told) => Err(told.into_error(operation)),
                 Err(_) => Err(failed(format!("failed: {}", String::from_utf8_lossy(&failure)))),
             },
             Exit::Signal(signal) => Err(failed(format!("killed inside by signal {signal}"))),
@@ -184,6 +201,7 @@ const fn operation(work: &Work) -> &'static str {
         Work::Import { .. } => "import",
         Work::Apply => "write",
         Work::Tree(work) => trees::name(work),
+        Work::Dial { .. } => "dial",
     }
 }
 
@@ -198,12 +216,12 @@ impl Sandbox for Live {
     }
 
     async fn start(&self, command: Command) -> Result<Box<dyn Process>, Error> {
-        let Command { argv, workdir, environment, terminal, stdin, epoch, name } = command;
+        let Command { argv, workdir, environment, terminal, stdin, epoch, name, user } = command;
         if name.as_deref().is_some_and(|name| !wire::is_name(name)) {
             let detail = format!("its name is empty, longer than {} bytes, or no plain text", wire::NAME_BYTES_MAX);
             return Err(Error::Command { detail });
         }
-        let work = Work::Program { argv, workdir, environment, terminal, stdin };
+        let work = Work::Program { argv, workdir, environment, terminal, stdin, user };
         let _pass = self.gate.pass().await?;
         let running = self.run_named(epoch, name, work).await?;
         self.epoch.fetch_max(epoch, Ordering::AcqRel);
@@ -254,7 +272,7 @@ impl Sandbox for Live {
         let mut input = vec![Bytes::copy_from_slice(&length.to_le_bytes()), Bytes::from(text)];
         input.extend(changes.into_iter().filter_map(|change| match change {
             Change::Write { bytes, .. } => Some(bytes),
-            Change::MakeDir { .. } | Change::Mode { .. } | Change::Remove { .. } => None,
+            Change::MakeDir { .. } | Change::Mode { .. } | Change::Group { .. } | Change::Remove { .. } => None,
         }));
         self.operate(Work::Apply, input, &RelPath::root(), ANSWER_BYTES_MAX).await.map(drop)
     }
@@ -279,6 +297,15 @@ impl Sandbox for Live {
         trees::upload(self, path, archive, limits).await
     }
 
+    async fn compare(
+        &self,
+        before: &RelPath,
+        after: &RelPath,
+        differences_max: usize,
+    ) -> Result<sandbox::files::Comparison, Error> {
+        trees::compare(self, before, after, differences_max).await
+    }
+
     async fn changed(&self, entries_max: usize) -> Result<Vec<(RelPath, Stat)>, Error> {
         let listed: Vec<Listed> = self.ask(Work::Changed { entries_max }, &RelPath::root()).await?;
         // A name that is no path of ours is hostile or broken; it can't be asked for either.
@@ -300,23 +327,18 @@ impl Sandbox for Live {
         export::import(self, archive, limits).await
     }
 
+    async fn dial(&self, port: Port) -> Result<Box<dyn Duplex>, Error> {
+        dial::dial(self, port).await
+    }
+
     async fn close(&self) {
-        self.gate.end();
-        let slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
-        self.wire.end();
-        if let Some(slot) = slot {
-            let _ = self.harbour.ask(slot.close(), Vec::new()).await;
-        }
-        if let Some(stored) = &self.stored {
-            let _ = workspaces::await_release(&stored.home).await;
-            stored.let_go();
-        }
+        self.end(CLOSED).await;
     }
 }
 
 impl Drop for Live {
     fn drop(&mut self) {
-        self.wire.end();
+        self.wire.end(CLOSED);
     }
 }
 
@@ -327,6 +349,7 @@ fn head_of(change: &Change) -> ChangeHead {
         }
         Change::MakeDir { path } => ChangeHead::MakeDir { path: path.clone() },
         Change::Mode { path, mode } => ChangeHead::Mode { path: path.clone(), mode: *mode },
+        Change::Group { path, group } => ChangeHead::Group { path: path.clone(), group: group.clone() },
         Change::Remove { path } => ChangeHead::Remove { path: path.clone() },
     }
 }
@@ -382,6 +405,11 @@ impl Running {
         let payload = Bytes::copy_from_slice(&wire::credit_bytes(credit, self.position));
         place.send(Frame { kind: Kind::Credit, command: self.line.id, payload });
         Ok(())
+    }
+
+    /// What its input goes through, for who reads and writes at once.
+    pub(crate) fn channel(&self) -> (Arc<Wire>, Arc<Account>, u32) {
+        (Arc::clone(&self.wire), Arc::clone(&self.line.account), self.line.id)
     }
 
     /// Tells the guest to end it, without waiting for the end.
@@ -465,16 +493,12 @@ impl Process for Running {
     }
 
     async fn write(&mut self, bytes: Bytes) -> Result<(), Error> {
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let part = rest.split_to(rest.len().min(wire::DATA_BYTES_MAX));
-            let cost = u32::try_from(wire::cost(part.len())).unwrap_or(u32::MAX);
-            let credit = self.line.account.input.acquire_many(cost).await.map_err(|_| Error::NoProcess)?;
-            let place = self.wire.place().await?;
-            credit.forget();
-            place.send(Frame { kind: Kind::Input, command: self.line.id, payload: part });
-        }
-        Ok(())
+        dial::send(&self.wire, &self.line.account, self.line.id, bytes).await
+    }
+
+    fn input(&mut self) -> Option<Box<dyn sandbox::Input>> {
+        let (wire, account, id) = self.channel();
+        Some(Box::new(dial::Input { wire, account, id }))
     }
 
     async fn close_stdin(&mut self) -> Result<(), Error> {

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sendmsg, socketpair,
 };
-use sandbox::Walls;
+use sandbox::{Limits, Walls};
 use std::collections::BTreeMap;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
@@ -38,6 +38,7 @@ pub(crate) struct Live {
     pub(crate) shape: String,
     pub(crate) epoch: u64,
     pub(crate) since_ms: u64,
+    pub(crate) limits: Limits,
     /// Whether the present harness has it.
     pub(crate) held: bool,
     /// Kills by the memory limit that a harness was told of.
@@ -56,6 +57,11 @@ pub(crate) struct Lives(BTreeMap<u64, Live>);
 impl Lives {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// The slots that are taken.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = u64> {
+        self.0.keys().copied()
     }
 
     pub(crate) fn check_room(&self) -> Result<(), Failure> {
@@ -105,6 +111,8 @@ impl Lives {
             walls: live.walls.clone(),
             age_ms: now_ms.saturating_sub(live.since_ms),
             held: live.held,
+            usage: live.group.usage(),
+            limits: live.limits,
         });
         told.collect()
     }

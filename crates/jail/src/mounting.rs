@@ -6,6 +6,7 @@ use crate::door::{Failure, Stage};
 use crate::filter::Filters;
 use crate::stack::Identity;
 use crate::{privileges, raw};
+use ::mounts::Readers;
 use guest::sys::Forked;
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible as _, NetPort, PathBeneath, PathFd, Ruleset,
@@ -48,10 +49,11 @@ pub(crate) fn devices(mounts: &[String]) -> Result<Vec<OwnedFd>, Failure> {
 }
 
 /// In the first process, once its workspace stands and while it still may mount: puts a mount at each path, for the user and
-/// group that everything inside runs as.
-pub(crate) fn attach(mounts: &[String], devices: &[OwnedFd], owner: Identity) -> Result<(), Failure> {
+/// group that everything inside runs as; `shared` where there are others.
+pub(crate) fn attach(mounts: &[String], devices: &[OwnedFd], owner: Identity, shared: bool) -> Result<(), Failure> {
+    let readers = if shared { Readers::All } else { Readers::Owner };
     for (path, device) in mounts.iter().zip(devices) {
-        let mount = ::mounts::mount(device.as_fd(), (owner.user, owner.group));
+        let mount = ::mounts::mount(device.as_fd(), (owner.user, owner.group), readers);
         let mount = mount.map_err(|error| failed(&error.to_string()))?;
         let place = place(path).map_err(|errno| failed(&format!("its place `{path}`: {errno}")))?;
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;

@@ -49,7 +49,7 @@ pub(crate) struct Place {
     pub(crate) clones: Clones,
     quota: Quota,
     /// Keeps the pool mounted.
-    _mount: Option<OwnedFd>,
+    mount: Option<OwnedFd>,
 }
 
 /// How an image is copied.
@@ -81,10 +81,21 @@ impl Place {
         let sessions = data.join("workspaces");
         let images = mount.as_ref().map(|mount| PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd())));
         let quota = match &images {
-            Some(images) => Quota::of_file_system(images.clone(), bytes_max),
+            // One that was made smaller holds no more than it was made for.
+            Some(images) => Quota::of_file_system(images.clone(), bytes_max.min(holds(images))),
             None => Quota::of_files(sessions.clone(), bytes_max),
         };
-        Self { images: images.unwrap_or_else(|| sessions.clone()), sessions, clones, quota, _mount: mount }
+        Self { images: images.unwrap_or_else(|| sessions.clone()), sessions, clones, quota, mount }
+    }
+
+    /// How workspaces are kept here, in words.
+    pub(crate) fn told(&self, root: bool) -> &'static str {
+        match (root, self.clones, &self.mount) {
+            (false, ..) => "memory, saved to directories",
+            (true, _, Some(_)) => "ext4 images in a btrfs pool",
+            (true, Clones::Share, None) => "ext4 images that share blocks",
+            (true, Clones::Never, None) => "ext4 images",
+        }
     }
 
     /// The directories of a session's workspace; `None` for one that is kept nowhere.
@@ -240,6 +251,12 @@ async fn mounted(harbour: &Harbour, request: Request, file: Vec<OwnedFd>) -> Res
         Ok(_) => Err("the launcher answered something else".to_owned()),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// What a pool holds beside its own tables.
+fn holds(images: &Path) -> u64 {
+    let found = rustix::fs::statvfs(images).map_or(0, |found| found.f_blocks.saturating_mul(found.f_frsize));
+    found / (OWN_SHARE + 1) * OWN_SHARE
 }
 
 /// Whether files of this directory can share blocks. Tried with two that have no name.

@@ -35,6 +35,23 @@ pub(crate) fn drop_capabilities() -> Result<(), Errno> {
     raw::drop_capabilities()
 }
 
+/// No ambient capabilities, locked; user 0 has by an exec what is left to it.
+const SECUREBITS_ROOT: u64 = 0b1100_0000;
+
+/// Gives up every capability but `kept`, of which what is executed as user 0 gets what its starter leaves to it.
+pub(crate) fn keep_capabilities(kept: u64) -> Result<(), Errno> {
+    for capability in (0..CAPABILITIES_MAX).filter(|capability| kept & (1 << capability) == 0) {
+        match raw::prctl(PR_CAPBSET_DROP, capability, 0) {
+            Ok(_) => {}
+            Err(Errno::INVAL) => break,
+            Err(error) => return Err(error),
+        }
+    }
+    raw::prctl(PR_SET_SECUREBITS, SECUREBITS_ROOT, 0)?;
+    raw::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0)?;
+    guest::sys::set_capabilities(kept, kept)
+}
+
 /// No program that is executed from here gains privileges.
 pub(crate) fn no_new_privileges() -> Result<(), Errno> {
     raw::prctl(PR_SET_NO_NEW_PRIVS, 1, 0).map(drop)

@@ -5,6 +5,7 @@ use crate::door::{self, Adopt, Create, Found, Keep, Label, Reply, Request};
 use crate::gate::Gate;
 use crate::harbour::{Arrived, Harbour, Slot};
 use crate::home::{self, Door};
+use crate::ids;
 use crate::live::{Live, Watch};
 use crate::pool::{Place, Pool};
 use crate::quota::Room;
@@ -17,16 +18,19 @@ use crate::workspaces::{self, Making, Unfinished};
 use crate::{Error as LaunchError, Launcher, outlives, shown};
 use async_trait::async_trait;
 use domain::{Id, id};
-use sandbox::{Error, Finding, Living, Probe, Sandbox, Spec, Start, Walls, Workspace};
+use sandbox::{About, Error, Finding, Living, Probe, RelPath, Sandbox, Spec, Start, Walls, Workspace};
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 use stdx::Random;
 
 /// What PID 1 gets to save a workspace that lives in memory.
-const SAVE_GRACE_MS: u64 = 30_000;
+pub(crate) const SAVE_GRACE_MS: u64 = 30_000;
+/// How long a sandbox may take to tell of its commands.
+const TELL_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Pages that are asked for to learn what lives; above the launcher's own bound.
 const PAGES_MAX: usize = 1_024;
 
@@ -39,6 +43,7 @@ pub struct Provider {
     root: bool,
     pool: Pool,
     network: mounts::Network,
+    mount_limits: mounts::Limits,
     /// What an earlier harness left, by tenant and session.
     left: Mutex<HashMap<(String, String), door::Lives>>,
     /// The sandboxes of this one, by slot.
@@ -98,13 +103,30 @@ impl Provider {
         self
     }
 
+    /// What one mount may take, and how long one operation on it; [`mounts::Limits::default`], unless it is said. Before the
+    /// first sandbox.
+    #[must_use]
+    pub const fn with_mount_limits(mut self, limits: mounts::Limits) -> Self {
+        self.mount_limits = limits;
+        self
+    }
+
+    /// How workspaces are kept here, in words; finds or makes the place at first.
+    ///
+    /// # Errors
+    /// [`Error::Start`] when it can't be had.
+    pub async fn store(&self) -> Result<&'static str, Error> {
+        Ok(self.place().await?.told(self.root))
+    }
+
     fn behind(door: Door, data: PathBuf, random: Random) -> Result<Self, LaunchError> {
-        let harbour = Harbour::new(door.socket, door.pid)?;
+        let harbour = Harbour::new(door)?;
         let root = Rank::own().is_root();
         let roots = Roots::new(harbour.clone(), &data, root);
         let pool = Pool::new(data, root);
-        let network = mounts::Network::default();
-        Ok(Self { harbour, roots, random, root, pool, network, left: Mutex::default(), held: Mutex::default() })
+        let (network, mount_limits) = (mounts::Network::default(), mounts::Limits::default());
+        let (left, held) = (Mutex::default(), Mutex::default());
+        Ok(Self { harbour, roots, random, root, pool, network, mount_limits, left, held })
     }
 
     /// Learns what an earlier harness left; what is nobody's workspace ends at once.
@@ -116,7 +138,7 @@ impl Provider {
         for one in lives {
             match one.label.workspace.clone() {
                 Some(workspace) => drop(hold(&self.left).insert(workspace, one)),
-                None => self.end(one.slot, 0).await,
+                None => self.let_end(one.slot, 0).await,
             }
         }
     }
@@ -141,8 +163,29 @@ impl Provider {
         Err(Error::Limit { limit: format!("pages_max = {PAGES_MAX}") })
     }
 
+    /// A sandbox of this one, by its id.
+    fn live_of(&self, id: Id<id::Sandbox>) -> Option<Arc<Live>> {
+        hold(&self.held).values().filter_map(Weak::upgrade).find(|live| live.id == id)
+    }
+
+    /// What is known of a sandbox that the launcher told of.
+    async fn told(&self, one: door::Lives) -> Option<Living> {
+        let live = hold(&self.held).get(&one.slot).and_then(Weak::upgrade);
+        let (commands, about) = match &live {
+            Some(live) => {
+                // One that is on its way out, or busy with something else, has none to tell of.
+                let commands = tokio::time::timeout(TELL_WAIT_MAX, live.commands()).await;
+                let store = live.stored.as_ref().map_or("memory, nobody's", |stored| stored.place.told(self.root));
+                let about = About { store: store.to_owned(), ..live.about.clone() };
+                (commands.ok().and_then(Result::ok), Some(about))
+            }
+            None => (None, None),
+        };
+        Some(Living { is_held: live.is_some(), about, commands, ..left_over(one)? })
+    }
+
     /// Ends a sandbox that nobody holds.
-    async fn end(&self, slot: u64, grace_ms: u64) {
+    async fn let_end(&self, slot: u64, grace_ms: u64) {
         // A launcher that is gone has ended it.
         let _ = self.harbour.ask(Request::Close { slot, grace_ms }, Vec::new()).await;
     }
@@ -178,7 +221,7 @@ impl Provider {
                 Err(error) => tracing::info!(sandbox = left.label.id, %error, "a sandbox is not taken over and ends"),
             }
         }
-        self.end(left.slot, SAVE_GRACE_MS).await;
+        self.let_end(left.slot, SAVE_GRACE_MS).await;
         hold(&self.left).remove(key);
         Ok(None)
     }
@@ -237,6 +280,23 @@ impl Provider {
     }
 }
 
+/// What is known of a sandbox that nobody here holds.
+pub(crate) fn left_over(one: door::Lives) -> Option<Living> {
+    let workspace = one.label.workspace.and_then(|(tenant, session)| Some((tenant, session.parse().ok()?)));
+    Some(Living {
+        id: one.label.id.parse().ok()?,
+        workspace,
+        epoch: one.epoch,
+        walls: one.walls,
+        age_ms: one.age_ms,
+        is_held: false,
+        usage: one.usage,
+        limits: Some(one.limits),
+        about: None,
+        commands: None,
+    })
+}
+
 /// Asks for a sandbox and waits until it stands.
 pub(crate) async fn raise(
     harbour: &Harbour,
@@ -287,6 +347,7 @@ pub(crate) fn assemble(
         slot: Mutex::new(Some(slot)),
         stored,
         gate: Arc::new(Gate::new(unfinished)),
+        about: shown::about(spec),
     }))
 }
 
@@ -327,6 +388,20 @@ fn request(spec: &Spec, workspace: Keep, root: &Wanted) -> Create {
     Create { shape: create.shape(), ..create }
 }
 
+/// Removes from a fork what is no part of the checkpoint, but not what is mounted there again.
+async fn drop_left_out(live: &Live, spec: &Spec, left_out: &[RelPath]) -> Result<(), Error> {
+    for path in left_out.iter().filter(|path| !spec.mounts.iter().any(|mount| mount.path == **path)) {
+        match live.remove(path, spec.limits.workspace_inodes_max).await {
+            Ok(_) | Err(Error::File { missing: true, .. }) => {}
+            Err(error) => {
+                live.close().await;
+                return Err(error);
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Refuses a view that would stand over what the sandbox itself needs.
 fn check_binds(spec: &Spec) -> Result<(), Error> {
     for bind in &spec.binds {
@@ -352,6 +427,10 @@ impl sandbox::Provider for Provider {
         shown::missing()
     }
 
+    async fn accounts_missing(&self) -> Option<String> {
+        (!self.root).then(|| ids::ORDINARY.to_owned())
+    }
+
     async fn probe(&self) -> Probe {
         let finding =
             |found: Found| Finding { wall: found.wall, holds: found.holds, detail: found.detail, fix: found.fix };
@@ -362,13 +441,15 @@ impl sandbox::Provider for Provider {
                 vec![Finding { wall: "launcher".to_owned(), holds: false, detail: error.to_string(), fix: None }]
             }
         };
-        let remarks = tokio::task::spawn_blocking(outlives::finding).await.ok().into_iter().collect();
+        let outlives = tokio::task::spawn_blocking(outlives::finding).await.ok();
+        let remarks = outlives.into_iter().chain([ids::finding(self.root)]).collect();
         Probe { ready: !walls.is_empty() && walls.iter().all(|finding| finding.holds), walls, remarks }
     }
 
     async fn create(&self, mut spec: Spec) -> Result<Arc<dyn Sandbox>, Error> {
         check_binds(&spec)?;
-        let Ready { wanted: root, environment, .. } = self.ready(&spec).await?;
+        let Ready { wanted: mut root, environment, .. } = self.ready(&spec).await?;
+        root.accounts = ids::resolve(&spec.accounts, &mut root)?;
         spec.environment = environment.into_iter().chain(spec.environment).collect();
         if let Some(key) = self.left(&spec.workspace)
             && let Some(taken) = self.take_over(&spec, &root, &key).await?
@@ -381,11 +462,14 @@ impl sandbox::Provider for Provider {
         let stored = self.stored(&spec, place, claimed.room)?;
         let descriptors = claimed.descriptor.into_iter().collect();
         let mut stood = raise(&self.harbour, &spec, claimed.keep, &root, descriptors).await?;
-        shown::begin(&spec, std::mem::take(&mut stood.doors), &self.network, root.identity).await?;
+        let doors = std::mem::take(&mut stood.doors);
+        shown::begin(&spec, doors, &self.network, self.mount_limits, root.main()).await?;
         if let Some(marking) = claimed.marking {
             marking.done().await?;
         }
-        Ok(self.live(&spec, stood, claimed.unfinished, stored)?)
+        let live = self.live(&spec, stood, claimed.unfinished, stored)?;
+        drop_left_out(&live, &spec, &claimed.left_out).await?;
+        Ok(live)
     }
 
     async fn workspace_exists(&self, workspace: &Workspace) -> Result<bool, Error> {
@@ -399,7 +483,7 @@ impl sandbox::Provider for Provider {
         if let Some(key) = self.left(workspace) {
             let left = hold(&self.left).remove(&key);
             if let Some(left) = left {
-                self.end(left.slot, 0).await;
+                self.let_end(left.slot, 0).await;
             }
         }
         match self.place().await?.home(workspace)? {
@@ -409,23 +493,30 @@ impl sandbox::Provider for Provider {
     }
 
     async fn living(&self) -> Result<Vec<Living>, Error> {
-        let mut living = Vec::new();
-        for one in self.list().await? {
-            let live = hold(&self.held).get(&one.slot).and_then(Weak::upgrade);
-            let commands = match live {
-                // One that is on its way out has none to tell of.
-                Some(live) => live.commands().await.ok(),
-                None => None,
-            };
-            let workspace = one.label.workspace.and_then(|(tenant, session)| Some((tenant, session.parse().ok()?)));
-            let Ok(id) = one.label.id.parse() else { continue };
-            living.push(Living { id, workspace, epoch: one.epoch, walls: one.walls, age_ms: one.age_ms, commands });
+        // All at once: one that does not say what runs in it holds up nobody else.
+        let told = self.list().await?.into_iter().map(|one| self.told(one));
+        Ok(futures::future::join_all(told).await.into_iter().flatten().collect())
+    }
+
+    async fn find(&self, id: Id<id::Sandbox>) -> Option<Arc<dyn Sandbox>> {
+        let live = self.live_of(id)?;
+        Some(live)
+    }
+
+    async fn end(&self, id: Id<id::Sandbox>, why: &str) -> Result<(), Error> {
+        if let Some(live) = self.live_of(id) {
+            live.end(why).await;
+            return Ok(());
         }
-        Ok(living)
+        let gone = || Error::Gone { detail: "no such sandbox lives".to_owned() };
+        let one = self.list().await?.into_iter().find(|one| one.label.id.parse().ok() == Some(id)).ok_or_else(gone)?;
+        self.let_end(one.slot, SAVE_GRACE_MS).await;
+        hold(&self.left).retain(|_, left| left.slot != one.slot);
+        Ok(())
     }
 
     async fn farewell(&self) {
         // The answer is that the launcher is gone.
-        let _ = self.harbour.ask(Request::Farewell, Vec::new()).await;
+        self.harbour.farewell().await;
     }
 }

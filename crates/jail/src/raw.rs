@@ -127,6 +127,17 @@ pub(crate) fn become_user(uid: u32, gid: u32, clear_groups: bool) -> Result<(), 
     Ok(())
 }
 
+/// Becomes user and group 0 of a user namespace that has them, with one further group.
+pub(crate) fn become_root(group: u32) -> Result<(), Errno> {
+    // SAFETY: the list is one number long; changing credentials of the only thread has no memory effect.
+    unsafe {
+        if libc::setgroups(1, &raw const group) < 0 || libc::setresgid(0, 0, 0) < 0 || libc::setresuid(0, 0, 0) < 0 {
+            return Err(last());
+        }
+    }
+    Ok(())
+}
+
 /// Gives up every capability, in all three sets.
 pub(crate) fn drop_capabilities() -> Result<(), Errno> {
     #[repr(C)]

@@ -2,8 +2,9 @@
 //! host. Built inside the sandbox's own namespaces, with the privileges of its user namespace only.
 
 use crate::down::{self, Wall};
+use crate::names::Names;
 use crate::raw;
-use crate::stack::{Base, Stand};
+use crate::stack::{Base, Stand, Wanted};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags};
@@ -150,20 +151,26 @@ pub(crate) fn file(path: &str, content: &str) -> Result<(), Errno> {
 }
 
 /// Builds the root and moves into it. Afterwards nothing of the old root can be reached by a path.
-pub(crate) fn build(limits: &Limits, stand: &Stand, views: &[View], workspace: &Workspace) -> Result<(), Failed> {
+pub(crate) fn build(
+    limits: &Limits,
+    stand: &Stand,
+    views: &[View],
+    workspace: &Workspace,
+    names: &Names,
+) -> Result<(), Failed> {
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private).map_err(at("making mounts private"))?;
     let devices = DEVICES.map(|name| tree(Path::new("/dev").join(name).as_path()));
     let views = resolved(views)?;
     match &stand.wanted.base {
-        Base::Host { directories } => build_of_host(directories)?,
+        Base::Host { directories } => build_of_host(directories, &stand.wanted, limits, names)?,
         Base::Layers { .. } => {
             let places: Vec<_> = views.iter().map(|(tree, inside)| (inside.clone(), is_directory(tree))).collect();
-            stand.build(limits, &places)?;
+            stand.build(limits, &places, names)?;
         }
     }
     place_devices(devices)?;
-    place_process_list()?;
+    place_process_list(names, stand.wanted.accounts.is_some())?;
     place_writable(limits, workspace)?;
     for (tree, inside) in &views {
         place_view(tree, inside).map_err(at(inside.clone()))?;
@@ -172,7 +179,7 @@ pub(crate) fn build(limits: &Limits, stand: &Stand, views: &[View], workspace: &
 }
 
 /// Makes a root of the host's own tools the current directory.
-fn build_of_host(directories: &[PathBuf]) -> Result<(), Failed> {
+fn build_of_host(directories: &[PathBuf], wanted: &Wanted, limits: &Limits, names: &Names) -> Result<(), Failed> {
     let system = system(directories)?;
     let settings: Vec<_> =
         SETTINGS.iter().filter_map(|path| Some((*path, tree(Path::new("/").join(path).as_path()).ok()?))).collect();
@@ -186,7 +193,16 @@ fn build_of_host(directories: &[PathBuf]) -> Result<(), Failed> {
     }
     rustix::fs::symlink("../tmp", "var/tmp").map_err(at("/var/tmp"))?;
     place_system(system)?;
-    place_settings(&settings)
+    place_settings(&settings)?;
+    for (path, content) in &wanted.files {
+        file(path, content).map_err(at(path.clone()))?;
+    }
+    if wanted.accounts.is_some() {
+        directory("home").map_err(at("/home"))?;
+        let homes = memory(limits.tmp_bytes_max, TMP_INODES_MAX, "755", PLAIN).map_err(at("/home"))?;
+        attach(homes.as_fd(), "home").map_err(at("/home"))?;
+    }
+    names.place()
 }
 
 fn is_directory(tree: &OwnedFd) -> bool {
@@ -240,8 +256,6 @@ fn place_settings(settings: &[(&str, OwnedFd)]) -> Result<(), Failed> {
     let files = [
         ("etc/passwd", passwd.as_str()),
         ("etc/group", group.as_str()),
-        ("etc/hostname", "sandbox\n"),
-        ("etc/hosts", "127.0.0.1 localhost sandbox\n::1 localhost\n"),
         ("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"),
     ];
     for (path, content) in files {
@@ -292,8 +306,13 @@ fn place_devices(devices: [Result<OwnedFd, Errno>; 6]) -> Result<(), Failed> {
     terminals().map_err(at("/dev/pts"))
 }
 
-fn place_process_list() -> Result<(), Failed> {
+fn place_process_list(names: &Names, several: bool) -> Result<(), Failed> {
     let context = rustix::mount::fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC).map_err(at("/proc"))?;
+    if several {
+        // PID 1 must see the processes of all users to end them.
+        let group = guest::SEEING_GROUP.to_string();
+        rustix::mount::fsconfig_set_string(context.as_fd(), "gid", group).map_err(at("/proc"))?;
+    }
     // Kernels before 5.8 know no such option for one mount alone; PID 1 is hidden by not being dumpable in any case.
     let _ = rustix::mount::fsconfig_set_string(context.as_fd(), "hidepid", "invisible");
     rustix::mount::fsconfig_create(context.as_fd()).map_err(at("/proc"))?;
@@ -301,6 +320,7 @@ fn place_process_list() -> Result<(), Failed> {
     let proc =
         rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(at("/proc"))?;
     attach(proc.as_fd(), "proc").map_err(at("/proc"))?;
+    names.place_boot()?;
     if down::is_down(Wall::Masks) {
         return Ok(());
     }

@@ -272,7 +272,7 @@ fn of_directory(path: &Path) -> Result<Ready, Error> {
     }
     let files = files(&[opened.as_fd()], Identity::default());
     let base = Base::Layers { paths: vec![path.to_owned()], owned: false, upper: None };
-    let wanted = Wanted { base, identity: Identity::default(), files, descriptors: 1, opened: Arc::new(vec![opened]) };
+    let wanted = Wanted { base, files, descriptors: 1, opened: Arc::new(vec![opened]), ..Wanted::default() };
     Ok(Ready { wanted, ..Ready::default() })
 }
 
@@ -289,7 +289,8 @@ fn of_layers(path: &Path, image: Image, held: Vec<Held>, store: &Store) -> Resul
     let files = files(&borrowed, identity);
     let digests = image.layers.iter().map(|layer| layer.diff_id).collect();
     let base = Base::Layers { paths: layers, owned: true, upper: None };
-    let wanted = Wanted { base, identity, files, descriptors: opened.len(), opened: Arc::new(opened) };
+    let descriptors = opened.len();
+    let wanted = Wanted { base, identity, files, accounts: None, descriptors, opened: Arc::new(opened) };
     let mut environment = image.config.environment;
     let name = image.config.user.split(':').next().unwrap_or_default();
     if !name.is_empty() && !name.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -302,12 +303,9 @@ fn of_layers(path: &Path, image: Image, held: Vec<Held>, store: &Store) -> Resul
     Ok(Ready { wanted, environment, workdir: image.config.workdir, digests })
 }
 
-/// What stands over the layers: names of this sandbox, and an account for who everything runs as, where they have none.
+/// What stands over the layers: an account for who everything runs as, where they have none.
 pub(crate) fn files(layers: &[BorrowedFd<'_>], identity: Identity) -> Vec<(String, String)> {
-    let mut files = vec![
-        ("etc/hostname".to_owned(), "sandbox\n".to_owned()),
-        ("etc/hosts".to_owned(), "127.0.0.1 localhost sandbox\n::1 localhost\n".to_owned()),
-    ];
+    let mut files = Vec::new();
     let Identity { user, group } = identity;
     let name = guest::USER_NAME;
     let lines = [

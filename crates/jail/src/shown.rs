@@ -2,8 +2,9 @@
 //! each helper is told over its own socket.
 
 use crate::stack::Identity;
+use domain::Root;
 use mounts::{Limits, Network, Order, Storage};
-use sandbox::{Error, Mount, Spec};
+use sandbox::{About, Error, Mount, Shown, Spec};
 use std::os::fd::OwnedFd;
 
 /// What a helper gets beyond its own deadline, so that it can say what went wrong.
@@ -16,14 +17,19 @@ pub(crate) fn asked(mount: &Mount) -> (String, String) {
 }
 
 /// Tells each helper what to serve, and waits until all have read from their buckets.
-pub(crate) async fn begin(spec: &Spec, doors: Vec<OwnedFd>, network: &Network, owner: Identity) -> Result<(), Error> {
+pub(crate) async fn begin(
+    spec: &Spec,
+    doors: Vec<OwnedFd>,
+    network: &Network,
+    limits: Limits,
+    owner: Identity,
+) -> Result<(), Error> {
     if doors.len() != spec.mounts.len() {
         return Err(Error::Start {
             stage: "mounts",
             detail: "the launcher made not as many as were asked for".to_owned(),
         });
     }
-    let limits = Limits::default();
     let begun = spec.mounts.iter().zip(doors).map(|(mount, door)| async move {
         let order = order(mount, limits, network, owner);
         let failed = |error: mounts::Error| {
@@ -54,6 +60,28 @@ fn order(mount: &Mount, limits: Limits, network: &Network, owner: Identity) -> O
         network: network.clone(),
         owner: (owner.user, owner.group),
         limits,
+    }
+}
+
+/// What a sandbox is made of, for who asks later: no value of a variable, no path of the host.
+pub(crate) fn about(spec: &Spec) -> About {
+    let root = match &spec.root {
+        Root::Host { .. } => "the host's own tools".to_owned(),
+        Root::Directory { .. } => "a directory of the host".to_owned(),
+        Root::Image { .. } => "an image".to_owned(),
+        Root::Template(template) => format!("the template `{}`", template.name),
+    };
+    let views =
+        spec.binds.iter().map(|bind| Shown { inside: bind.inside.clone(), what: "a view of the host".to_owned() });
+    let buckets = spec.mounts.iter().map(|mount| Shown {
+        inside: format!("{}/{}", guest::WORKSPACE, mount.path),
+        what: format!("the bucket `{}`", mount.bucket),
+    });
+    About {
+        root,
+        store: String::new(),
+        environment: spec.environment.iter().map(|(name, _)| name.clone()).collect(),
+        shown: views.chain(buckets).collect(),
     }
 }
 

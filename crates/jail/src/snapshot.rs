@@ -6,12 +6,12 @@ use crate::export::Exporting;
 use crate::ext4;
 use crate::gate::Gate;
 use crate::harbour::Harbour;
+use crate::ids;
 use crate::live::{Live, Running};
 use crate::pool::{Clones, Home, Place};
 use crate::provider::{self, Stood};
 use crate::quota::Room;
 use crate::raw;
-use crate::stack::Wanted;
 use crate::workspaces::{blocking, broken, failed, image};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -19,7 +19,9 @@ use domain::{Id, id};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use sandbox::wire::Work;
-use sandbox::{ArchiveLimits, Checkpoint, Chunk, Error, Export, Process as _, Spec, Stream, Totals, Workspace};
+use sandbox::{
+    ArchiveLimits, Checkpoint, Chunk, Error, Export, Process as _, RelPath, Spec, Stream, Totals, Workspace,
+};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd as _;
@@ -33,6 +35,10 @@ use tokio::time::Instant;
 
 /// Checkpoints that are kept of one workspace; of more the oldest go.
 const CHECKPOINTS_MAX: usize = 16;
+/// Beside a checkpoint: the paths that are no part of it, which its image holds all the same.
+const LEFT_OUT: &str = "user.topside.left_out";
+/// Bytes of that list at most: what every file system here keeps beside a file.
+const LEFT_OUT_BYTES_MAX: usize = 2 << 10;
 /// How long programs are held still at most.
 const HOLD_MS_MAX: u64 = 2_000;
 /// How often it is tried to find a moment at which nobody writes.
@@ -113,7 +119,8 @@ pub(crate) async fn take(
     let Some(image) = image(&stored.home).filter(|image| image.starts_with(&stored.home.images)) else {
         return Ok(None);
     };
-    if !make_room(stored).await? {
+    let left_out = serde_json::to_vec(&live.left_out).unwrap_or_default();
+    if left_out.len() > LEFT_OUT_BYTES_MAX || !make_room(stored).await? {
         return Ok(None);
     }
     // What was written until now goes out before anybody stands still for it.
@@ -122,7 +129,7 @@ pub(crate) async fn take(
     blocking(move || raw::flush(File::open(&flushed).map_err(broken(&flushed))?.as_fd()).map_err(refused)).await?;
     let kept = stored.home.checkpoint(checkpoint);
     for _ in 0..ATTEMPTS_MAX {
-        match attempt(live, &image, &kept).await? {
+        match attempt(live, &image, &kept, &left_out).await? {
             Attempt::Taken(paused) => {
                 let (place, reader) = (Arc::clone(&stored.place), stored.reader.clone());
                 return Ok(Some(Arc::new(Taken { id: checkpoint, paused, place, image: kept, reader })));
@@ -216,7 +223,7 @@ impl Hold {
     }
 }
 
-async fn attempt(live: &Live, image: &Path, kept: &Path) -> Result<Attempt, Error> {
+async fn attempt(live: &Live, image: &Path, kept: &Path, left_out: &[u8]) -> Result<Attempt, Error> {
     let began = Instant::now();
     let mut hold = Hold::begin(live).await?;
     let copied = if hold.stands().await? {
@@ -237,7 +244,8 @@ async fn attempt(live: &Live, image: &Path, kept: &Path) -> Result<Attempt, Erro
         Copied::Stirred => Ok(Attempt::Stirred),
         Copied::Unshared => Ok(Attempt::Unshared),
         Copied::Whole(file) => {
-            blocking(move || settle(&file, &to).map_err(broken(&to))).await?;
+            let left_out = left_out.to_vec();
+            blocking(move || settle(&file, &to, &left_out).map_err(broken(&to))).await?;
             Ok(Attempt::Taken(paused))
         }
     }
@@ -272,10 +280,22 @@ fn copy(from: &Path, to: &Path, still: impl Fn() -> bool) -> io::Result<Copied> 
     copied
 }
 
-/// Gives a copy its name.
-fn settle(file: &File, to: &Path) -> io::Result<()> {
+/// Gives a copy its name, and says what is no part of it.
+fn settle(file: &File, to: &Path, left_out: &[u8]) -> io::Result<()> {
     ext4::set_clean(file)?;
+    rustix::fs::fsetxattr(file, LEFT_OUT, left_out, rustix::fs::XattrFlags::empty())?;
     fs::rename(new(to), to)
+}
+
+/// The paths that are no part of a checkpoint. One that does not say it can't be forked: what it holds beside its files is then
+/// not known.
+pub(crate) fn left_out(image: &Path) -> Result<Vec<RelPath>, Error> {
+    let mut told = vec![0; LEFT_OUT_BYTES_MAX];
+    match rustix::fs::getxattr(image, LEFT_OUT, &mut told) {
+        Ok(length) => serde_json::from_slice(told.get(..length).unwrap_or_default()).map_err(|_| Error::WorkspaceLost),
+        Err(Errno::NODATA | Errno::NOENT) => Err(Error::WorkspaceLost),
+        Err(errno) => Err(broken(image)(errno.into())),
+    }
 }
 
 #[async_trait]
@@ -303,7 +323,8 @@ impl Checkpoint for Taken {
         let Reader { harbour, spec, random } = &self.reader;
         let id = Id::new(0, random.bytes());
         let spec = Spec { id, ..spec.clone() };
-        let stood: Stood = provider::raise(harbour, &spec, Keep::Image, &Wanted::default(), vec![file.into()]).await?;
+        let stood: Stood =
+            provider::raise(harbour, &spec, Keep::Image, &ids::reading(&spec.accounts)?, vec![file.into()]).await?;
         let live = provider::assemble(harbour, &spec, stood, None, None)?;
         let inner = Exporting::begin(&live, limits).await?;
         Ok(Box::new(Reading { inner, _live: live, _room: room }))

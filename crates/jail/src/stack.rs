@@ -2,9 +2,12 @@
 //! a few places a small writable layer in memory. Mounted inside the sandbox's own namespaces, so that nothing in a layer, such
 //! as an attribute meant for the kernel, has more power than the sandbox itself.
 
+use crate::ids::{self, Extent};
+use crate::names::Names;
 use crate::privileges;
 use crate::raw::{self, Cloned};
 use crate::root::{self, Failed, PLAIN, READ_ONLY, at, attach, directory, file, memory};
+use guest::Accounts;
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags};
 use sandbox::Limits;
@@ -47,6 +50,9 @@ pub(crate) struct Wanted {
     pub(crate) identity: Identity,
     /// Small files that stand over the layers: their paths inside and contents.
     pub(crate) files: Vec<(String, String)>,
+    /// Who there is inside, where there is more than one user.
+    #[serde(default)]
+    pub(crate) accounts: Option<Accounts>,
     /// Descriptors that come first beside the message.
     pub(crate) descriptors: usize,
     /// The open directories of the layers, in their order; last, for a root that is being made, the one to write to.
@@ -94,6 +100,12 @@ pub(crate) struct Order {
 }
 
 impl Wanted {
+    /// Who commands run as that do not say it, and whose the workspace is.
+    pub(crate) fn main(&self) -> Identity {
+        let main = self.accounts.as_ref().map(|accounts| &accounts.main);
+        main.map_or(self.identity, |main| Identity { user: main.user, group: main.group })
+    }
+
     /// Takes its descriptors from those that came with the message.
     pub(crate) fn take(&mut self, fds: &mut Vec<OwnedFd>) {
         let count = self.descriptors.min(fds.len());
@@ -102,7 +114,7 @@ impl Wanted {
 }
 
 impl Stand {
-    /// What the launcher prepares, for a sandbox that runs as host user `uid` and group `gid`.
+    /// What the launcher prepares, for a sandbox whose files belong to host user `uid` and group `gid`.
     pub(crate) fn prepare(wanted: &Wanted, root: bool, (uid, gid): (u32, u32)) -> Result<Self, Failed> {
         let mut stand = Self { wanted: wanted.clone(), mounts: Vec::new(), held: Vec::new() };
         stand.wanted.opened = Arc::default();
@@ -119,8 +131,8 @@ impl Stand {
             return Ok(stand);
         }
         let mapping = if *owned {
-            let identity = [(OWNER_ID, uid), (OWNER_ID, gid)];
-            Some(mapping(identity).map_err(at("the layers' owner"))?)
+            let identity = [[Extent::one(OWNER_ID, uid)], [Extent::one(OWNER_ID, gid)]];
+            Some(mapping(identity.each_ref().map(<[_; 1]>::as_slice)).map_err(at("the layers' owner"))?)
         } else {
             None
         };
@@ -165,6 +177,7 @@ impl Stand {
     /// Where programs may write, beside what every sandbox has.
     pub(crate) fn writable(&self) -> &'static [&'static str] {
         match &self.wanted.base {
+            Base::Host { .. } if self.wanted.accounts.is_some() => &["/home"],
             Base::Host { .. } => &[],
             Base::Layers { upper: None, .. } => &["/var", "/home", "/root", "/run"],
             Base::Layers { upper: Some(_), .. } => &["/"],
@@ -178,7 +191,7 @@ impl Stand {
 
     /// Mounts the layers as the root to be, makes it the current directory, and prepares all places that are mounted on later.
     /// `views` are paths inside that something will be shown at, each with whether it is a directory.
-    pub(crate) fn build(&self, limits: &Limits, views: &[(String, bool)]) -> Result<(), Failed> {
+    pub(crate) fn build(&self, limits: &Limits, views: &[(String, bool)], names: &Names) -> Result<(), Failed> {
         let Base::Layers { paths, upper, .. } = &self.wanted.base else { return Ok(()) };
         let layers = self.layers(paths, upper.as_deref())?;
         let scaffold = memory(SCAFFOLD_BYTES_MAX, SCAFFOLD_INODES_MAX, "755", PLAIN).map_err(at("the scaffold"))?;
@@ -189,7 +202,7 @@ impl Stand {
         for name in ["skeleton", "empty", "upper", "made", "root"] {
             directory(name).map_err(at("the scaffold"))?;
         }
-        self.lay_skeleton(views)?;
+        self.lay_skeleton(views, names)?;
         rustix::process::fchdir(&scaffold).map_err(at("the scaffold"))?;
         let mut lowers = vec!["skeleton".to_owned()];
         for (index, layer) in layers.iter().take(paths.len()).enumerate() {
@@ -235,7 +248,7 @@ impl Stand {
     }
 
     /// What stands over all layers, whatever they have there: no link of a layer leads a mount astray.
-    fn lay_skeleton(&self, views: &[(String, bool)]) -> Result<(), Failed> {
+    fn lay_skeleton(&self, views: &[(String, bool)], names: &Names) -> Result<(), Failed> {
         rustix::process::chdir("skeleton").map_err(at("the scaffold"))?;
         for name in PLACES.into_iter().chain(["workspace"]) {
             directory(name).map_err(at(name))?;
@@ -249,6 +262,7 @@ impl Stand {
         for (path, content) in &self.wanted.files {
             file(path, content).map_err(at(path.clone()))?;
         }
+        names.place()?;
         for (inside, is_directory) in views {
             root::make_place(inside, *is_directory).map_err(at(inside.clone()))?;
         }
@@ -256,8 +270,8 @@ impl Stand {
     }
 }
 
-/// A user namespace that only translates: one user and one group, each from what stands on disk to who it is shown as.
-pub(crate) fn mapping([user, group]: [(u32, u32); 2]) -> Result<OwnedFd, Errno> {
+/// A user namespace that only translates: users and groups, each from what stands on disk to who it is shown as.
+pub(crate) fn mapping([users, groups]: [&[Extent]; 2]) -> Result<OwnedFd, Errno> {
     let waits = || {
         if privileges::die_with_parent().is_err() {
             return 1;
@@ -271,8 +285,8 @@ pub(crate) fn mapping([user, group]: [(u32, u32); 2]) -> Result<OwnedFd, Errno> 
         Cloned::Parent(pid) => pid,
     };
     let opened = || -> std::io::Result<OwnedFd> {
-        std::fs::write(format!("/proc/{pid}/uid_map"), format!("{} {} 1\n", user.0, user.1))?;
-        std::fs::write(format!("/proc/{pid}/gid_map"), format!("{} {} 1\n", group.0, group.1))?;
+        std::fs::write(format!("/proc/{pid}/uid_map"), ids::lines(users))?;
+        std::fs::write(format!("/proc/{pid}/gid_map"), ids::lines(groups))?;
         Ok(std::fs::File::open(format!("/proc/{pid}/ns/user"))?.into())
     };
     let opened = opened().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));

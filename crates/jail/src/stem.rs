@@ -6,6 +6,7 @@ use crate::cgroup::{Controller, Group, Groups};
 use crate::door;
 use crate::filter::Filters;
 use crate::inside::{self, Plan};
+use crate::names::Names;
 use crate::privileges;
 use crate::raw::{self, Cloned};
 use crate::root::{Source, View, Workspace};
@@ -37,7 +38,7 @@ pub(crate) struct Stem {
 }
 
 /// Those that stand ready, the oldest first.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Stems {
     ready: VecDeque<Stem>,
     next_slot: u64,
@@ -61,6 +62,7 @@ struct Order {
     /// Where each view is shown, and the host path when no mount comes.
     views: Vec<(String, Option<PathBuf>)>,
     mounts: Vec<String>,
+    names: Names,
 }
 
 /// What a stem says when it is ready: the group that it could not enter.
@@ -77,6 +79,11 @@ enum Born {
 }
 
 impl Stems {
+    /// Whose first slot is the one after this.
+    pub(crate) fn after(slot: u64) -> Self {
+        Self { ready: VecDeque::new(), next_slot: slot }
+    }
+
     /// Grows stems until enough stand ready.
     pub(crate) fn grow(&mut self, groups: &Groups, filters: &Filters) -> Result<(), Errno> {
         while self.ready.len() < STEMS {
@@ -85,6 +92,17 @@ impl Stems {
             self.ready.push_back(stem);
         }
         Ok(())
+    }
+
+    /// Ends those that stand ready at the front with a range of ids that a sandbox which lives has, and grows none such: `taken`
+    /// says of a slot whether its range is.
+    pub(crate) fn pass_over(&mut self, taken: impl Fn(u64) -> bool, groups: &Groups) {
+        while let Some(stem) = self.ready.pop_front_if(|stem| taken(stem.slot)) {
+            groups.discard(stem.end());
+        }
+        while taken(self.next_slot + 1) {
+            self.next_slot += 1;
+        }
     }
 
     /// Takes the oldest, waiting until it is ready.
@@ -161,6 +179,7 @@ impl Stem {
             memory_bytes_max,
             views,
             mounts: plan.mounts.clone(),
+            names: plan.names.clone(),
         };
         door::send(&self.door, &order, &fds, SendFlags::empty())?;
         match hear(&self.door)? {
@@ -226,7 +245,7 @@ fn unpack(order: Order, fds: Vec<OwnedFd>) -> Option<(Plan, Option<OwnedFd>)> {
         views.push(View { source, inside });
     }
     let stand = Stand::unpack(order.stand, &mut fds)?;
-    let Order { environment, limits, walls_optional, epoch, root, mounts, .. } = order;
+    let Order { environment, limits, walls_optional, epoch, root, mounts, names, .. } = order;
     let plan = Plan {
         environment,
         limits,
@@ -241,6 +260,7 @@ fn unpack(order: Order, fds: Vec<OwnedFd>) -> Option<(Plan, Option<OwnedFd>)> {
         sync,
         control,
         mounts,
+        names,
     };
     Some((plan, birthplace))
 }

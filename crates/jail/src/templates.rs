@@ -138,7 +138,7 @@ async fn steps(live: &Live, template: &Template, begins_in: &str, epoch: u64, di
     for (index, step) in template.steps.iter().enumerate() {
         let argv = ["/bin/sh", "-c", IN_DIRECTORY, begins_in, step].map(str::to_owned).to_vec();
         let (workdir, environment, name) = (RelPath::root(), Vec::new(), None);
-        let command = Command { argv, workdir, environment, terminal: false, stdin: false, epoch, name };
+        let command = Command { argv, workdir, environment, terminal: false, stdin: false, epoch, name, user: None };
         let stepped = tokio::time::timeout(STEP_WAIT_MAX, run(live, command, directory, room)).await;
         let why = match stepped {
             Err(_) => format!("took more than {} s", STEP_WAIT_MAX.as_secs()),
@@ -198,7 +198,8 @@ impl Ready {
         let borrowed: Vec<_> = opened.iter().map(|opened| opened.as_fd()).collect();
         let (identity, files) = (self.wanted.identity, files(&borrowed, self.wanted.identity));
         let base = Base::Layers { paths, owned: true, upper: None };
-        let wanted = Wanted { base, identity, files, descriptors: opened.len(), opened: Arc::new(opened) };
+        let descriptors = opened.len();
+        let wanted = Wanted { base, identity, files, accounts: None, descriptors, opened: Arc::new(opened) };
         Ok(Self { wanted, digests: vec![digest], ..self })
     }
 

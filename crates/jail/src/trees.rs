@@ -4,7 +4,7 @@ use crate::live::{Live, Running};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
-use sandbox::files::{Depth, Event, Replace, TreeWork, Watch};
+use sandbox::files::{Comparison, Depth, Event, Replace, TreeWork, Watch};
 use sandbox::wire::{FileFailure, Work};
 use sandbox::{Archive, ArchiveLimits, Chunk, Error, Exit, Export, Process as _, RelPath, Rule, Stream, Totals};
 use std::sync::atomic::Ordering;
@@ -25,6 +25,7 @@ pub(crate) const fn name(work: &TreeWork) -> &'static str {
         TreeWork::Watch { .. } => "watch",
         TreeWork::Download { .. } => "download",
         TreeWork::Upload { .. } => "upload",
+        TreeWork::Compare { .. } => "compare",
     }
 }
 
@@ -39,18 +40,25 @@ pub(crate) async fn remove(live: &Live, path: &RelPath, entries_max: u64) -> Res
     live.ask(Work::Tree(TreeWork::Remove { path: path.clone(), entries_max }), path).await
 }
 
+pub(crate) async fn compare(
+    live: &Live,
+    before: &RelPath,
+    after: &RelPath,
+    differences_max: usize,
+) -> Result<Comparison, Error> {
+    let _pass = live.gate.pass().await?;
+    let work = TreeWork::Compare { before: before.clone(), after: after.clone(), differences_max };
+    live.ask(Work::Tree(work), before).await
+}
+
 async fn begin(live: &Live, work: TreeWork) -> Result<Running, Error> {
     live.run(live.epoch.load(Ordering::Acquire), Work::Tree(work)).await
 }
 
 /// What the guest said of a failure.
 fn failure(operation: &'static str, path: &RelPath, told: &[u8], exit: Exit) -> Error {
-    let shown = |text: &str| text.chars().take(300).flat_map(char::escape_debug).collect::<String>();
     match serde_json::from_slice::<FileFailure>(told) {
-        Ok(FileFailure { refused: Some(rule), path, .. }) => Error::Archive { rule, entry: shown(&path) },
-        Ok(told) => {
-            Error::File { operation, path: shown(&told.path), missing: told.missing, detail: shown(&told.detail) }
-        }
+        Ok(told) => told.into_error(operation),
         Err(_) => Error::File { operation, path: path.to_string(), missing: false, detail: format!("ended: {exit:?}") },
     }
 }

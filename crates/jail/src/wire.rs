@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use rustix::net::Shutdown;
+use sandbox::port::CONNECTIONS_MAX;
 use sandbox::wire::{self, FRAME_COST_BYTES, HEAD_BYTES, Head, Kind, Refusal, Roll, WINDOW_BYTES};
 use sandbox::{Error, Exit, Stream};
 use std::collections::HashMap;
@@ -25,6 +26,8 @@ const EVENTS_MAX: usize = WINDOW_BYTES / FRAME_COST_BYTES + 4;
 /// How long a guest that was given this stream may take to greet.
 const GREETING_WAIT_MAX: Duration = Duration::from_secs(30);
 
+/// What is said of a sandbox that was closed in the course of things.
+pub(crate) const CLOSED: &str = "closed";
 /// What is known when the guest's end closes by itself.
 pub(crate) const ENDED: &str = "its first process ended";
 
@@ -78,6 +81,8 @@ pub(crate) struct Wire {
     tasks: [AbortHandle; 2],
     socket: OwnedFd,
     greeting: Mutex<Option<oneshot::Receiver<Roll>>>,
+    /// Places for connections to ports inside.
+    pub(crate) connections: Arc<Semaphore>,
 }
 
 /// A command's place on the wire.
@@ -102,15 +107,16 @@ impl Wire {
         let stream = std::os::unix::net::UnixStream::from(stream);
         stream.set_nonblocking(true)?;
         let (read, write) = UnixStream::from_std(stream)?.into_split();
-        // Room for every command's kill, kept aside, on top of what is under way.
-        let (outgoing, queue) = mpsc::channel(OUTGOING_FRAMES_MAX + commands_max);
+        // Room for every command's and every connection's kill, kept aside, on top of what is under way.
+        let (outgoing, queue) = mpsc::channel(OUTGOING_FRAMES_MAX + commands_max + CONNECTIONS_MAX);
         let (greeted, greeting) = oneshot::channel();
         let commands = Commands { greeting: Some(greeted), ..Commands::default() };
         let commands = Arc::new(Mutex::new(commands));
         let reader = tokio::spawn(receive(read, Arc::clone(&commands))).abort_handle();
         let writer = tokio::spawn(transmit(write, queue)).abort_handle();
         let greeting = Mutex::new(Some(greeting));
-        Ok(Self { outgoing, commands, next: AtomicU32::new(1), tasks: [reader, writer], socket, greeting })
+        let (next, connections) = (AtomicU32::new(1), Arc::new(Semaphore::new(CONNECTIONS_MAX)));
+        Ok(Self { outgoing, commands, next, tasks: [reader, writer], socket, greeting, connections })
     }
 
     /// Waits for the greeting of a guest that lived before this stream, and numbers new commands after its own.
@@ -169,22 +175,22 @@ impl Wire {
 
     /// Why the stream ended.
     pub(crate) fn gone(&self) -> Error {
-        hold(&self.commands).gone.clone().unwrap_or_else(|| Error::Gone { detail: "closed".to_owned() })
+        hold(&self.commands).gone.clone().unwrap_or_else(|| Error::Gone { detail: CLOSED.to_owned() })
     }
 
-    /// Ends the stream: the guest sees its end and stops.
-    pub(crate) fn end(&self) {
+    /// Ends the stream: the guest sees its end and stops. Whoever uses it is told why.
+    pub(crate) fn end(&self, why: &str) {
         let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
         for task in &self.tasks {
             task.abort();
         }
-        finish(&self.commands, Error::Gone { detail: "closed".to_owned() });
+        finish(&self.commands, Error::Gone { detail: why.to_owned() });
     }
 }
 
 impl Drop for Wire {
     fn drop(&mut self) {
-        self.end();
+        self.end(CLOSED);
     }
 }
 

@@ -7,8 +7,9 @@ use crate::ext4;
 use crate::mark::Mark;
 use crate::pool::{Home, Place};
 use crate::quota::Room;
+use crate::snapshot;
 use rustix::fs::FlockOperation;
-use sandbox::{Error, Limits, Start, Workspace};
+use sandbox::{Error, Limits, RelPath, Start, Workspace};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -38,6 +39,8 @@ pub(crate) struct Claimed {
     pub(crate) marking: Option<Marking>,
     /// Its part of what all workspaces may take, while it is open.
     pub(crate) room: Option<Room>,
+    /// What a fork's image holds and is no part of the checkpoint: to be removed inside before anything else happens there.
+    pub(crate) left_out: Vec<RelPath>,
 }
 
 /// A layer that counts as lost until its files are there. Holds the layer's lock, so that nobody else has it meanwhile.
@@ -85,12 +88,13 @@ pub(crate) async fn claim(
     making: Making,
 ) -> Result<Claimed, Error> {
     let (Some(home), Workspace::Session { start, .. }) = (place.home(workspace)?, workspace) else {
-        return Ok(Claimed { keep: Keep::Nowhere, descriptor: None, unfinished: None, marking: None, room: None });
+        return Ok(Claimed::nowhere());
     };
     let start = *start;
     let claim = enter(&home.directory, Some((start, epoch))).await?;
     let kept = await_release(&home).await?;
     let source = source(place, workspace)?;
+    let left_out = source.as_deref().map(snapshot::left_out).transpose()?.unwrap_or_default();
     let (inner, given) = (Arc::clone(place), home.clone());
     let (keep, file, mark, is_marked, room) = blocking(move || {
         let (place, home) = (inner, given);
@@ -101,7 +105,8 @@ pub(crate) async fn claim(
             let room = place.admit(size(keep, &file, making).map_err(broken(&home.images))?)?;
             return Ok((keep, file, mark, false, room));
         }
-        let room = place.admit(making.bytes())?;
+        let forked = source.as_deref().and_then(|source| fs::metadata(source).ok()).map_or(0, |image| image.len());
+        let room = place.admit(making.bytes().max(forked))?;
         // Over an older layer the mark goes first: whatever a crash leaves of it is then of no generation that is on record.
         let replaces = found.is_some() || kept.is_some();
         if replaces {
@@ -124,7 +129,14 @@ pub(crate) async fn claim(
         false => Some(Marking::begin(directory.clone(), mark, [claim, copy(&file)?])),
         true => None,
     };
-    Ok(Claimed { keep, descriptor: Some(file.into()), unfinished, marking, room: Some(room) })
+    Ok(Claimed { keep, descriptor: Some(file.into()), unfinished, marking, room: Some(room), left_out })
+}
+
+impl Claimed {
+    const fn nowhere() -> Self {
+        let left_out = Vec::new();
+        Self { keep: Keep::Nowhere, descriptor: None, unfinished: None, marking: None, room: None, left_out }
+    }
 }
 
 /// The image that a fork is a copy of.

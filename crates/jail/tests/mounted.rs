@@ -12,8 +12,9 @@ mod support;
 
 use futures::StreamExt as _;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use sandbox::{Credential, Error, Exit, Mount, OnMissing, Provider as _, Sandbox, Start};
+use sandbox::{Credential, Error, Exit, Mount, OnMissing, Provider as _, Sandbox, Start, Workspace};
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use support::{Case, World, children_named, command, new_id, path, sh, skip, traces, until};
@@ -21,10 +22,15 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// What the scanner looks for, and what it must find to be believed.
 const SECRET: &str = "kT9-secret-6f1d0b7ac2e54918";
+const KEY_ID: &str = "kT9-key-id-0c53d8e6f7aa21b4";
 const CONTROL: &str = "kT9-control-93be57a1d04c2f86";
 
 fn main() -> std::process::ExitCode {
-    let launcher = jail::launch().unwrap();
+    let (launcher, impatient) = (jail::launch().unwrap(), jail::launch().unwrap());
+    let data = tempfile::tempdir().unwrap();
+    let cases: Vec<Case> = crate::cases![a_bucket_that_is_late_or_gone_is_told];
+    let limits = mounts::Limits { operation_ms_max: OPERATION_MS_MAX, ..mounts::Limits::default() };
+    let late = support::run_with(impatient, data.path(), cases, |provider| provider.with_mount_limits(limits));
     let data = tempfile::tempdir().unwrap();
     let cases: Vec<Case> = crate::cases![
         a_bucket_is_seen_and_stays_out_of_archives,
@@ -33,14 +39,39 @@ fn main() -> std::process::ExitCode {
         the_credential_is_nowhere_inside,
         nothing_of_a_mount_outlives_its_sandbox,
     ];
-    support::run(launcher, data.path(), cases)
+    let others = support::run(launcher, data.path(), cases);
+    if late == ExitCode::SUCCESS { others } else { late }
+}
+
+/// The deadline of one operation where a case waits for it.
+const OPERATION_MS_MAX: u64 = 700;
+
+/// What a launcher and the machine would keep of mounts, besides what they would keep of any sandbox.
+fn left(world: &World) -> (support::Traces, usize, usize, usize) {
+    let launcher = children_named("topside-launch").first().copied().unwrap_or(0);
+    let count = |directory: &str| std::fs::read_dir(directory).map_or(0, Iterator::count);
+    let connections = count("/sys/fs/fuse/connections");
+    (traces(&world.data), count(&format!("/proc/{launcher}/fd")), children_named("topside-mount").len(), connections)
+}
+
+/// Waits until nothing is left that was not there before.
+async fn nothing_is_left(world: &World, before: &(support::Traces, usize, usize, usize)) {
+    for _ in 0..2_000 {
+        if left(world) == *before {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let links =
+        std::fs::read_dir("/proc/self/fd").unwrap().flatten().filter_map(|fd| std::fs::read_link(fd.path()).ok());
+    assert_eq!(left(world), *before, "what is left; open here: {:?}", links.collect::<Vec<_>>());
 }
 
 /// A server on loopback with one bucket, which is a directory.
 async fn server(directory: &Path) -> u16 {
     std::fs::create_dir_all(directory.join("bucket")).unwrap();
     let mut builder = s3s::service::S3ServiceBuilder::new(s3s_fs::FileSystem::new(directory).unwrap());
-    builder.set_auth(s3s::auth::SimpleAuth::from_single("access", SECRET));
+    builder.set_auth(s3s::auth::SimpleAuth::from_single(KEY_ID, SECRET));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let service = builder.build();
@@ -71,7 +102,7 @@ fn mount(at: &str, port: u16, prefix: &str) -> Mount {
         region: "us-east-1".to_owned(),
         virtual_host: false,
         credential: Credential {
-            access_key_id: "access".to_owned(),
+            access_key_id: KEY_ID.to_owned(),
             secret_access_key: SECRET.to_owned(),
             session_token: None,
         },
@@ -80,7 +111,11 @@ fn mount(at: &str, port: u16, prefix: &str) -> Mount {
 }
 
 async fn with_mounts(world: &World, mounts: Vec<Mount>) -> Result<Arc<dyn Sandbox>, Error> {
-    let mut spec = world.spec(world.session(Start::Fresh, new_id()));
+    opened(world, world.session(Start::Fresh, new_id()), mounts).await
+}
+
+async fn opened(world: &World, workspace: Workspace, mounts: Vec<Mount>) -> Result<Arc<dyn Sandbox>, Error> {
+    let mut spec = world.spec(workspace);
     spec.binds.clear();
     spec.left_out = mounts.iter().map(|mount| mount.path.clone()).collect();
     spec.left_out.push(path("scratch"));
@@ -107,8 +142,8 @@ async fn a_bucket_is_seen_and_stays_out_of_archives(world: Arc<World>) {
     put(directory.path(), "top.txt", "top\n");
     put(directory.path(), "team/a b.csv", "1,2\n");
     put(directory.path(), "team/deep/large", &large);
-    let mounts = vec![mount("data", port, ""), mount("in/side/team", port, "team")];
-    let sandbox = with_mounts(&world, mounts).await.unwrap();
+    let (session, mounts) = (new_id(), || vec![mount("data", port, ""), mount("in/side/team", port, "team")]);
+    let sandbox = opened(&world, world.session(Start::Fresh, session), mounts()).await.unwrap();
     let rows = [
         ("ls data; cat data/top.txt; ls in/side/team", "team\ntop.txt\ntop\na b.csv\ndeep\n", 0),
         (
@@ -149,6 +184,21 @@ async fn a_bucket_is_seen_and_stays_out_of_archives(world: Arc<World>) {
     assert_eq!(names, ["./", "in/", "in/side/", "kept"]);
     assert!(archive.len() < 100_000, "{}", archive.len());
     sandbox.close().await;
+    // They come back with the workspace, whether it was kept or comes out of its archive.
+    for start in [support::KEPT, Start::Restored] {
+        let session = if start == Start::Restored { new_id() } else { session };
+        let sandbox = opened(&world, world.session(start, session), mounts()).await.unwrap();
+        if start == Start::Restored {
+            let pieces: Vec<_> = archive.chunks(9_973).map(|piece| Ok(bytes::Bytes::copy_from_slice(piece))).collect();
+            sandbox.import(futures::stream::iter(pieces).boxed(), limits).await.unwrap();
+        }
+        assert_eq!(
+            sh(&sandbox, "cat data/top.txt kept; ls in/side/team").await.out,
+            "top\nk\na b.csv\ndeep\n",
+            "{start:?}"
+        );
+        sandbox.close().await;
+    }
 }
 
 async fn a_mount_that_can_not_be_had_is_told(world: Arc<World>) {
@@ -157,6 +207,9 @@ async fn a_mount_that_can_not_be_had_is_told(world: Arc<World>) {
     }
     let directory = tempfile::tempdir().unwrap();
     let port = server(directory.path()).await;
+    // What is made once and kept, such as the pool of workspaces, is there before.
+    world.sandbox().await.close().await;
+    let before = left(&world);
     let mut wrong = mount("data", port, "");
     wrong.credential.secret_access_key = "wrong".to_owned();
     let error = with_mounts(&world, vec![wrong]).await.unwrap_err();
@@ -175,6 +228,8 @@ async fn a_mount_that_can_not_be_had_is_told(world: Arc<World>) {
     let sandbox = world.provider.create(spec).await.unwrap();
     sh(&sandbox, "ln -s /etc data; echo x > file").await;
     sandbox.close().await;
+    // Who still holds a closed one holds its end of the stream.
+    drop(sandbox);
     for at in ["data", "data/x", "file", "file/x"] {
         let mut spec = world.spec(world.session(support::KEPT, session));
         spec.binds.clear();
@@ -182,11 +237,20 @@ async fn a_mount_that_can_not_be_had_is_told(world: Arc<World>) {
         let error = world.provider.create(spec).await.unwrap_err();
         assert!(error.to_string().contains("its place"), "{at}: {error}");
     }
-    until("no helper is left", || children_named("topside-mount").is_empty()).await;
+    nothing_is_left(&world, &before).await;
 }
 
-/// A server that answers lists with one file, and nothing else ever.
-async fn stalled() -> (u16, Arc<tokio::sync::Notify>) {
+/// How far a server gets with what it is asked for.
+#[derive(Clone, Copy, Debug)]
+enum Answers {
+    /// It takes the question.
+    Nothing,
+    /// It begins to answer.
+    Half,
+}
+
+/// A server that answers lists with one file, and of that file at most a half.
+async fn stalled(answers: Answers) -> (u16, Arc<tokio::sync::Notify>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let asked = Arc::new(tokio::sync::Notify::new());
@@ -205,6 +269,13 @@ async fn stalled() -> (u16, Arc<tokio::sync::Notify>) {
                         format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
                     let _ = socket.write_all(answer.as_bytes()).await;
                 } else {
+                    if let Answers::Half = answers {
+                        let half = format!(
+                            "HTTP/1.1 206 Partial Content\r\ncontent-range: bytes 0-99/100\r\ncontent-length: 100\r\n\r\n{:50}",
+                            "half"
+                        );
+                        let _ = socket.write_all(half.as_bytes()).await;
+                    }
                     told.notify_one();
                     let _ = socket.read(&mut text).await;
                 }
@@ -218,8 +289,10 @@ async fn a_stalled_bucket_holds_up_nobody_who_is_killed(world: Arc<World>) {
     if !can_mount(&world, "a_stalled_bucket_holds_up_nobody_who_is_killed").await {
         return;
     }
-    for freeze in [false, true] {
-        let (port, asked) = stalled().await;
+    world.sandbox().await.close().await;
+    for (freeze, answers) in [(false, Answers::Nothing), (true, Answers::Nothing), (false, Answers::Half)] {
+        let (port, asked) = stalled(answers).await;
+        let before = left(&world);
         let sandbox = with_mounts(&world, vec![mount("data", port, "")]).await.unwrap();
         assert_eq!(sh(&sandbox, "ls data").await.out, "file\n");
         let mut process = sandbox.start(command(&["cat", "data/file"])).await.unwrap();
@@ -240,54 +313,136 @@ async fn a_stalled_bucket_holds_up_nobody_who_is_killed(world: Arc<World>) {
         }
         let second = sandbox.start(command(&["cat", "data/file"])).await.unwrap();
         tokio::time::timeout(Duration::from_secs(2), sandbox.close()).await.expect("a sandbox can always be killed");
-        drop((process, second));
-        until("the helper is gone", || children_named("topside-mount").is_empty()).await;
+        drop((process, second, sandbox));
+        nothing_is_left(&world, &before).await;
     }
 }
 
-/// Looks for two words everywhere that a program inside can look: its own world, file by file and process by process. The words
-/// come backwards, so that the scanner itself does not hold them but for the moment of looking.
+async fn a_bucket_that_is_late_or_gone_is_told(world: Arc<World>) {
+    if !can_mount(&world, "a_bucket_that_is_late_or_gone_is_told").await {
+        return;
+    }
+    for answers in [Answers::Nothing, Answers::Half] {
+        let (port, _) = stalled(answers).await;
+        let sandbox = with_mounts(&world, vec![mount("data", port, "")]).await.unwrap();
+        let fault = |error: Error| match error {
+            Error::Mount { path, code, detail } => {
+                assert!(path.starts_with("data"), "{path}: {detail}");
+                assert!(detail.starts_with("the bucket"), "{path}: {detail}");
+                code
+            }
+            other => panic!("{other}"),
+        };
+        // Half an answer to what is no read is none.
+        let expected = if let Answers::Nothing = answers { "mount_deadline" } else { "mount_unanswered" };
+        assert_eq!(fault(sandbox.stat(&path("data/other")).await.unwrap_err()), expected, "{answers:?}");
+        // What pages wait for the kernel may tell as any error of a disk.
+        let code = fault(sandbox.read(&path("data/file"), 0, 10).await.unwrap_err());
+        assert!(["mount_deadline", "mount_unanswered"].contains(&code.as_str()), "{answers:?}: {code}");
+        let seen = sh(&sandbox, "stat data/other; echo other > other; cat other").await;
+        let told = if let Answers::Nothing = answers { "timed out" } else { "Input/output error" };
+        assert!(seen.err.contains(told) && seen.out == "other\n", "{seen:?}");
+        let mut download = sandbox.download(&path("data"), sandbox::ArchiveLimits::default()).await.unwrap();
+        while let Ok(piece) = download.next().await {
+            assert!(piece.is_some(), "it came whole");
+        }
+        for helper in children_named("topside-mount") {
+            let pid = rustix::process::Pid::from_raw(i32::try_from(helper).unwrap()).unwrap();
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        }
+        until("the mount is gone", || children_named("topside-mount").is_empty()).await;
+        assert_eq!(fault(sandbox.read(&path("data/file"), 0, 10).await.unwrap_err()), "mount_ended");
+        assert_eq!(fault(sandbox.list(&path("data"), 10).await.unwrap_err()), "mount_ended");
+        assert_eq!(&sandbox.read(&path("other"), 0, 10).await.unwrap()[..], b"other\n");
+        sandbox.close().await;
+    }
+}
+
+/// Looks for words everywhere that a program inside can look: its own world, file by file and process by process, with all that
+/// the kernel tells of a mount. The words come backwards, so that the scanner itself does not hold them but for the moment of
+/// looking. The tools of the host alone are left out.
 const SCANNER: &str = r#"
-import os, re, sys
-words = [w[::-1].encode() for w in sys.argv[1:3]]
+import fcntl, os, re, stat, sys
+names = ("control", "secret", "key")
+words = [w[::-1].encode() for w in sys.argv[1:4]]
 own = os.getpid()
 found = set()
+counted = {}
 def look(kind, data):
-    for name, word in zip(("control", "secret"), words):
+    counted[kind] = counted.get(kind, 0) + len(data)
+    for name, word in zip(names, words):
         if word in data: found.add(name + ":" + kind)
+def read(kind, path, most=16 << 20):
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError: return
+    try:
+        look(kind, os.read(handle, most))
+        while most > 0:
+            piece = os.read(handle, 1 << 20)
+            if not piece: break
+            look(kind, piece); most -= len(piece)
+    except OSError: pass
+    finally: os.close(handle)
 for pid in [p for p in os.listdir("/proc") if p.isdigit() and int(p) != own]:
     base = "/proc/" + pid + "/"
-    for kind, name in (("env", "environ"), ("arguments", "cmdline")):
-        try: look(kind, open(base + name, "rb").read())
-        except OSError: pass
+    for kind, name in (("env", "environ"), ("arguments", "cmdline")): read(kind, base + name)
     try:
         maps = open(base + "maps").read().splitlines()
         memory = open(base + "mem", "rb", 0)
         for line in maps:
             m = re.match(r"([0-9a-f]+)-([0-9a-f]+) r(w?)", line)
-            if not m or "[vvar" in line or "[stack]" in line: continue
+            if not m or "[vvar" in line or "[vsyscall" in line: continue
             start, end = int(m[1], 16), int(m[2], 16)
+            kind = "stack" if "[stack]" in line else "heap"
             try:
-                memory.seek(start); look("heap", memory.read(min(end - start, 64 << 20)))
+                memory.seek(start); look(kind, memory.read(min(end - start, 64 << 20)))
             except (OSError, ValueError, OverflowError): pass
     except OSError: pass
     try: fds = os.listdir(base + "fd")
     except OSError: fds = []
     for fd in fds:
-        try:
-            to = os.readlink(base + "fd/" + fd)
-            kind = "pipe" if to.startswith("pipe:") else "deleted" if to.endswith(" (deleted)") else None
-            if kind:
-                handle = os.open(base + "fd/" + fd, os.O_RDONLY | os.O_NONBLOCK)
-                look(kind, os.read(handle, 1 << 20)); os.close(handle)
+        try: to = os.readlink(base + "fd/" + fd)
+        except OSError: continue
+        kind = "pipe" if to.startswith("pipe:") else "deleted" if to.endswith(" (deleted)") else None
+        if kind: read(kind, base + "fd/" + fd, 1 << 20)
+# All else that /proc tells, of everybody: links and names, too.
+skipped = ("mem", "environ", "cmdline", "maps", "pagemap", "fd", "kmsg", "sysrq-trigger")
+for directory, below, files in os.walk("/proc", onerror=None):
+    parts = directory.split("/")
+    if len(parts) > 2 and parts[2] in (str(own), "self", "thread-self"): below[:] = []; continue
+    below[:] = [b for b in below if not (b == "fd" or (len(parts) > 2 and b in ("map_files", "net", "attr")))]
+    for name in files + below:
+        at = os.path.join(directory, name)
+        look("proc", name.encode(errors="surrogateescape"))
+        try: look("proc", os.readlink(at).encode(errors="surrogateescape"))
         except OSError: pass
-for top in ("/workspace", "/tmp", "/etc", "/run", "/var", "/dev/shm", "/home", "/root"):
-    for directory, below, names in os.walk(top):
-        for name in names:
+        if name in files and name not in skipped: read("proc", at, 1 << 20)
+tops = ["/" + t for t in os.listdir("/") if t not in ("proc", "usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")]
+for top in tops:
+    for directory, below, files in os.walk(top):
+        mount = directory.startswith("/workspace/data")
+        for name in files + below:
             at = os.path.join(directory, name)
-            if not os.path.isfile(at) or os.path.islink(at): continue
-            try: look("file", open(at, "rb").read(16 << 20))
-            except OSError: pass
+            kind = "bucket" if mount or name == "data" else "file"
+            look(kind, name.encode(errors="surrogateescape"))
+            try:
+                state = os.lstat(at)
+                look(kind, repr(state).encode())
+            except OSError: continue
+            try:
+                for attribute in os.listxattr(at, follow_symlinks=False):
+                    look(kind, attribute.encode()); look(kind, os.getxattr(at, attribute, follow_symlinks=False))
+            except OSError as error: look(kind, repr(error).encode())
+            if stat.S_ISREG(state.st_mode): read(kind, at)
+# What the mount says besides: of itself, of what is not there, and no.
+look("bucket", repr(os.statvfs("/workspace/data")).encode())
+for deed in (lambda: os.open("/workspace/data/none", os.O_RDONLY), lambda: os.open("/workspace/data/new", os.O_CREAT | os.O_WRONLY),
+             lambda: os.getxattr("/workspace/data/file", "user.key"), lambda: os.readlink("/workspace/data/file"),
+             lambda: fcntl.ioctl(os.open("/workspace/data/file", os.O_RDONLY), 0x80086601, bytes(8))):
+    try: look("bucket", repr(deed()).encode())
+    except OSError as error: look("bucket", repr(error).encode())
+assert all(counted.get(kind, 0) > 0 for kind in ("env", "heap", "stack", "file", "proc", "bucket")), counted
 print(" ".join(sorted(found)))
 "#;
 
@@ -317,17 +472,18 @@ async fn the_credential_is_nowhere_inside(world: Arc<World>) {
     let directory = tempfile::tempdir().unwrap();
     let port = server(directory.path()).await;
     put(directory.path(), "file", vec![7; 2 << 20]);
+    put(directory.path(), "below/with-control", CONTROL);
     let sandbox = with_mounts(&world, vec![mount("data", port, "")]).await.unwrap();
-    assert_eq!(sh(&sandbox, "cat data/* | wc -c").await.out, "2097152\n", "the bucket is in use");
+    assert_eq!(sh(&sandbox, "cat data/file | wc -c").await.out, "2097152\n", "the bucket is in use");
     let backwards = |word: &str| word.chars().rev().collect::<String>();
-    let (control, secret) = (backwards(CONTROL), backwards(SECRET));
+    let (control, secret, key_id) = (backwards(CONTROL), backwards(SECRET), backwards(KEY_ID));
     let mut plant = sandbox.start(command(&["python3", "-c", PLANT, &control])).await.unwrap();
     let told = plant.next().await.unwrap();
     assert!(matches!(told, sandbox::Chunk::Output(_, bytes) if &bytes[..] == b"ready\n"));
-    let mut scan = sandbox.start(command(&["python3", "-c", SCANNER, &control, &secret])).await.unwrap();
+    let mut scan = sandbox.start(command(&["python3", "-c", SCANNER, &control, &secret, &key_id])).await.unwrap();
     let seen = support::finish(scan.as_mut()).await.unwrap();
     assert_eq!(
-        seen.out, "control:deleted control:env control:file control:heap control:pipe\n",
+        seen.out, "control:bucket control:deleted control:env control:file control:heap control:pipe control:stack\n",
         "the control is found in every place, the credential in none: {}",
         seen.err
     );
@@ -378,8 +534,8 @@ async fn nothing_of_a_mount_outlives_its_sandbox(world: Arc<World>) {
     let directory = tempfile::tempdir().unwrap();
     let port = server(directory.path()).await;
     put(directory.path(), "file", "x");
-    let connections = || std::fs::read_dir("/sys/fs/fuse/connections").map_or(0, Iterator::count);
-    let (before, open) = (traces(&world.data), connections());
+    world.sandbox().await.close().await;
+    let before = left(&world);
     for round in 0..20 {
         let sandbox = with_mounts(&world, vec![mount("a", port, ""), mount("b", port, "")]).await.unwrap();
         assert_eq!(sh(&sandbox, "cat a/file b/file").await.out, "xx", "{round}");
@@ -395,8 +551,5 @@ async fn nothing_of_a_mount_outlives_its_sandbox(world: Arc<World>) {
         }
         sandbox.close().await;
     }
-    until("nothing is left", || {
-        children_named("topside-mount").is_empty() && traces(&world.data) == before && connections() <= open
-    })
-    .await;
+    nothing_is_left(&world, &before).await;
 }

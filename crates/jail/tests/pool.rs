@@ -108,6 +108,7 @@ fn cases() -> Vec<Case> {
         forks_go_their_own_ways,
         a_fork_has_the_limits_of_its_parent,
         a_fork_of_nothing_is_lost,
+        a_fork_holds_nothing_that_its_checkpoint_leaves_out,
         older_images_go_on,
         as_many_checkpoints_are_kept_as_are_bounded,
         a_checkpoint_that_is_given_up_leaves_nothing,
@@ -253,6 +254,10 @@ async fn who_does_not_stand_still_is_left_alone(world: Arc<World>) {
     sandbox.close().await;
 }
 
+/// What tells one machine from another.
+const IDENTITY: &str = "stat -f -c %i .; uname -n; cat /etc/hostname | sed 's/^/file /'; cat /etc/machine-id; \
+    cat /proc/sys/kernel/random/boot_id; cat /proc/sys/kernel/random/uuid";
+
 async fn forks_go_their_own_ways(world: Arc<World>) {
     let (session, name) = (new_id(), "forks_go_their_own_ways");
     let parent = open(&world, Start::Fresh, session).await;
@@ -271,13 +276,18 @@ async fn forks_go_their_own_ways(world: Arc<World>) {
         assert_eq!(said(&fork, "ls | wc -l; cat f1 f2").await, "300\n1\n2\n");
         said(&fork, &format!("echo {number} > f3")).await;
         assert_eq!(said(&fork, "cat f3").await, format!("{number}\n"));
-        identities.push(said(&fork, "stat -f -c %i .").await);
+        identities.push(said(&fork, IDENTITY).await);
         fork.close().await;
     }
-    identities.push(said(&parent, "stat -f -c %i .").await);
-    identities.sort_unstable();
-    identities.dedup();
-    assert_eq!(identities.len(), 21, "no two have the same identity");
+    identities.push(said(&parent, IDENTITY).await);
+    let mut parts: Vec<Vec<&str>> = identities.iter().map(|all| all.lines().collect()).collect();
+    let count = parts[0].len();
+    assert!(count == 6 && parts.iter().all(|of| of.len() == count), "{identities:?}");
+    for part in 0..count {
+        parts.sort_unstable_by_key(|of| of[part]);
+        parts.dedup_by_key(|of| of[part]);
+        assert_eq!(parts.len(), 21, "no two have the same identity: {part}, {identities:?}");
+    }
     assert_eq!(said(&parent, "cat f1 f3; ls | wc -l").await, "parent\n3\n299\n");
     // A fork outlives its parent, is kept like any other, and can be forked.
     parent.close().await;
@@ -318,6 +328,25 @@ async fn a_fork_of_nothing_is_lost(world: Arc<World>) {
     let sandbox = open(&world, Start::Fresh, session).await;
     assert_eq!(said(&sandbox, "ls -A").await, "");
     sandbox.close().await;
+}
+
+/// What is laid again each time is in the image, since programs saw it there, and in no fork of it.
+async fn a_fork_holds_nothing_that_its_checkpoint_leaves_out(world: Arc<World>) {
+    let (session, name) = (new_id(), "a_fork_holds_nothing_that_its_checkpoint_leaves_out");
+    let path = |text: &str| text.parse::<sandbox::RelPath>().unwrap();
+    let left_out = vec![path("cache"), path("deep/token"), path("never")];
+    let made = Spec { left_out: left_out.clone(), ..spec(&world, Start::Fresh, session, 1) };
+    let parent = world.provider.create(made).await.unwrap();
+    said(&parent, "mkdir -p cache/below deep; echo secret | tee cache/below/made deep/token > kept").await;
+    let Some(checkpoint) = taken(&parent, name).await else { return };
+    assert_eq!(said(&parent, "cat cache/below/made").await, "secret\n", "its own sandbox keeps it");
+    let start = Start::Forked { session, checkpoint: checkpoint.id() };
+    // Whatever the fork's own declaration leaves out.
+    let fork = open(&world, start, new_id()).await;
+    assert_eq!(said(&fork, "find . | sort").await, ".\n./deep\n./kept\n");
+    assert_eq!(said(&fork, "cat kept").await, "secret\n");
+    fork.close().await;
+    parent.close().await;
 }
 
 /// The image of an earlier version stands beside the mark.

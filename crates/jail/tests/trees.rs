@@ -12,8 +12,7 @@ mod support;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use sandbox::files::EventKind;
-use sandbox::manifest::{Manifest, Plan, Which};
-use sandbox::{Archive, ArchiveLimits, Change, Depth, Error, Exit, Provider as _, Replace, Sandbox, Spec, Start};
+use sandbox::{Archive, ArchiveLimits, Change, Depth, Error, Provider as _, Replace, Sandbox, Spec, Start};
 use std::sync::Arc;
 use support::{Case, World, command, new_id, path, sh};
 
@@ -28,7 +27,6 @@ fn main() -> std::process::ExitCode {
         trees_go_up_and_down,
         modes_change_and_go_back,
         nothing_leads_out_however_fast_it_changes,
-        a_large_manifest_is_laid_in_portions,
     ];
     support::run(launcher, data.path(), cases)
 }
@@ -124,10 +122,38 @@ async fn what_happens_is_told(world: Arc<World>) {
         assert_ne!(event.path, "last", "everything was kept, so nothing shows that an overflow is told");
     }
     drop(watch);
-    let mut watch = sandbox.watch(&path("w"), Depth::Directory).await.unwrap();
+    // A watch ends with its directory: removed by whomever, or moved away.
+    sh(&sandbox, "mkdir -p w/in moved/in up/mid/in").await;
+    for (depth, at, script) in [
+        (Depth::Directory, "w/in", "rmdir w/in"),
+        (Depth::Below, "w", "rm -r w"),
+        (Depth::Below, "moved", "mv moved elsewhere; mkdir -p moved/in elsewhere/later"),
+    ] {
+        let mut watch = sandbox.watch(&path(at), depth).await.unwrap();
+        assert_eq!(watch.next().await.unwrap().unwrap().kind, EventKind::Begun);
+        sh(&sandbox, script).await;
+        while let Some(event) = watch.next().await.unwrap() {
+            assert!(!event.path.contains("later"), "{event:?}");
+        }
+    }
+    let mut watch = sandbox.watch(&path("elsewhere"), Depth::Directory).await.unwrap();
     assert_eq!(watch.next().await.unwrap().unwrap().kind, EventKind::Begun);
-    sandbox.remove(&path("w"), 1_000).await.unwrap();
+    sandbox.remove(&path("elsewhere"), 1_000).await.unwrap();
     while watch.next().await.unwrap().is_some() {}
+    // Where something above it got another name, what is new below is said to be unwatched, and nothing else is watched for it.
+    let mut watch = sandbox.watch(&path("up/mid"), Depth::Below).await.unwrap();
+    assert_eq!(watch.next().await.unwrap().unwrap().kind, EventKind::Begun);
+    sh(&sandbox, "mv up down; mkdir -p up/mid/new; mkdir down/mid/new; echo 3 > up/mid/new/x; echo 3 > down/mid/last")
+        .await;
+    let mut seen = Vec::new();
+    while !seen.contains(&(EventKind::Written, "last".to_owned())) {
+        let event = watch.next().await.unwrap().unwrap();
+        seen.push((event.kind, event.path));
+    }
+    assert!(seen.contains(&(EventKind::Unwatched, "new".to_owned())), "{seen:?}");
+    assert!(!seen.iter().any(|(_, path)| path == "new/x"), "{seen:?}");
+    drop(watch);
+    sh(&sandbox, "ln -s /etc etc").await;
     for absent in ["absent", "etc"] {
         let mut watch = sandbox.watch(&path(absent), Depth::Below).await.unwrap();
         assert_eq!(watch.next().await.unwrap_err().code(), "sandbox_file", "{absent}");
@@ -240,39 +266,5 @@ async fn nothing_leads_out_however_fast_it_changes(world: Arc<World>) {
     swapping.kill().await.unwrap();
     let after = sh(&sandbox, "cat /tmp/out/f; ls /tmp/out; stat -c %a /tmp/out/f").await;
     assert_eq!(after.out, format!("{WORD}\nf\n644\n"), "nothing outside was touched");
-    sandbox.close().await;
-}
-
-async fn a_large_manifest_is_laid_in_portions(world: Arc<World>) {
-    let files: serde_json::Map<String, serde_json::Value> = (0..10_000)
-        .map(|n| {
-            (
-                format!("d{:03}/s{}/f{n}", n % 220, n % 3),
-                serde_json::json!({"type": "file", "content": "x".repeat(n % 9_000)}),
-            )
-        })
-        .collect();
-    let manifest: Manifest = serde_json::from_value(serde_json::json!({ "entries": files })).unwrap();
-    let mut spec = world.spec(world.session(Start::Fresh, new_id()));
-    spec.binds.clear();
-    (spec.limits.workspace_bytes_max, spec.limits.workspace_inodes_max) = (256 << 20, 30_000);
-    let sandbox = world.provider.create(spec).await.unwrap();
-    let plan = Plan::of(&manifest, std::path::Path::new("/nowhere")).unwrap();
-    let begun = std::time::Instant::now();
-    let (alone, beside): (Vec<_>, Vec<_>) =
-        plan.batches(Which::All).into_iter().partition(sandbox::manifest::Batch::is_alone);
-    for batch in alone {
-        sandbox.apply(batch.read().unwrap().changes).await.unwrap();
-    }
-    let mut laying =
-        futures::stream::iter(beside).map(|batch| sandbox.apply(batch.read().unwrap().changes)).buffer_unordered(4);
-    while let Some(done) = laying.next().await {
-        done.unwrap();
-    }
-    drop(laying);
-    let laid = begun.elapsed();
-    let seen = sh(&sandbox, "find . -type f | wc -l; cat d000/s0/f660 | wc -c").await;
-    assert_eq!((seen.out.as_str(), seen.exit), ("10000\n660\n", Exit::Code(0)), "{}", seen.err);
-    println!("10,000 files, {} MB, laid in {} ms", plan.totals().bytes >> 20, laid.as_millis());
     sandbox.close().await;
 }

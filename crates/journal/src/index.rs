@@ -212,6 +212,8 @@ pub fn of(at_ms: u64, principal: Id<id::Principal>, event: &Event) -> Vec<Change
         | Event::Voted(_)
         | Event::Resolved(_)
         | Event::Raised(_)
+        | Event::Operated(_)
+        | Event::WorkspaceRestored(_)
         | Event::WorkspaceLost(_)
         | Event::Deferred(_)
         | Event::ScopeOpened(_)

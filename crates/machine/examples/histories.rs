@@ -7,7 +7,15 @@ use domain::record;
 use std::fs;
 use std::path::PathBuf;
 
-const HISTORIES: [(&str, &str); 19] = [
+const HISTORIES: [(&str, &str); 21] = [
+    (
+        "restored",
+        "submitted replied:1 judged.1 began-inside.1 opened returned.1 restored checkpointed replied:0 closed finished restored",
+    ),
+    (
+        "operated",
+        "submitted replied:1 judged.1 began-inside.1 opened returned.1 by:201 operated by:200 replied:0 closed finished",
+    ),
     (
         "workspace",
         "submitted replied:1 judged.1 began-inside.1 opened +30 returned.1 replied:0 changed closed finished",

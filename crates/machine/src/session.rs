@@ -3,7 +3,7 @@
 use crate::effect::Effect;
 use crate::run::{Parked, Run};
 use crate::scope::Scope;
-use domain::record::{Finished, Forked, Raised, Resolved, Snapshot, Steered, Submitted, Voted, When};
+use domain::record::{Deed, Finished, Forked, Raised, Resolved, Snapshot, Steered, Submitted, Voted, When};
 use domain::{ContentRef, Event, Id, RunStatus, id};
 use indexmap::IndexMap;
 use std::collections::VecDeque;
@@ -157,6 +157,9 @@ impl Session {
             Event::Resolved(Resolved { run, call, resolution }) => {
                 self.input(*run, |run| run.resolved(*call, resolution));
             }
+            // A command may change files that the next checkpoint is to keep.
+            Event::Operated(body) => self.is_changed |= body.deed == Deed::Exec && self.sandbox == Some(body.sandbox),
+            Event::WorkspaceRestored(body) => self.restored(&body.snapshot),
             Event::Finished(body) => self.finished(stamp, body).map_err(refuse)?,
             _ => {
                 let run = self.run.as_mut().filter(|run| run.id == event.run());
@@ -186,6 +189,15 @@ impl Session {
             self.files = Files::InSnapshot;
         }
         Ok(())
+    }
+
+    /// Other files take the place of those that are there, unless a run works on them.
+    fn restored(&mut self, snapshot: &Snapshot) {
+        if self.run.is_none() {
+            self.snapshot = Some(snapshot.clone());
+            self.files = Files::InSnapshot;
+            self.is_changed = false;
+        }
     }
 
     fn submitted(&mut self, stamp: Stamp, body: &Submitted) {
@@ -288,6 +300,8 @@ impl Session {
             | Event::Voted(_)
             | Event::Resolved(_)
             | Event::Raised(_)
+            | Event::Operated(_)
+            | Event::WorkspaceRestored(_)
             | Event::Finished(_) => return Err("it is not of a driven run"),
         }
         Ok(())

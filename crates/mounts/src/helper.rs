@@ -15,6 +15,8 @@ use zeroize::Zeroizing;
 
 /// Bytes of what a helper is told, and of its answer, at most.
 const MESSAGE_BYTES_MAX: u32 = 8 << 20;
+/// What one request to the bucket gets beyond the operation that it is for.
+const REQUEST_SLACK_MS: u64 = 1_000;
 /// How long a helper waits for what it is told.
 const ORDER_WAIT_MAX: Duration = Duration::from_secs(30);
 
@@ -211,7 +213,9 @@ fn bucket(order: &Order) -> Result<Bucket, Error> {
     let addressing = if virtual_host { Addressing::VirtualHost } else { Addressing::Path };
     let root = String::new();
     let settings = S3 { endpoint, bucket, region, access_key_id, secret_access_key, session_token, addressing, root };
-    let bucket = Bucket::new(&settings, client, order.limits.operation_ms_max);
+    // The operation's own deadline comes first, and says what it is.
+    let request_ms_max = order.limits.operation_ms_max.saturating_add(REQUEST_SLACK_MS);
+    let bucket = Bucket::new(&settings, client, request_ms_max);
     bucket.map_err(|error| wrong(error.code(), error.to_string()))
 }
 

@@ -17,7 +17,7 @@ mod wire;
 
 pub use copy::{Object, objects};
 pub use helper::{Network, Order, Storage, begin, help};
-pub use mount::{device, mount};
+pub use mount::{Readers, device, mount};
 pub use server::serve;
 
 use serde::{Deserialize, Serialize};
@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 /// Limits of one mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// How long one operation may take; then it fails with `EIO`.
+    /// How long one operation may take; then it fails with `ETIMEDOUT`.
     pub operation_ms_max: u64,
     /// How long names, sizes and lists are taken to hold.
     pub valid_ms: u64,

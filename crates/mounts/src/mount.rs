@@ -22,12 +22,21 @@ pub fn device() -> Result<OwnedFd, Error> {
     })
 }
 
+/// Who may read a mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readers {
+    /// Processes of the user and group that it belongs to.
+    Owner,
+    /// All processes of the user namespace that mounts.
+    All,
+}
+
 /// Makes the mount for an opened device: read-only, without devices and set-uid programs, with the kernel's own permission
-/// checks, for processes of this user and group alone. It ends when the last copy of the device is closed.
+/// checks. It ends when the last copy of the device is closed.
 ///
 /// # Errors
 /// [`Error::Device`].
-pub fn mount(device: BorrowedFd<'_>, owner: (u32, u32)) -> Result<OwnedFd, Error> {
+pub fn mount(device: BorrowedFd<'_>, owner: (u32, u32), readers: Readers) -> Result<OwnedFd, Error> {
     let made = || -> Result<OwnedFd, Errno> {
         let context = rustix::mount::fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC)?;
         let context = context.as_fd();
@@ -40,7 +49,8 @@ pub fn mount(device: BorrowedFd<'_>, owner: (u32, u32)) -> Result<OwnedFd, Error
         ] {
             rustix::mount::fsconfig_set_string(context, key, value)?;
         }
-        for flag in ["default_permissions", "ro"] {
+        let others = (readers == Readers::All).then_some("allow_other");
+        for flag in ["default_permissions", "ro"].into_iter().chain(others) {
             rustix::mount::fsconfig_set_flag(context, flag)?;
         }
         rustix::mount::fsconfig_create(context)?;

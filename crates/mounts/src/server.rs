@@ -274,7 +274,8 @@ impl Server {
         let server = Arc::clone(self);
         tasks.spawn(async move {
             let answer = tokio::select! {
-                done = tokio::time::timeout(server.deadline(), work) => done.unwrap_or(Err(Errno::IO)),
+                // Said as what it is, so that whoever asked can tell a bucket that is slow from one that is broken.
+                done = tokio::time::timeout(server.deadline(), work) => done.unwrap_or(Err(Errno::TIMEDOUT)),
                 Ok(()) = given_up => Err(Errno::INTR),
             };
             held(&server.waiting).remove(&unique);

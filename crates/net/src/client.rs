@@ -15,6 +15,32 @@ use url::Url;
 const HEADERS_CARRIED: [header::HeaderName; 4] =
     [header::ACCEPT, header::ACCEPT_LANGUAGE, header::CONTENT_TYPE, header::USER_AGENT];
 
+/// What came of asking for another protocol.
+pub enum Upgraded {
+    /// The connection itself.
+    Stream {
+        /// The headers of the answer that switched.
+        headers: HeaderMap,
+        /// Bytes both ways.
+        stream: Box<dyn Duplex>,
+    },
+    /// The other side did not switch.
+    Answer(Box<Response>),
+}
+
+/// A stream of bytes in both directions.
+pub trait Duplex: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
+impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Duplex for T {}
+
+impl std::fmt::Debug for Upgraded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Stream { .. } => "Stream",
+            Self::Answer(_) => "Answer",
+        })
+    }
+}
+
 /// The way out. Clones share their pools.
 #[derive(Clone, Debug)]
 pub struct Client(Arc<Inner>);
@@ -30,6 +56,8 @@ struct Inner {
     operator: reqwest::Client,
     /// Dials vetted addresses only; made when the first untrusted host is asked for.
     untrusted: OnceLock<reqwest::Client>,
+    /// For connections that stop being HTTP, which only HTTP/1.1 has; made when the first one is wanted.
+    upgrading: OnceLock<reqwest::Client>,
     /// Whoever carries requests in the place of sockets.
     carrier: Option<Arc<dyn Carrier>>,
 }
@@ -63,8 +91,8 @@ impl Client {
             builder = builder.proxy(proxy);
         }
         let operator = builder.build().map_err(|error| Error::Settings { reason: chain(&error) })?;
-        let (untrusted, carrier) = (OnceLock::new(), None);
-        Ok(Self(Arc::new(Inner { settings, tls, lookup, vetting, proxies, operator, untrusted, carrier })))
+        let (untrusted, upgrading, carrier) = (OnceLock::new(), OnceLock::new(), None);
+        Ok(Self(Arc::new(Inner { settings, tls, lookup, vetting, proxies, operator, untrusted, upgrading, carrier })))
     }
 
     /// The same client over a network of the caller's own: it opens no socket.
@@ -117,6 +145,53 @@ impl Client {
                 }
             }
         }
+    }
+
+    /// Sends a request of the operator's own to a host, and gives the connection itself once the other side switches protocols;
+    /// any other answer as it is. A client over a carrier has no connection to give.
+    ///
+    /// # Errors
+    /// Every [`Error`].
+    pub async fn upgrade(&self, mut request: Request) -> Result<Upgraded, Error> {
+        let host = canonical(&mut request.url, request.origin)?.to_string();
+        if self.0.carrier.is_some() || request.origin != Origin::Operator {
+            return Err(Error::BadUrl { reason: "nothing there can be switched to another protocol".into() });
+        }
+        let client = match self.0.upgrading.get() {
+            Some(client) => client,
+            None => {
+                let client = self.plain_http()?;
+                self.0.upgrading.get_or_init(|| client)
+            }
+        };
+        let ms = request.timeouts.first_byte_ms;
+        let asked = client.request(request.method, request.url).headers(request.headers).send();
+        let failed = |error| failed(error, &host, self.0.settings.connect_ms);
+        let first_byte_by = Instant::now() + Duration::from_millis(ms);
+        let late = |_| Error::TimeoutFirstByte { host: host.clone(), ms };
+        let inner = timeout_at(first_byte_by, asked).await.map_err(late)?.map_err(failed)?;
+        if inner.status() == reqwest::StatusCode::SWITCHING_PROTOCOLS {
+            let headers = inner.headers().clone();
+            let stream = timeout_at(first_byte_by, inner.upgrade()).await.map_err(late)?.map_err(failed)?;
+            return Ok(Upgraded::Stream { headers, stream: Box::new(stream) });
+        }
+        let (timeouts, bytes_max) = (request.timeouts, request.response_bytes_max);
+        let total_by = Instant::now() + Duration::from_millis(timeouts.total_ms);
+        let (bytes_left, begun) = (bytes_max, false);
+        let response = Response { inner, host, timeouts, first_byte_by, total_by, bytes_max, bytes_left, begun };
+        Ok(Upgraded::Answer(Box::new(response)))
+    }
+
+    /// A client that never speaks anything newer than HTTP/1.1.
+    fn plain_http(&self) -> Result<reqwest::Client, Error> {
+        let resolver = Resolver { lookup: self.0.lookup.clone(), vetting: None };
+        let mut tls = self.0.tls.clone();
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let mut builder = builder(&self.0.settings, &tls, resolver).http1_only();
+        for proxy in proxies_of(&self.0.settings)? {
+            builder = builder.proxy(proxy);
+        }
+        builder.build().map_err(|error| Error::Settings { reason: chain(&error) })
     }
 
     async fn hop(&self, request: &Request, host: &Canonical) -> Result<reqwest::Response, Error> {

@@ -14,7 +14,7 @@ mod trust;
 
 pub use address::Class;
 pub use carrier::{Carried, Carrier};
-pub use client::Client;
+pub use client::{Client, Duplex, Upgraded};
 pub use error::Error;
 pub use lookup::{Lookup, SystemLookup};
 pub use request::{Origin, Request, Timeouts};

@@ -24,6 +24,8 @@ pub struct Command {
     /// 128 bytes, no control characters, no other command in the sandbox with the same. One without a name ends with the
     /// harness.
     pub name: Option<String>,
+    /// Who it runs as: `root`, a user of [`crate::Accounts`], or the sandbox's own. `None`: whom the accounts say.
+    pub user: Option<String>,
 }
 
 /// A named command that the sandbox knows: one that runs, or ended and was not taken yet.
@@ -68,6 +70,11 @@ pub trait Process: Send + std::fmt::Debug {
     /// or not at all.
     async fn write(&mut self, bytes: Bytes) -> Result<(), Error>;
 
+    /// Its input as a handle of its own, for who writes while somebody reads; `None`: this provider has none.
+    fn input(&mut self) -> Option<Box<dyn Input>> {
+        None
+    }
+
     /// Closes its stdin; on a terminal sends end-of-file (Ctrl-D).
     async fn close_stdin(&mut self) -> Result<(), Error>;
 
@@ -76,6 +83,16 @@ pub trait Process: Send + std::fmt::Debug {
 
     /// Kills it and all it started (its whole process group and session), and waits for the end.
     async fn kill(&mut self) -> Result<Exit, Error>;
+}
+
+/// A command's input, apart from its output. Dropping it changes nothing.
+#[async_trait]
+pub trait Input: Send + std::fmt::Debug {
+    /// As [`Process::write`].
+    async fn write(&mut self, bytes: Bytes) -> Result<(), Error>;
+
+    /// As [`Process::close_stdin`].
+    async fn close(&mut self) -> Result<(), Error>;
 }
 
 /// What a command gave.

@@ -56,6 +56,13 @@ pub enum Change {
         /// The bits.
         mode: u32,
     },
+    /// Gives a file or a directory to a group of [`crate::Accounts`].
+    Group {
+        /// Where.
+        path: RelPath,
+        /// Its name.
+        group: String,
+    },
     /// Removes a file.
     Remove {
         /// Where.
@@ -124,6 +131,35 @@ pub enum TreeWork {
         /// Its bounds.
         limits: ArchiveLimits,
     },
+    /// Compares two directories; gives a [`Comparison`].
+    Compare {
+        /// One.
+        before: RelPath,
+        /// The other.
+        after: RelPath,
+        /// Paths at most that are told of.
+        differences_max: usize,
+    },
+}
+
+/// How two directories differ.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// By path, each directory before what is in it.
+    pub differences: Vec<Difference>,
+    /// How many more there are.
+    pub unlisted: u64,
+}
+
+/// A path at which two directories differ: by kind, mode or content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    /// Below both directories. Bytes that are no text are replaced.
+    pub path: String,
+    /// What stands in the first; `None`: nothing.
+    pub before: Option<Stat>,
+    /// What stands in the other.
+    pub after: Option<Stat>,
 }
 
 /// Something that happened to files.

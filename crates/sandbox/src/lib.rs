@@ -10,18 +10,22 @@ pub mod living;
 pub mod manifest;
 pub mod mount;
 pub mod path;
+pub mod port;
 pub mod spec;
+pub mod wall;
 pub mod wire;
 
 pub use archive::{Archive, ArchiveLimits, Export, Rule, Totals};
 pub use checkpoint::Checkpoint;
-pub use command::{Chunk, Command, Exit, KeptCommand, Process, Stream};
+pub use command::{Chunk, Command, Exit, Input, KeptCommand, Process, Stream};
 pub use files::{Change, Depth, FileKind, Replace, Stat, Watch};
-pub use living::Living;
+pub use living::{About, Living, Shown, Usage};
 pub use manifest::{Entry, Manifest};
 pub use mount::{Credential, Mount, OnMissing};
 pub use path::RelPath;
-pub use spec::{Bind, Limits, Spec, Start, Walls, Workspace};
+pub use port::{Duplex, Port};
+pub use spec::{Accounts, Bind, Limits, Spec, Start, Walls, Workspace};
+pub use wall::{WALLS, Wall};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -34,6 +38,12 @@ use std::sync::Arc;
 pub trait Provider: Send + Sync + std::fmt::Debug {
     /// The name agents use: `local`.
     fn name(&self) -> &'static str;
+
+    /// Why sandboxes of this provider have no users and groups but the one user that each has; `None`: they have what their
+    /// [`Accounts`] say.
+    async fn accounts_missing(&self) -> Option<String> {
+        Some("everything inside runs as one user, so further ones would separate nothing; hint: leave them out".to_owned())
+    }
 
     /// Whether sandboxes can be made, so far as is known without trying.
     fn is_ready(&self) -> bool {
@@ -66,6 +76,22 @@ pub trait Provider: Send + Sync + std::fmt::Debug {
     /// The sandboxes that live, those among them that an earlier harness left and nobody has taken over yet.
     async fn living(&self) -> Result<Vec<Living>, Error> {
         Ok(Vec::new())
+    }
+
+    /// A sandbox that this harness holds; `None`: it lives no more, or nobody here has it.
+    async fn find(&self, id: Id<id::Sandbox>) -> Option<Arc<dyn Sandbox>> {
+        let _ = id;
+        None
+    }
+
+    /// Ends a sandbox, whoever made it, and waits until nothing of it is left but the workspace. Who uses it is told that it
+    /// is gone, and `why`.
+    ///
+    /// # Errors
+    /// [`Error::Gone`] when no such sandbox lives; [`Error::Unsupported`].
+    async fn end(&self, id: Id<id::Sandbox>, why: &str) -> Result<(), Error> {
+        let _ = (id, why);
+        Err(unsupported("ends from outside"))
     }
 
     /// The harness ends in order: nothing of it is to live on. Without this word a provider whose sandboxes outlive a harness
@@ -109,6 +135,17 @@ pub trait Sandbox: Send + Sync + std::fmt::Debug {
 
     /// Starts a command. It runs until it ends, is killed, or the sandbox closes; dropping the handle kills it.
     async fn start(&self, command: Command) -> Result<Box<dyn Process>, Error>;
+
+    /// Connects to a TCP port on the sandbox's own loopback, from inside. What a program inside sends ends the connection; what
+    /// was written and not sent by then is lost.
+    ///
+    /// # Errors
+    /// [`Error::Port`] when nothing there takes the connection; [`Error::Limit`] when as many are open as may be;
+    /// [`Error::Unsupported`].
+    async fn dial(&self, port: Port) -> Result<Box<dyn Duplex>, Error> {
+        let _ = port;
+        Err(unsupported("ports"))
+    }
 
     /// The named commands that run, or ended and were not taken.
     async fn commands(&self) -> Result<Vec<KeptCommand>, Error> {
@@ -183,6 +220,20 @@ pub trait Sandbox: Send + Sync + std::fmt::Debug {
     async fn upload(&self, path: &RelPath, archive: Archive, limits: ArchiveLimits) -> Result<Totals, Error> {
         let _ = (path, archive, limits);
         Err(unsupported("uploads of trees"))
+    }
+
+    /// Compares two directories with all that is in them; times do not count. Only what differs leaves the sandbox.
+    ///
+    /// # Errors
+    /// [`Error::File`], also for what is too deep to be compared; [`Error::Unsupported`].
+    async fn compare(
+        &self,
+        before: &RelPath,
+        after: &RelPath,
+        differences_max: usize,
+    ) -> Result<files::Comparison, Error> {
+        let _ = (before, after, differences_max);
+        Err(unsupported("comparisons"))
     }
 
     /// Every path that the workspace's layer holds with its state, at most `entries_max`; for showing what changed.
@@ -331,6 +382,14 @@ pub enum Error {
         /// What went wrong.
         detail: String,
     },
+    /// Nothing inside takes a connection on a port.
+    #[error("nothing in the sandbox answers on port {port}: {detail}")]
+    Port {
+        /// Which one.
+        port: u16,
+        /// What the kernel said.
+        detail: String,
+    },
     /// The sandbox is gone.
     #[error("the sandbox is gone: {detail}")]
     Gone {
@@ -377,6 +436,7 @@ impl Error {
             Self::Manifest { .. } => "manifest_refused",
             Self::Unsupported { .. } => "sandbox_unsupported",
             Self::Mount { .. } => "sandbox_mount",
+            Self::Port { .. } => "port_refused",
             Self::Gone { .. } => "sandbox_gone",
             Self::Protocol { .. } => "sandbox_protocol",
             Self::Limit { .. } => "sandbox_limit",

@@ -219,6 +219,38 @@ pub struct Mount {
     pub on_missing: OnMissing,
 }
 
+/// Why a bucket that is shown did not answer an operation on a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// Its deadline was over.
+    Late,
+    /// It gave no answer, or none that can be used; the kernel did not say which.
+    Unanswered,
+    /// Who serves it is gone.
+    Ended,
+}
+
+impl Fault {
+    /// Stable code.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Late => "mount_deadline",
+            Self::Unanswered => "mount_unanswered",
+            Self::Ended => "mount_ended",
+        }
+    }
+
+    /// In words.
+    pub const fn detail(self) -> &'static str {
+        match self {
+            Self::Late => "the bucket did not answer in time",
+            Self::Unanswered => "the bucket did not answer in time, or with what is no answer",
+            Self::Ended => "the bucket is no longer served",
+        }
+    }
+}
+
 /// What opens a bucket. It has no serialised form, and its debug form shows nothing.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credential {

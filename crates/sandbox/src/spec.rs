@@ -1,5 +1,6 @@
 //! What is asked of a provider, and what it got.
 
+use crate::manifest::{Group, User};
 use domain::{Id, Root, id};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -19,6 +20,8 @@ pub struct Spec {
     pub binds: Vec<Bind>,
     /// Buckets shown in the workspace, read-only.
     pub mounts: Vec<crate::Mount>,
+    /// Users and groups inside, besides the one user that every sandbox has.
+    pub accounts: Accounts,
     /// What stays out of exports and checkpoints, with everything below it: the mounts, and what is laid again.
     pub left_out: Vec<crate::RelPath>,
     /// Its limits.
@@ -27,6 +30,48 @@ pub struct Spec {
     pub walls_optional: Vec<String>,
     /// The epoch of the lease it is made under.
     pub epoch: u64,
+}
+
+/// Users and groups of a sandbox. Where none are declared, everything inside runs as one user, who is the only one there is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Accounts {
+    /// Users, each with a home directory of its own.
+    #[serde(default)]
+    pub users: Vec<User>,
+    /// Groups.
+    #[serde(default)]
+    pub groups: Vec<Group>,
+    /// Who commands run as that do not say it, and whose the workspace is: one of `users`, `root`, which is nobody on the host,
+    /// or, unless it is said, the one that every sandbox has.
+    #[serde(default)]
+    pub user: Option<String>,
+}
+
+impl Accounts {
+    /// Whether there is more than the one user that every sandbox has.
+    pub fn are_declared(&self) -> bool {
+        *self != Self::default()
+    }
+}
+
+impl Spec {
+    /// A sandbox with nothing in it but its workspace, on the host's own tools, with every wall.
+    pub fn plain(id: Id<id::Sandbox>, workspace: Workspace, limits: Limits) -> Self {
+        Self {
+            id,
+            workspace,
+            environment: Vec::new(),
+            root: Root::default(),
+            binds: Vec::new(),
+            mounts: Vec::new(),
+            accounts: Accounts::default(),
+            left_out: Vec::new(),
+            limits,
+            walls_optional: Vec::new(),
+            epoch: 0,
+        }
+    }
 }
 
 /// Whose files are shown at `/workspace`.

@@ -10,11 +10,12 @@
 //! the stream that started them. A position in a command's output counts the bytes of both its streams in the order in which
 //! they came.
 
-use crate::{ArchiveLimits, Exit, KeptCommand, RelPath, Rule, Stat};
+use crate::mount::Fault;
+use crate::{ArchiveLimits, Error, Exit, KeptCommand, RelPath, Rule, Stat};
 use serde::{Deserialize, Serialize};
 
 /// Version of the wire; the guest says it in [`Kind::Ready`].
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Bytes of a frame's head.
 pub const HEAD_BYTES: usize = 9;
 /// Bytes of one frame's payload at most.
@@ -191,6 +192,9 @@ pub fn roll_from(payload: &[u8]) -> Result<Roll, &'static str> {
 /// Bytes of a command's name at most.
 pub const NAME_BYTES_MAX: usize = 128;
 
+/// Characters of what a guest says of a failure that are shown.
+const SHOWN_CHARACTERS_MAX: usize = 300;
+
 /// Whether this may name a command: some text without control characters.
 pub fn is_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.chars().any(char::is_control)
@@ -271,6 +275,9 @@ pub enum Work {
         terminal: bool,
         /// Whether stdin stays open.
         stdin: bool,
+        /// Who it runs as; `None`: whom the sandbox's accounts say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        user: Option<String>,
     },
     /// A [`Roll`] as JSON, of which only the names count. PID 1 tells it itself.
     Commands,
@@ -326,6 +333,12 @@ pub enum Work {
     Apply,
     /// Works on whole trees of files.
     Tree(crate::files::TreeWork),
+    /// Connects to a TCP port on the loopback inside. Input goes there, and what comes from there is standard output; its end
+    /// is code 0, a reset is code 1. PID 1 does it itself.
+    Dial {
+        /// Which port.
+        port: crate::Port,
+    },
 }
 
 impl Work {
@@ -364,6 +377,13 @@ pub enum ChangeHead {
         /// The bits.
         mode: u32,
     },
+    /// Gives a file or a directory to a group.
+    Group {
+        /// Where.
+        path: RelPath,
+        /// Its name.
+        group: String,
+    },
     /// Removes a file.
     Remove {
         /// Where.
@@ -395,6 +415,26 @@ pub struct FileFailure {
     /// The rule that an archive broke.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<Rule>,
+    /// Why the bucket that stands there did not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Fault>,
+}
+
+impl FileFailure {
+    /// The error to tell: of an archive that was refused, of a bucket that did not answer, or of a file. What the guest says is
+    /// bounded, and without control characters.
+    pub fn into_error(self, operation: &'static str) -> Error {
+        let shown =
+            |text: &str| text.chars().take(SHOWN_CHARACTERS_MAX).flat_map(char::escape_debug).collect::<String>();
+        let (path, detail) = (shown(&self.path), shown(&self.detail));
+        match (self.refused, self.fault) {
+            (Some(rule), _) => Error::Archive { rule, entry: path },
+            (None, Some(fault)) => {
+                Error::Mount { path, code: fault.code().to_owned(), detail: fault.detail().to_owned() }
+            }
+            (None, None) => Error::File { operation, path, missing: self.missing, detail },
+        }
+    }
 }
 
 /// An entry of a listing.

@@ -5,13 +5,14 @@ use crate::body::{Answered, Body};
 use crate::config::Config;
 use crate::door::{self, Rates};
 use crate::feed::Feeds;
+use crate::links::PortLinks;
 use crate::listen::Entry;
 use crate::metrics::Metrics;
 use crate::pages::Pages;
 use crate::problem::No;
 use crate::route::Route;
 use crate::{answer, handlers, route};
-use api::{Access, Refusal};
+use api::{Access, Operation, Refusal};
 use domain::{Id, id};
 use engine::Engine;
 use http::request::Parts;
@@ -20,6 +21,7 @@ use hyper::body::Incoming;
 use std::sync::Arc;
 use stdx::Clock;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_util::task::TaskTracker;
 
 /// The service.
 #[derive(Debug)]
@@ -32,6 +34,10 @@ pub(crate) struct App {
     /// What those who follow sessions share.
     pub(crate) feeds: Feeds,
     pub(crate) draining: watch::Receiver<bool>,
+    /// Connections that stopped being HTTP.
+    pub(crate) tunnels: TaskTracker,
+    port_links: Option<PortLinks>,
+    tunnel_places: Arc<Semaphore>,
     keys: Keys,
     rates: Rates,
     requests: Arc<Semaphore>,
@@ -74,6 +80,9 @@ impl App {
             rates: Rates::new(clock.clone(), config.limits.requests_per_second_max),
             requests: Arc::new(Semaphore::new(config.limits.requests_at_once_max)),
             streams: Arc::new(Semaphore::new(config.limits.streams_at_once_max)),
+            tunnels: TaskTracker::new(),
+            port_links: config.link_key.as_ref().map(|key| PortLinks::new(key, clock.clone())),
+            tunnel_places: Arc::new(Semaphore::new(config.limits.tunnels_at_once_max)),
             metrics: Metrics::default(),
             pages: Pages::default(),
             feeds: Feeds::default(),
@@ -122,7 +131,10 @@ impl App {
     }
 
     async fn admitted(self: Arc<Self>, entry: Entry, route: Route, parts: Parts, body: Incoming) -> Result<Told, No> {
-        door::check_origin(&self.config, entry, &parts.headers)?;
+        match route.endpoint.operation {
+            Operation::Port => door::check_host_of_port(&self.config, entry, &parts.headers)?,
+            _ => door::check_origin(&self.config, entry, &parts.headers)?,
+        }
         let caller = self.caller(entry, &route, &parts.headers)?.clone();
         let _place = self.requests.clone().try_acquire_owned().map_err(|_| crowded("requests"))?;
         handlers::handle(self, Asked { route, caller, parts, entry }, body).await
@@ -152,6 +164,16 @@ impl App {
     /// A place for an event stream, held as long as it lasts.
     pub(crate) fn stream_place(&self) -> Result<OwnedSemaphorePermit, No> {
         self.streams.clone().try_acquire_owned().map_err(|_| crowded("event streams"))
+    }
+
+    /// A place for a request to a port or a connection that is upgraded, held as long as it lasts.
+    pub(crate) fn tunnel_place(&self) -> Result<OwnedSemaphorePermit, No> {
+        self.tunnel_places.clone().try_acquire_owned().map_err(|_| crowded("connections to sandboxes"))
+    }
+
+    /// What signs links to ports.
+    pub(crate) fn port_links(&self) -> Result<&PortLinks, No> {
+        self.port_links.as_ref().ok_or_else(No::links_unsigned)
     }
 
     /// The service's address as the client sees it, without a slash at its end; empty within the process.

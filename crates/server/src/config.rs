@@ -18,6 +18,8 @@ pub struct Config {
     pub origins_allowed: Vec<String>,
     /// The service's address as clients see it (`https://topside.example`), for links; else taken from each request.
     pub public_url: Option<String>,
+    /// Signs links to ports in sandboxes; without it there are none. Of its own purpose, and it should outlive the process.
+    pub link_key: Option<LinkKey>,
     /// What it answers.
     pub surface: Surface,
     /// Its limits.
@@ -32,9 +34,31 @@ impl Default for Config {
             hosts_allowed: Vec::new(),
             origins_allowed: Vec::new(),
             public_url: None,
+            link_key: None,
             surface: Surface::default(),
             limits: Limits::default(),
         }
+    }
+}
+
+/// A key that signs links.
+#[derive(Clone)]
+pub struct LinkKey([u8; 32]);
+
+impl LinkKey {
+    /// The key of these bytes.
+    pub const fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) const fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for LinkKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LinkKey")
     }
 }
 
@@ -75,6 +99,8 @@ pub struct Limits {
     pub requests_at_once_max: usize,
     /// Event streams.
     pub streams_at_once_max: usize,
+    /// Requests to ports in sandboxes and commands of operators in them.
+    pub tunnels_at_once_max: usize,
     /// Requests of one principal in a second; `None`: no limit.
     pub requests_per_second_max: Option<u32>,
     /// Silence after which a stream says that it lives.
@@ -93,6 +119,7 @@ impl Default for Limits {
             connections_max: 8_192,
             requests_at_once_max: 4_096,
             streams_at_once_max: 1_024,
+            tunnels_at_once_max: 512,
             requests_per_second_max: None,
             heartbeat_ms: 15_000,
             drain_ms_max: 10_000,

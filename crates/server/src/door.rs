@@ -42,6 +42,15 @@ pub(crate) fn check_origin(config: &Config, entry: Entry, headers: &HeaderMap) -
     Err(No::refused(Refusal::OriginRefused, message))
 }
 
+/// As [`check_origin`], for what comes through a link to a port: its pages are nobody's and say so, and may ask their own link.
+pub(crate) fn check_host_of_port(config: &Config, entry: Entry, headers: &HeaderMap) -> Result<(), No> {
+    let mut headers = headers.clone();
+    if headers.get(header::ORIGIN).is_some_and(|origin| origin == "null") {
+        headers.remove(header::ORIGIN);
+    }
+    check_origin(config, entry, &headers)
+}
+
 /// The host that the request names, with its port.
 pub(crate) fn host(headers: &HeaderMap) -> Option<&str> {
     headers.get(header::HOST)?.to_str().ok()

@@ -4,7 +4,9 @@ use crate::app::{App, Asked, Told};
 use crate::body::{self, Body};
 use crate::problem::No;
 use crate::query::shown;
-use crate::{answer, approvals, artifacts, compare, events, runs, sessions, wishes};
+use crate::{
+    answer, approvals, artifacts, compare, events, exec, ports, runs, sandboxes, sessions, wishes, workspaces,
+};
 use api::{Backends, Health, Operation, Ready, Refusal};
 use domain::{Id, id};
 use engine::SessionName;
@@ -46,7 +48,17 @@ pub(crate) async fn handle(app: Arc<App>, asked: Asked, body: Incoming) -> Resul
         Operation::ForkSession => Box::pin(sessions::fork(&app, &asked, body)).await,
         Operation::QuarantineSession => sessions::quarantine(&app, &asked, body).await.map(Told::from),
         Operation::ReleaseSession => sessions::release(&app, &asked).await.map(Told::from),
+        Operation::GetWorkspace => workspaces::get(&app, &asked).await.map(Told::from),
+        Operation::DiffWorkspace => Box::pin(workspaces::diff(&app, &asked)).await.map(Told::from),
+        Operation::RestoreWorkspace => Box::pin(workspaces::restore(&app, &asked, body)).await.map(Told::from),
+        Operation::PutWorkspace => Box::pin(workspaces::put(&app, &asked, body)).await.map(Told::from),
         Operation::PurgeSession => sessions::purge(&app, &asked).await.map(Told::from),
+        Operation::ListSandboxes => sandboxes::list(&app, &asked).await.map(Told::from),
+        Operation::GetSandbox => sandboxes::get(&app, &asked).await.map(Told::from),
+        Operation::EndSandbox => sandboxes::end(&app, &asked).await.map(Told::from),
+        Operation::ExecSandbox => Box::pin(exec::exec(app, asked)).await,
+        Operation::LinkPort => Box::pin(ports::link(&app, &asked, body)).await.map(Told::from),
+        Operation::Port => Box::pin(ports::carry(app, asked, body)).await,
         Operation::SessionEvents => Box::pin(events::of_session(app, asked)).await.map(Told::from),
         Operation::Metrics => {
             let text = app.metrics.text(&app.engine);

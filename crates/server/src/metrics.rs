@@ -115,6 +115,7 @@ fn own(out: &mut String, engine: &Engine) {
     }
     let counts = engine.counts();
     runs(out, &counts);
+    workspaces(out, &counts);
     for (name, help, value) in [
         (
             "topside_drivers_stopped_total",
@@ -183,6 +184,34 @@ fn runs(out: &mut String, counts: &engine::Counts) {
     ] {
         head(out, name, "counter", help);
         line(out, name, "", value);
+    }
+}
+
+/// How workspaces were kept and made, and what that cost the programs in them.
+fn workspaces(out: &mut String, counts: &engine::Counts) {
+    let kept = [("copy", counts.workspaces_copied), ("export", counts.workspaces_exported)];
+    head(
+        out,
+        "topside_workspaces_kept_total",
+        "counter",
+        "Workspaces that were kept: copied in a moment, or exported while their programs stood still.",
+    );
+    for (way, halts) in kept {
+        line(out, "topside_workspaces_kept_total", &format!("way=\"{way}\""), halts.count);
+    }
+    let name = "topside_workspace_pause_seconds_total";
+    head(out, name, "counter", "For how long programs stood still for that.");
+    for (way, halts) in kept {
+        let _ = writeln!(out, "{name}{{way=\"{way}\"}} {}", seconds(halts.paused_micros));
+    }
+    head(
+        out,
+        "topside_workspaces_made_total",
+        "counter",
+        "Workspaces that were made of a checkpoint: as a copy of one that was still there, or of its chunks.",
+    );
+    for (way, count) in [("copy", counts.workspaces_forked), ("chunks", counts.workspaces_restored)] {
+        line(out, "topside_workspaces_made_total", &format!("way=\"{way}\""), count);
     }
 }
 

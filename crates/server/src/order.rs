@@ -37,6 +37,8 @@ pub(crate) fn owed(event: &Event, waiting: &VecDeque<Arc<Shown>>) -> usize {
         | Event::Voted(_)
         | Event::Resolved(_)
         | Event::Raised(_)
+        | Event::Operated(_)
+        | Event::WorkspaceRestored(_)
         | Event::Resumed(_)
         | Event::SandboxOpened(_)
         | Event::SandboxClosed(_)

@@ -22,6 +22,11 @@ impl No {
         Self::new(Problem::new(refusal.code(), refusal.status(), refusal.title(), message))
     }
 
+    /// A problem as it is told.
+    pub(crate) fn told(problem: Problem) -> Self {
+        Self::new(problem)
+    }
+
     /// The request is not what the contract says.
     pub(crate) fn invalid(message: &str) -> Self {
         Self::refused(Refusal::RequestInvalid, message)
@@ -70,6 +75,80 @@ impl No {
     }
 }
 
+/// What goes wrong with sandboxes and their ports.
+impl No {
+    /// There is no such sandbox, so far as the caller may know.
+    pub(crate) fn no_sandbox(sandbox: &str) -> Self {
+        let message = format!("no sandbox {sandbox} lives, and no recent session had it");
+        Self::new(Problem::new("sandbox_not_found", 404, "No such sandbox", &message))
+    }
+
+    /// Nobody has taken it over from the service that left it.
+    pub(crate) fn sandbox_left(sandbox: &str) -> Self {
+        let message = format!(
+            "sandbox {sandbox} was left by an earlier service and nobody has it yet; hint: it can be ended, or its run goes on soon"
+        );
+        Self::new(Problem::new("sandbox_left", 409, "Nobody has the sandbox", &message))
+    }
+
+    pub(crate) fn sandbox_gone(detail: &str) -> Self {
+        Self::new(Problem::new("sandbox_gone", 404, "The sandbox is gone", detail))
+    }
+
+    pub(crate) fn upgrade_required() -> Self {
+        let message =
+            "this is a WebSocket; hint: send Connection, Upgrade, Sec-WebSocket-Version: 13 and Sec-WebSocket-Key";
+        Self::new(Problem::new("upgrade_required", 426, "A WebSocket is expected", message))
+    }
+
+    pub(crate) fn links_unsigned() -> Self {
+        let message = "this service has no key to sign links to ports with";
+        Self::new(Problem::new("links_unsigned", 503, "No links to ports here", message))
+    }
+
+    /// Scripts that outlive their page have no place in a link's page.
+    pub(crate) fn service_worker() -> Self {
+        let message = "a page from a sandbox can't install what outlives it at this address";
+        Self::new(Problem::new("port_service_worker", 403, "No service workers from sandboxes", message))
+    }
+
+    pub(crate) fn port_answer(detail: &str) -> Self {
+        let message = format!("what answers on the port does not speak HTTP as it should: {detail}");
+        Self::new(Problem::new("port_answer", 502, "No proper answer from the sandbox", &message))
+    }
+
+    pub(crate) fn port_timeout(ms: u64) -> Self {
+        let message = format!("the program in the sandbox did not answer within {ms} ms");
+        Self::new(Problem::new("port_timeout", 504, "No answer from the sandbox in time", &message))
+    }
+}
+
+impl From<sandbox::Error> for No {
+    fn from(error: sandbox::Error) -> Self {
+        use sandbox::Error as E;
+        let told = |status: u16, title: &str| Self::new(Problem::new(error.code(), status, title, &error.to_string()));
+        match &error {
+            E::Gone { .. } => Self::sandbox_gone(&error.to_string()),
+            E::Port { .. } => told(502, "Nothing answers on the port"),
+            E::Limit { .. } => told(503, "The sandbox does as much as it may").retry_after(1),
+            E::Unsupported { .. } => told(501, "The provider can't do this"),
+            E::Path { .. } => told(400, "No path in the workspace"),
+            E::Command { .. } => told(422, "The command did not start"),
+            E::NoProcess | E::OutputGone { .. } => told(409, "The command has ended"),
+            E::WorkspaceLost | E::WorkspaceStale { .. } | E::StaleEpoch { .. } => {
+                told(409, "Another has the workspace")
+            }
+            E::Wall { .. }
+            | E::Start { .. }
+            | E::File { .. }
+            | E::Archive { .. }
+            | E::Manifest { .. }
+            | E::Mount { .. }
+            | E::Protocol { .. } => told(502, "The sandbox went wrong"),
+        }
+    }
+}
+
 impl From<engine::Error> for No {
     fn from(error: engine::Error) -> Self {
         use engine::Error as E;
@@ -105,6 +184,8 @@ impl From<engine::Error> for No {
             E::SessionExists { .. } => told(409, "The session is there already"),
             E::ModelUnknown { .. } => told(422, "No such model"),
             E::CheckpointDamaged => told(409, "The checkpoint is damaged"),
+            E::NoSuchCheckpoint { .. } => told(404, "No such checkpoint"),
+            E::RunUnderWay { .. } => told(409, "A run is under way"),
             E::Callback { .. } => told(422, "A client can't be called back there"),
             E::LeaseLost | E::Overtaken { .. } => told(503, "The session goes to another worker").retry_after(1),
             E::Draining => told(503, "The service is shutting down").retry_after(1),

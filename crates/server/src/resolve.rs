@@ -47,6 +47,17 @@ impl Reader<'_> {
             Event::Voted(body) => self.voted(body).await?,
             Event::Resolved(body) => self.resolved(body).await?,
             Event::Raised(body) => Happened::Raised { limits: body.limits.into() },
+            Event::WorkspaceRestored(body) => Happened::WorkspaceRestored {
+                checkpoint: body.snapshot.checkpoint,
+                from: body.from,
+                bytes: body.snapshot.bytes,
+                entries: body.snapshot.entries,
+            },
+            Event::Operated(body) => Happened::Operated {
+                sandbox: body.sandbox,
+                deed: body.deed,
+                detail: self.optional(body.detail.as_ref()).await?,
+            },
             Event::Parked(body) => Happened::Parked { waits_for: body.waits_for, until_ms: body.until_ms },
             Event::Resumed(body) => Happened::Resumed { epoch: body.epoch, attached: body.attached },
             Event::SandboxOpened(body) => sandbox_opened(body),

@@ -41,6 +41,7 @@ pub(crate) fn find(method: &http::Method, path: &str) -> Result<Route, No> {
             Method::Get => method == http::Method::GET || method == http::Method::HEAD,
             Method::Post => method == http::Method::POST,
             Method::Delete => method == http::Method::DELETE,
+            Method::Any => true,
         };
         if wanted {
             let decoded = |text: &&str| percent_decode_str(text).decode_utf8_lossy().into_owned();
@@ -72,6 +73,8 @@ fn matches<'path>(pattern: &str, path: &'path str) -> Option<Vec<&'path str>> {
     loop {
         match (wanted.next(), given.next()) {
             (None, None) => return Some(parameters),
+            // All that follows is read by whom it is for, as it was written.
+            (Some(wanted), _) if wanted.starts_with("{*") => return Some(parameters),
             (Some(wanted), Some(given)) if wanted.starts_with('{') => {
                 if given.is_empty() {
                     return None;
@@ -106,6 +109,11 @@ mod tests {
         check("GET", "/runs/run_1", "getRun run_1");
         check("GET", "/api/v1/runs/run_1/events", "getRunEvents run_1");
         check("GET", "/sessions/a%2Fb", "getSession a/b");
+        check("PATCH", "/ports/T", "port T");
+        check("GET", "/ports/T/", "port T");
+        check("GET", "/api/v1/ports/T/a//b", "port T");
+        check("GET", "/ports/", "404");
+        check("GET", "/sandboxes/sbx_1/exec", "execSandbox sbx_1");
         check("DELETE", "/runs", "405 GET, HEAD, POST");
         check("DELETE", "/sessions/a", "purgeSession a");
         check("GET", "/runs/run_1/diff/run_2", "diffRuns run_1 run_2");

@@ -38,6 +38,7 @@ pub async fn serve(
     let limits = config.limits;
     let (drain, draining) = watch::channel(false);
     let app = Arc::new(App::new(config, engine, draining.clone()));
+    let tunnels = app.tunnels.clone();
     let entry = Entry::of(address);
     let places = Arc::new(Semaphore::new(limits.connections_max));
     let mut connections = JoinSet::new();
@@ -77,7 +78,11 @@ pub async fn serve(
     drop(listener);
     // An error would mean that nobody listens, and then there is nobody to drain.
     let _ = drain.send(true);
-    let ended = async { while connections.join_next().await.is_some() {} };
+    tunnels.close();
+    let ended = async {
+        while connections.join_next().await.is_some() {}
+        tunnels.wait().await;
+    };
     if tokio::time::timeout(Duration::from_millis(limits.drain_ms_max), ended).await.is_err() {
         tracing::warn!(connections = connections.len(), "connections are cut: they did not end in time");
         connections.shutdown().await;
@@ -98,7 +103,7 @@ async fn converse(
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_millis(headers_ms_max))
         .max_buf_size(HEADERS_BYTES_MAX);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
     let drained = async {
         // An error means that the service is gone, which is the end too.
         let _ = draining.wait_for(|draining| *draining).await;

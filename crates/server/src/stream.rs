@@ -278,6 +278,8 @@ impl Follower {
             | Event::Voted(_)
             | Event::Resolved(_)
             | Event::Raised(_)
+            | Event::Operated(_)
+            | Event::WorkspaceRestored(_)
             | Event::SandboxOpened(_)
             | Event::SandboxClosed(_)
             | Event::WorkspaceLost(_)

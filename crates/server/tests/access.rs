@@ -18,7 +18,7 @@ fn keyed() -> Config {
     for scope in SCOPES {
         keys.push(key(scope.name(), "default", &format!("only-{scope}"), &[scope]));
     }
-    Config { keys, ..Config::default() }
+    Config { keys, link_key: Some(server::LinkKey::new([9; 32])), ..Config::default() }
 }
 
 /// A request to an endpoint about things that are there.
@@ -41,6 +41,7 @@ impl Case<'_> {
             }
             Operation::PostApproval => r#"{"vote": "approve"}"#,
             Operation::ForkSession => r#"{"at": 3}"#,
+            Operation::LinkPort => "{}",
             Operation::QuarantineSession => r#"{"reason": "To be looked at."}"#,
             _ => "",
         };
@@ -90,6 +91,7 @@ impl Case<'_> {
             let code = match &self.path {
                 path if path.contains("runs/") => "run_not_found",
                 path if path.contains("approvals/") => "approval_not_found",
+                path if path.contains("sandboxes/") => "sandbox_not_found",
                 _ => "session_not_found",
             };
             assert_eq!(other.code(), code, "{id}");
@@ -113,8 +115,13 @@ async fn every_endpoint_asks_who_it_is() {
     let call = held.json()["approvals"][0].as_str().unwrap().to_owned();
     let url = run.text("artifact_url");
     let token = url.rsplit('/').next().unwrap();
+    let sandbox = house.shelf.put("default", "mine").to_string();
+    let link = served.post(&format!("/sandboxes/{sandbox}/ports/8000/links"), &["x-api-key: all"], "{}").await;
+    let link = link.text("url");
+    let port_token = link.trim_end_matches('/').rsplit('/').next().unwrap();
     for endpoint in ENDPOINTS {
         let path = match endpoint.operation {
+            Operation::Port => format!("/ports/{port_token}/"),
             Operation::GetArtifact => endpoint.path.replace("{token}", token),
             Operation::ErrorPage => endpoint.path.replace("{code}", "not_authenticated"),
             _ => endpoint
@@ -122,6 +129,8 @@ async fn every_endpoint_asks_who_it_is() {
                 .replace("{run_id}", &run.text("run_id"))
                 .replace("{other_run_id}", &held.text("run_id"))
                 .replace("{call_id}", &call)
+                .replace("{sandbox_id}", &sandbox)
+                .replace("{port}", "8000")
                 .replace("{session}", "mine"),
         };
         assert!(!path.contains('{'), "{}: no case for its parameter", endpoint.id);

@@ -57,6 +57,10 @@ async fn run(served: &Served, environment: &[(&str, &str)]) {
     assert!(said.contains("event: finished"), "the stream was read to its end: {said}");
 }
 
+fn link_key() -> Option<server::LinkKey> {
+    Some(server::LinkKey::new([9; 32]))
+}
+
 fn has_curl() -> bool {
     let found =
         std::process::Command::new("curl").arg("--version").output().is_ok_and(|output| output.status.success());
@@ -74,7 +78,8 @@ async fn every_example_runs() {
         return;
     }
     let house = House::in_doubt().await;
-    let served = house.serve(Config::default()).await;
+    house.shelf.put("default", "demo");
+    let served = house.serve(Config { link_key: link_key(), ..Config::default() }).await;
     run(&served, &[]).await;
     served.stop().await;
 }
@@ -86,7 +91,8 @@ async fn every_example_runs_with_a_key() {
     }
     let house = House::in_doubt().await;
     let keys = vec![key("one", "default", "one", &[Scope::Admin])];
-    let served = house.serve(Config { keys, ..Config::default() }).await;
+    house.shelf.put("default", "demo");
+    let served = house.serve(Config { keys, link_key: link_key(), ..Config::default() }).await;
     run(&served, &[("TOPSIDE_KEY", "one")]).await;
     served.stop().await;
 }

@@ -237,7 +237,7 @@ impl Sandbox for Cell {
                 match change {
                     Change::Write { path, bytes, .. } => layer.files.insert(path, bytes.to_vec()),
                     Change::Remove { path } => layer.files.remove(&path),
-                    Change::MakeDir { .. } | Change::Mode { .. } => None,
+                    Change::MakeDir { .. } | Change::Mode { .. } | Change::Group { .. } => None,
                 };
             }
             Ok(())

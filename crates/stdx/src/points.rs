@@ -43,9 +43,13 @@ mod armed {
     use super::ALL;
     use parking_lot::Mutex;
     use rustix::process::{Signal, getpid, kill_process};
+    use rustix::thread::{Timespec, nanosleep};
     use std::fs::{File, OpenOptions};
     use std::io::Write as _;
     use std::sync::LazyLock;
+
+    /// How long a signal to oneself may take on a machine that is busy.
+    const TAKEN_WITHIN: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
     /// What the environment asked for.
     #[derive(Debug)]
@@ -87,8 +91,10 @@ mod armed {
         if *times == 0 {
             armed.deadly = None;
             let signal = armed.signal;
-            // A signal to oneself is there before the call returns; that it can't be sent is no case of its own.
+            // That it can't be sent is no case of its own.
             let _ = kill_process(getpid(), signal);
+            // Any thread may be the one that takes it, so this one goes no further until one has had the time to.
+            let _ = nanosleep(&TAKEN_WITHIN);
         }
     }
 }

@@ -30,6 +30,7 @@ pub(crate) struct Service {
     pub(crate) worker: WorkerSpec,
     pub(crate) api_keys: Vec<server::Key>,
     pub(crate) providers: Vec<Arc<dyn sandbox::Provider>>,
+    pub(crate) link_key: server::LinkKey,
 }
 
 /// A running service. [`App::close`] ends it; when it is dropped instead, its runs go on at the next start.
@@ -54,8 +55,9 @@ impl App {
         let (connector, listener) = server::memory();
         let serving = {
             let (engine, stopped) = (service.engine.clone(), stopped.clone());
+            let config = server::Config { link_key: Some(service.link_key.clone()), ..server::Config::default() };
             tokio::spawn(async move {
-                if let Err(error) = server::serve(listener, server::Config::default(), engine, told(stopped)).await {
+                if let Err(error) = server::serve(listener, config, engine, told(stopped)).await {
                     tracing::error!(code = error.code(), %error, "the service of this process ended");
                 }
             })
@@ -180,7 +182,8 @@ impl App {
 
     /// How the service may be reached from outside, with the keys that `keys.yaml` declares.
     pub fn config(&self) -> server::Config {
-        server::Config { keys: self.service.api_keys.clone(), ..server::Config::default() }
+        let (keys, link_key) = (self.service.api_keys.clone(), Some(self.service.link_key.clone()));
+        server::Config { keys, link_key, ..server::Config::default() }
     }
 
     /// Serves on a socket until `shutdown` is done.

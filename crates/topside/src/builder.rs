@@ -140,6 +140,7 @@ impl Builder {
         let api_keys = keys::read(&data)?;
         let vault = Arc::new(vault::Keys::open(&data.keys(), random.clone())?);
         let blobs = objects(&data, &environment, &vault, &net, &clock)?;
+        let link_key = server::LinkKey::new(vault.derive(TENANT_DEFAULT, "port-links")?);
         let database = settings::database(&environment, &secrets, &live.current().settings)?;
         let chunks = checkpoints(&vault, &blobs, &clock, &random);
         let parts = journal_parts(vault, blobs.clone(), clock.clone(), random.clone());
@@ -159,8 +160,11 @@ impl Builder {
         }
         let mut providers = self.providers;
         if let Some(launcher) = self.launcher {
-            let local =
+            let mut local =
                 jail::Provider::at_home(launcher, data.path().to_owned(), random.clone(), OWNER_GRACE_MS).await?;
+            if let Some(bytes_max) = live.current().settings.sandbox.workspaces_bytes_max {
+                local = local.with_workspaces_bytes_max(bytes_max);
+            }
             providers.push(Arc::new(local.with_network(settings::mounts(&environment)?)));
         }
         let watched = |provider| Arc::new(Watched::new(provider)) as Arc<dyn sandbox::Provider>;
@@ -189,7 +193,9 @@ impl Builder {
             limits,
         });
         let project = self.project;
-        Ok(App::start(Service { engine, journal, live, project, data, has_own_data, worker, api_keys, providers }))
+        let service =
+            Service { engine, journal, live, project, data, has_own_data, worker, api_keys, providers, link_key };
+        Ok(App::start(service))
     }
 }
 

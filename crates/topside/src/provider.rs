@@ -1,6 +1,7 @@
 //! A provider that remembers whether it can make sandboxes, so that the service's health can say so without trying again.
 
 use async_trait::async_trait;
+use domain::{Id, id};
 use sandbox::{Error, Living, Probe, Provider, Sandbox, Spec, Workspace};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -51,6 +52,14 @@ impl Provider for Watched {
 
     async fn living(&self) -> Result<Vec<Living>, Error> {
         self.inner.living().await
+    }
+
+    async fn find(&self, id: Id<id::Sandbox>) -> Option<Arc<dyn Sandbox>> {
+        self.inner.find(id).await
+    }
+
+    async fn end(&self, id: Id<id::Sandbox>, why: &str) -> Result<(), Error> {
+        self.inner.end(id, why).await
     }
 
     async fn farewell(&self) {

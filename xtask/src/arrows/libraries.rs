@@ -50,8 +50,8 @@ const ONLY: &[Only] = &[
     },
     Only {
         library: "rustix",
-        rooms: &["guest", "image", "jail", "mounts", "stdx"],
-        reason: "the kernel is spoken to where the walls are, where hostile archives become files, where buckets are shown, and where time is read",
+        rooms: &["guest", "image", "jail", "mounts", "stdx", "topside"],
+        reason: "the kernel is spoken to where the walls are, where hostile archives become files, where buckets are shown, where time is read, and where a person sits at a terminal",
     },
     Only { library: "rustls", rooms: &["net"], reason: "only `net` opens a socket outward" },
     Only {
@@ -68,6 +68,11 @@ const ONLY: &[Only] = &[
         reason: "the journal's store; it dials what the operator named, with the trust that `net` configures",
     },
     Only { library: "tokio-postgres-rustls", rooms: &["journal"], reason: "as `tokio-postgres`" },
+    Only {
+        library: "tokio-tungstenite",
+        rooms: &["client", "server"],
+        reason: "only the two ends of the service speak WebSocket; what a sandbox speaks is carried, not read",
+    },
     Only { library: "tracing-subscriber", rooms: &["topside"], reason: "only the binary decides where logs go" },
 ];
 

@@ -73,8 +73,9 @@ fn take_over(stage: Stage, point: &str, signal: &str) -> Result<Told> {
         late.go_on()?;
         // It is ended in an orderly way: whatever it still wants to do, it has done or given up then.
         late.stop()?;
-        if stage.witness.deeds(RUN) != before {
-            told.wrong.push(format!("{point}: a worker whose lease was over did a deed"));
+        let after = stage.witness.deeds(RUN);
+        if after != before {
+            told.wrong.push(format!("{point}: a worker whose lease was over did a deed: {before:?}, then {after:?}"));
         }
         if operator.look_after(RUN, &run_id).as_ref() != Some(&case) {
             told.wrong.push(format!("{point}: a worker whose lease was over changed a run that had ended"));

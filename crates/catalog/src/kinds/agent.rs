@@ -76,6 +76,12 @@ static AGENT_SANDBOX: Object = Object {
             Shape::Either { short: &HOST_ROOT, long: &ROOT },
             "What stands at `/`, read-only: `host`, or a map with one key.",
         ),
+        field(
+            "user",
+            Optional("the one user that every sandbox has"),
+            Shape::Name,
+            "Who commands run as, and whose the workspace is: one of the manifest's `users`, one that the root has, or `root`, who is nobody outside. Needs a service that runs as root.",
+        ),
     ],
 };
 

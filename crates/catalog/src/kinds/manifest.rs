@@ -24,13 +24,13 @@ pub(super) static MANIFEST: Shape = Shape::Object(&Object {
             "users",
             Optional("none"),
             Shape::List { of: &USER, items_max: 64 },
-            "Users inside, besides the one that every sandbox has. The provider `local` has that one alone, and refuses others.",
+            "Users inside, besides the one that every sandbox has, each with a home of its own. The provider `local` has them where the service runs as root, and refuses them otherwise.",
         ),
         field(
             "groups",
             Optional("none"),
             Shape::List { of: &GROUP_OF_USERS, items_max: 64 },
-            "Groups inside; for the provider `local` see `users`.",
+            "Groups inside, of users; for the provider `local` see `users`.",
         ),
     ],
 });

@@ -218,6 +218,12 @@ static SANDBOX: Object = Object {
             "The directories of the host that are shown where `root` is `host`, read-only. Private ones, such as `/etc` or `/home`, are refused.",
         ),
         field(
+            "workspaces_bytes_max",
+            Optional("274877906944"),
+            Shape::Integer { min: 256 << 20, max: 1 << 50 },
+            "What all workspaces and checkpoints kept on this machine may take together, in bytes, open ones with their whole size; beyond it no sandbox is opened (`sandbox_limit`). In force from the next start on. A pool of workspaces that was made already keeps its size: a larger value then has no effect beyond that.",
+        ),
+        field(
             "templates",
             Optional("none"),
             Shape::Map { keys: Keys::Name, of: &TEMPLATE, entries_max: 64 },

@@ -127,6 +127,76 @@ pub struct Raised {
     pub limits: Limits,
 }
 
+/// Body of [`crate::Event::Operated`]. Written before the deed; whether the deed then came about, it does not say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Operated {
+    /// The run that has the sandbox, or had it last.
+    pub run: Id<id::Run>,
+    /// The sandbox.
+    pub sandbox: Id<id::Sandbox>,
+    /// What is done.
+    pub deed: Deed,
+    /// The particulars: of a command its program and arguments as a JSON array, of a link its port and how long it is good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<ContentRef>,
+}
+
+/// What an operator does to a sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Deed {
+    /// Runs a command in it.
+    Exec,
+    /// Ends it.
+    End,
+    /// Makes a link to one of its ports.
+    Link,
+}
+
+impl Deed {
+    /// As in records.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Exec => "exec",
+            Self::End => "end",
+            Self::Link => "link",
+        }
+    }
+}
+
+/// Body of [`crate::Event::WorkspaceRestored`]. While a run is under way it stands in the log without effect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkspaceRestored {
+    /// The run that stood last.
+    pub run: Id<id::Run>,
+    /// What the session's files are from now on.
+    pub snapshot: super::Snapshot,
+    /// Where they come from.
+    pub from: RestoredFrom,
+}
+
+/// Where files that were restored come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RestoredFrom {
+    /// A checkpoint of the session.
+    Checkpoint,
+    /// An archive that somebody brought.
+    Archive,
+}
+
+impl RestoredFrom {
+    /// As in records.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Checkpoint => "checkpoint",
+            Self::Archive => "archive",
+        }
+    }
+}
+
 /// Body of [`crate::Event::Forked`]: the first record of a session that goes on from another's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -28,7 +28,7 @@ pub(crate) async fn who_and_where_it_is(world: Arc<World>) {
     ];
     assert!(root.lines().all(|name| known.contains(&name)), "{root}");
     let settings = sh(&sandbox, "ls -A /etc").await.out;
-    let known = ["alternatives", "group", "hostname", "hosts", "ld.so.cache", "nsswitch.conf", "passwd"];
+    let known = ["alternatives", "group", "hostname", "hosts", "ld.so.cache", "machine-id", "nsswitch.conf", "passwd"];
     assert!(settings.lines().all(|name| known.contains(&name)), "{settings}");
     assert_eq!(sh(&sandbox, "cat /proc/self/uid_map | tr -s ' ' | cut -d' ' -f2,4").await.out, "1000 1\n");
     sandbox.close().await;

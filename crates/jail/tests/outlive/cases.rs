@@ -24,6 +24,7 @@ pub(crate) fn all() -> Vec<Case> {
         nothing_is_left_after_the_grace,
         nothing_is_left_after_a_farewell,
         a_killed_launcher_leaves_nothing,
+        a_killed_launcher_is_followed_by_another,
         what_nobody_takes_over_ends,
         a_stale_epoch_is_refused,
         another_workspace_is_another_sandbox,
@@ -271,10 +272,8 @@ fn a_killed_launcher_leaves_nothing(user: Option<u32>) {
     harness.expect("start lines 1 setsid sleep 4242 & seq 1 100000000", "ok");
     let launcher = launcher_of(harness.id());
     let family = family(launcher);
-    let launcher_process = rustix::process::Pid::from_raw(i32::try_from(launcher).unwrap()).unwrap();
-    rustix::process::kill_process(launcher_process, rustix::process::Signal::KILL).unwrap();
+    kill(launcher);
     all_gone(&family);
-    harness.expect(&format!("kept {} 2 1", place.session), "error sandbox_gone");
     harness.kill();
     // The pool of workspaces is mounted as long as the harness has it open.
     nothing_left(place.path(), &family);
@@ -284,6 +283,38 @@ fn a_killed_launcher_leaves_nothing(user: Option<u32>) {
     assert!(!id.starts_with("error") && id != first, "{id}");
     assert_eq!(groups(launcher), Vec::<std::path::PathBuf>::new(), "the next one sweeps");
     harness.end();
+}
+
+fn a_killed_launcher_is_followed_by_another(user: Option<u32>) {
+    let place = Place::new(user);
+    let (mut harness, mut before) = place.fresh(GRACE_MS);
+    let mut launchers = vec![launcher_of(harness.id())];
+    for epoch in 2..5 {
+        harness.expect(&format!("start alive {} exec sleep 4242", epoch - 1), "ok");
+        let launcher = launchers[launchers.len() - 1];
+        let family = family(launcher);
+        kill(launcher);
+        all_gone(&family);
+        let id = harness.ask(&format!("kept {} {epoch} {}", place.session, epoch - 1));
+        assert!(!id.starts_with("error") && id != before, "the same harness goes on: {id}");
+        harness.expect("living", &format!("true {epoch} true 0"));
+        let next = launcher_of(harness.id());
+        assert!(!launchers.contains(&next), "{launchers:?}, {next}");
+        assert_eq!(groups(launcher), Vec::<std::path::PathBuf>::new(), "the next one sweeps");
+        (before, launchers) = (id, [launchers, vec![next]].concat());
+    }
+    // The last of them is at home where the first was, and outlives the harness as that would have.
+    harness.expect("start alive 4 exec sleep 4242", "ok");
+    harness.kill();
+    let (mut harness, id) = place.kept(5, 4);
+    assert_eq!(id, before);
+    harness.expect("commands", "alive 0..0 -1");
+    harness.end();
+}
+
+fn kill(process: u32) {
+    let process = rustix::process::Pid::from_raw(i32::try_from(process).unwrap()).unwrap();
+    rustix::process::kill_process(process, rustix::process::Signal::KILL).unwrap();
 }
 
 fn what_nobody_takes_over_ends(user: Option<u32>) {
@@ -360,7 +391,7 @@ fn a_second_harness_has_its_own(user: Option<u32>) {
 }
 
 fn strangers_are_refused(user: Option<u32>) {
-    const HELLO: &str = r#"{"number":1,"request":{"Hello":{"version":2}}}"#;
+    const HELLO: &str = r#"{"number":1,"request":{"Hello":{"version":3}}}"#;
     let place = Place::new(user);
     let (harness, _) = place.fresh(GRACE_MS);
     assert_eq!(say(place.path(), user, &[HELLO]), r#"{"number":1,"reply":"Owned"}"#, "the same user is heard");
@@ -392,7 +423,7 @@ fn garbage_harms_nobody(user: Option<u32>) {
         &[r#"{"number":1,"request":"Farewell"}"#],
         &[r#"{"number":1,"request":{"Close":{"slot":1,"grace_ms":0}}}"#],
         &[r#"{"number":1,"request":{"Hello":{"version":-1}}}"#],
-        &[r#"{"number":1,"request":{"Hello":{"version":2}}}"#, r#"{"number":2,"request":"Farewell"}"#],
+        &[r#"{"number":1,"request":{"Hello":{"version":3}}}"#, r#"{"number":2,"request":"Farewell"}"#],
     ];
     for row in rows {
         let told = say(place.path(), user, row);
@@ -421,7 +452,7 @@ fn an_older_launcher_makes_way(user: Option<u32>) {
     let launcher = launcher_of(harness.id());
     assert_eq!(say(place.path(), user, &[OTHER]), r#"{"number":1,"reply":"Owned"}"#);
     harness.kill();
-    assert_eq!(say(place.path(), user, &[OTHER]), r#"{"number":1,"reply":{"Welcome":{"version":2}}}"#);
+    assert_eq!(say(place.path(), user, &[OTHER]), r#"{"number":1,"reply":{"Welcome":{"version":3}}}"#);
     assert_eq!(say(place.path(), user, &[OTHER, PROBE]), "closed");
     assert!(is_alive(launcher));
     let family = family(launcher);

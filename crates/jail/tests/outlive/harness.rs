@@ -139,6 +139,7 @@ impl World {
                     stdin: false,
                     epoch: epoch.parse().unwrap(),
                     name: (*name != "-").then(|| (*name).to_owned()),
+                    user: None,
                 };
                 let process = live().start(command).await?;
                 self.held.insert((*name).to_owned(), process);
@@ -197,6 +198,7 @@ impl World {
             environment: Vec::new(),
             root: sandbox::Root::default(),
             mounts: Vec::new(),
+            accounts: sandbox::Accounts::default(),
             left_out: Vec::new(),
             binds: Vec::new(),
             limits,

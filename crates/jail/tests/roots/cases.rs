@@ -27,6 +27,7 @@ pub(crate) fn cases() -> Vec<Case> {
         a_template_is_made_once,
         a_template_that_fails_says_where,
         a_whole_debian_in_each_form,
+        a_package_is_installed_by_a_step,
     ]
 }
 
@@ -396,4 +397,26 @@ async fn a_whole_debian_in_each_form(world: Arc<World>) {
         assert_eq!(seen.out, expected, "{}: {seen:?}", path.display());
         sandbox.close().await;
     }
+}
+
+/// What Debian's own tools install, under an image that says root.
+async fn a_package_is_installed_by_a_step(world: Arc<World>) {
+    let name = "a_package_is_installed_by_a_step";
+    let root = match make::debian() {
+        Ok(root) => root,
+        Err(why) => return skip(name, &why),
+    };
+    let Some(package) = make::package(&world.data) else { return skip(name, "no dpkg-deb to make a package with") };
+    let change = make::tar(&[("srv/", Entry::Directory), ("srv/greet.deb", Entry::File(&package, 0o644))]);
+    let layers = vec![make::packed(&root), change];
+    let path = write(
+        &world,
+        "packages.tar",
+        &make::saved(&layers, r#"{"User":"root","Env":["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]}"#),
+    );
+    let steps = ["apt-get -q -o APT::Sandbox::User=root install -y /srv/greet.deb", "test -s /var/lib/greeted"];
+    let sandbox = on(&world, template(image(&path), &steps)).await.unwrap();
+    let seen = sh(&sandbox, "greet; dpkg-query -W greet; stat -c %u:%a /usr/bin/greet; id -u").await;
+    assert_eq!(seen.out, "hello\ngreet\t1.0\n0:755\n0\n", "{seen:?}");
+    sandbox.close().await;
 }

@@ -171,3 +171,25 @@ pub(crate) fn packed(root: &Path) -> Vec<u8> {
     fs::rename(half, kept).unwrap();
     made.stdout
 }
+
+/// A small package with a program and a script that runs when it is installed.
+pub(crate) fn package(place: &Path) -> Option<Vec<u8>> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let tree = place.join("package");
+    fs::create_dir_all(tree.join("DEBIAN")).unwrap();
+    fs::create_dir_all(tree.join("usr/bin")).unwrap();
+    let control = "Package: greet\nVersion: 1.0\nArchitecture: all\nMaintainer: nobody <nobody@localhost>\nDescription: says hello\n";
+    fs::write(tree.join("DEBIAN/control"), control).unwrap();
+    for (path, text) in [
+        ("usr/bin/greet", "#!/bin/sh\necho hello\n"),
+        ("DEBIAN/postinst", "#!/bin/sh\nset -e\nchown root:root /usr/bin/greet\necho done > /var/lib/greeted\n"),
+    ] {
+        fs::write(tree.join(path), text).unwrap();
+        fs::set_permissions(tree.join(path), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let made = place.join("greet.deb");
+    let arguments = ["--root-owner-group", "--build"];
+    let done = Command::new("dpkg-deb").args(arguments).arg(&tree).arg(&made).output().ok()?;
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    Some(fs::read(made).unwrap())
+}

@@ -35,6 +35,9 @@ pub(crate) const CANARY: (&str, &str) = ("TOPSIDE_TEST_CANARY", "canary-5b1c9f72
 /// What the last sandbox under epoch 1 left, which is every sandbox's here unless a case says otherwise.
 pub(crate) const KEPT: Start = Start::Kept { generation: 1 };
 
+/// The users of every sandbox of this program, where it says some.
+pub(crate) static DECLARED: std::sync::OnceLock<sandbox::Accounts> = std::sync::OnceLock::new();
+
 pub(crate) type Case = (&'static str, fn(Arc<World>) -> Pin<Box<dyn Future<Output = ()> + Send>>);
 
 /// Lists cases: the names of async functions that take the world.
@@ -174,6 +177,7 @@ impl World {
             root: sandbox::Root::default(),
             binds,
             mounts: Vec::new(),
+            accounts: DECLARED.get().cloned().unwrap_or_default(),
             left_out: Vec::new(),
             limits,
             walls_optional,
@@ -205,6 +209,7 @@ pub(crate) fn command(argv: &[&str]) -> Command {
         stdin: false,
         epoch: 1,
         name: None,
+        user: None,
     }
 }
 

@@ -5,10 +5,10 @@
 use domain::content::ContentRef;
 use domain::limits::Reached;
 use domain::record::{
-    AfterCrash, Began, CallAdded, CallHead, CancelRequested, Checkpointed, Deferred, Finished, Forked, Head, InDoubt,
-    Judged, Parked, PauseRequested, Purpose, Raised, Replied, Reserved, Resolution, Resolved, ResumeRequested, Resumed,
+    AfterCrash, Began, CallAdded, CallHead, CancelRequested, Checkpointed, Deed, Deferred, Finished, Forked, Head, InDoubt,
+    Judged, Operated, Parked, PauseRequested, Purpose, Raised, Replied, Reserved, Resolution, Resolved, RestoredFrom, ResumeRequested, Resumed,
     Returned, SandboxClosed, SandboxOpened, Save, ScopeOpened, Snapshot, Steered, Submitted, Vote, Voted, When,
-    WorkspaceChanged, WorkspaceLost,
+    WorkspaceChanged, WorkspaceLost, WorkspaceRestored,
 };
 use domain::{
     CallStatus, Cost, Digest, Event, Failure, FailureClass, Hold, Id, Judgement, Limits, Obligation, Record, RunStatus,
@@ -135,6 +135,10 @@ impl Teller {
             "pause" => Event::PauseRequested(PauseRequested { run }),
             "resume" => Event::ResumeRequested(ResumeRequested { run }),
             "raised" => Event::Raised(Raised { run, limits: Limits { turns: 9, tool_calls: 9, ..LIMITS } }),
+            "operated" => {
+                let (sandbox, detail) = (Id::from_bytes([100; 16]), Some(self.content("text/plain; charset=utf-8")));
+                Event::Operated(Operated { run, sandbox, deed: Deed::Exec, detail })
+            }
             "approved" => self.voted(argument, Vote::Approve, BINDING),
             "approved-stale" => self.voted(argument, Vote::Approve, Digest::ZERO),
             "rejected" => self.voted(argument, Vote::Reject, BINDING),
@@ -169,6 +173,10 @@ impl Teller {
             "checkpointed" => {
                 let turn = self.turns[usize::from(self.run)];
                 Event::Checkpointed(Checkpointed { run, turn, snapshot: Some(snapshot()), reason: None })
+            }
+            "restored" => {
+                let snapshot = Snapshot { checkpoint: Id::from_bytes([121; 16]), ..snapshot() };
+                Event::WorkspaceRestored(WorkspaceRestored { run, snapshot, from: RestoredFrom::Checkpoint })
             }
             "lost" => Event::WorkspaceLost(WorkspaceLost { run, reason: "workspace_lost".into() }),
             "deferred" | "deferred-soon" => Event::Deferred(Deferred {

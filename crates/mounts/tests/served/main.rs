@@ -7,3 +7,4 @@
 mod hostile;
 mod real;
 mod support;
+mod traffic;

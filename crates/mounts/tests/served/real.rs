@@ -9,18 +9,26 @@ use std::path::Path;
 use std::time::Duration;
 
 /// A server on loopback with one bucket, which is a directory.
-struct Server {
+pub(crate) struct Server {
     directory: tempfile::TempDir,
     port: u16,
 }
 
 impl Server {
     async fn new() -> Self {
+        Self::with_keys("access", "secret").await
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) async fn with_keys(key_id: &str, secret: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join("bucket")).unwrap();
         let files = s3s_fs::FileSystem::new(directory.path()).unwrap();
         let mut builder = s3s::service::S3ServiceBuilder::new(files);
-        builder.set_auth(s3s::auth::SimpleAuth::from_single("access", "secret"));
+        builder.set_auth(s3s::auth::SimpleAuth::from_single(key_id, secret));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let service = builder.build();
@@ -36,7 +44,7 @@ impl Server {
         Self { directory, port }
     }
 
-    fn put(&self, key: &str, bytes: impl AsRef<[u8]>) {
+    pub(crate) fn put(&self, key: &str, bytes: impl AsRef<[u8]>) {
         let path = self.directory.path().join("bucket").join(key);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, bytes).unwrap();

@@ -24,7 +24,7 @@ impl Shown {
             }
         };
         let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        let mount = match mounts::mount(std::os::fd::AsFd::as_fd(&device), owner) {
+        let mount = match mounts::mount(std::os::fd::AsFd::as_fd(&device), owner, mounts::Readers::Owner) {
             Ok(mount) => mount,
             Err(error) => {
                 eprintln!("SKIPPED {name}: {error}");
@@ -33,7 +33,7 @@ impl Shown {
             }
         };
         let client = net::Client::new(net::Settings::default()).unwrap();
-        let bucket = Bucket::new(&settings(port), client, limits.operation_ms_max).unwrap();
+        let bucket = Bucket::new(&settings(port), client, limits.operation_ms_max.saturating_add(1_000)).unwrap();
         let prefix = prefix.to_owned();
         let served = tokio::spawn(async move { mounts::serve(device, bucket, &prefix, owner, limits).await });
         Some(Self { mount, served })

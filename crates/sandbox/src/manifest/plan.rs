@@ -65,8 +65,9 @@ pub struct Progress {
 /// the last, which gives them their modes.
 #[derive(Clone, Debug)]
 pub struct Batch {
-    steps: Vec<(RelPath, Kind)>,
-    /// Whether directories get their modes instead of being made.
+    /// What stands where, and the group that it is given to at the end.
+    steps: Vec<(RelPath, Kind, Option<String>)>,
+    /// Whether what stands there gets its group, and a directory its mode, instead of being made.
     closing: bool,
 }
 
@@ -137,8 +138,9 @@ impl Plan {
         let is_directory = |item: &Item| matches!(item.kind, Kind::Directory { .. });
         let mut batches = Batch::cut(chosen().filter(|(_, item)| is_directory(item)), false);
         batches.extend(Batch::cut(chosen().filter(|(_, item)| !is_directory(item)), false));
-        let closing =
-            chosen().filter(|(_, item)| matches!(item.kind, Kind::Directory { mode } if mode != DIRECTORY_MODE));
+        let closing = chosen().filter(|(_, item)| {
+            item.group.is_some() || matches!(item.kind, Kind::Directory { mode } if mode != DIRECTORY_MODE)
+        });
         // What stands in a directory before the directory itself, which may shut it.
         batches.extend(Batch::cut(closing.rev(), true));
         batches
@@ -192,9 +194,9 @@ impl Batch {
     fn cut<'a>(items: impl Iterator<Item = (&'a RelPath, &'a Item)>, closing: bool) -> Vec<Self> {
         let (mut batches, mut bytes): (Vec<Self>, u64) = (Vec::new(), 0);
         for (path, item) in items.filter(|(path, _)| closing || !path.is_root()) {
-            let more = item.kind.bytes();
+            let more = if closing { 0 } else { item.kind.bytes() };
             let last = batches.last_mut();
-            let step = (path.clone(), item.kind.clone());
+            let step = (path.clone(), item.kind.clone(), item.group.clone());
             match last.filter(|last| last.steps.len() < BATCH_ENTRIES_MAX && bytes + more <= BATCH_BYTES_MAX) {
                 Some(last) => {
                     last.steps.push(step);
@@ -211,7 +213,7 @@ impl Batch {
 
     /// Whether it must be laid by itself: those before it first, those behind it afterwards.
     pub fn is_alone(&self) -> bool {
-        self.closing || self.steps.iter().any(|(_, kind)| matches!(kind, Kind::Directory { .. }))
+        self.closing || self.steps.iter().any(|(_, kind, _)| matches!(kind, Kind::Directory { .. }))
     }
 
     /// Reads it. Waits for the disk.
@@ -224,11 +226,14 @@ impl Batch {
             digests: Vec::new(),
             progress: Progress::default(),
         };
-        for (path, kind) in self.steps {
+        for (path, kind, group) in self.steps {
             if self.closing {
-                if let Kind::Directory { mode } = kind {
-                    portion.changes.push(Change::Mode { path, mode });
-                }
+                let mode = match kind {
+                    Kind::Directory { mode } => Some(mode).filter(|mode| *mode != DIRECTORY_MODE),
+                    Kind::Text { .. } | Kind::Host { .. } => None,
+                };
+                portion.changes.extend(group.map(|group| Change::Group { path: path.clone(), group }));
+                portion.changes.extend(mode.map(|mode| Change::Mode { path, mode }));
                 continue;
             }
             portion.progress.entries += 1;
@@ -401,6 +406,7 @@ mod tests {
                 }
                 Change::MakeDir { path } => format!("{path}/"),
                 Change::Mode { path, mode } => format!("{path} {mode:o}"),
+                Change::Group { path, group } => format!("{path} :{group}"),
                 Change::Remove { .. } => "?".to_owned(),
             }));
         }

@@ -3,6 +3,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part of the house")]
 #![allow(clippy::unwrap_used, reason = "a house that cannot be built is a failed test")]
 
+pub mod shelf;
+
 use api::Scope;
 use blob::{Blobs, Links};
 use catalog::Catalog;
@@ -84,6 +86,8 @@ permit (principal, action == Action::"external", resource == Tool::"launch");
 pub struct House {
     pub folder: TempDir,
     pub engine: Engine,
+    /// The sandboxes that live.
+    pub shelf: Arc<shelf::Shelf>,
     /// Each permit lets one held call go on.
     pub release: Arc<Semaphore>,
     /// Told when a call is held.
@@ -106,8 +110,9 @@ impl House {
 
     fn over(folder: TempDir) -> Self {
         let (release, held) = (Arc::new(Semaphore::new(0)), Arc::new(Notify::new()));
-        let engine = engine(folder.path(), functions(&release, &held));
-        Self { folder, engine, release, held }
+        let shelf = Arc::new(shelf::Shelf::default());
+        let engine = engine(folder.path(), functions(&release, &held), &shelf);
+        Self { folder, engine, shelf, release, held }
     }
 
     /// A house after a crash: session `dock` has a call of which nobody knows whether it took effect.
@@ -119,7 +124,7 @@ impl House {
             let runtime = tokio::runtime::Runtime::new().unwrap();
             let journal = runtime.block_on(async {
                 let (release, held) = (Arc::new(Semaphore::new(0)), Arc::new(Notify::new()));
-                let engine = engine(&path, functions(&release, &held));
+                let engine = engine(&path, functions(&release, &held), &Arc::default());
                 let submission = Submission {
                     tenant: TENANT_DEFAULT.to_owned(),
                     principal: Id::from_name(TENANT_DEFAULT, "local"),
@@ -225,7 +230,7 @@ fn functions(release: &Arc<Semaphore>, held: &Arc<Notify>) -> Functions {
     functions
 }
 
-fn engine(root: &Path, functions: Functions) -> Engine {
+fn engine(root: &Path, functions: Functions, shelf: &Arc<shelf::Shelf>) -> Engine {
     let catalog = Arc::new(Catalog::load(root, &|_| None).unwrap_or_else(|problems| panic!("{problems}")));
     let (clock, random) = (Clock::system(), Random::system());
     let data = root.join("data");
@@ -245,7 +250,7 @@ fn engine(root: &Path, functions: Functions) -> Engine {
         chunks: chunks::Chunks::new(kept, config),
         journal: Journal::open(&data, parts, journal::Config::default()).unwrap(),
         catalog: Arc::new(move || catalog.clone()),
-        providers: Vec::new(),
+        providers: vec![shelf.clone()],
         net: net::Client::new(net::Settings::default()).unwrap(),
         environment: Arc::new(|_| None),
         secrets: vault::Secrets::new(BTreeMap::new()),

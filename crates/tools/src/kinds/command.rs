@@ -69,6 +69,7 @@ pub(crate) async fn run(program: &Program, job: &Job<'_>) -> Outcome {
         root: sandbox::Root::default(),
         binds,
         mounts: vec![],
+        accounts: sandbox::Accounts::default(),
         left_out: vec![],
         limits: Limits::default(),
         walls_optional: vec![],
@@ -88,6 +89,7 @@ pub(crate) async fn run(program: &Program, job: &Job<'_>) -> Outcome {
         stdin: true,
         epoch: job.epoch,
         name: None,
+        user: None,
     };
     let ended = match jail.start(command).await {
         Ok(mut process) => converse(&mut *process, Value::Object(job.arguments.clone()).to_string()).await,

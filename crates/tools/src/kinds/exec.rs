@@ -86,6 +86,7 @@ pub(crate) async fn exec(job: &Job<'_>) -> Outcome {
         stdin: false,
         epoch: job.epoch,
         name: None,
+        user: None,
     };
     let sandbox = match job.bench.sandbox().await {
         Ok(sandbox) => sandbox,

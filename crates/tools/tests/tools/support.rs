@@ -127,6 +127,7 @@ impl Sandbox for Directory {
                     let mode: std::fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
                     std::fs::set_permissions(full(&path), mode).unwrap();
                 }
+                Change::Group { path, .. } => assert!(full(&path).exists(), "its group is the sandbox's matter"),
                 Change::Remove { path } => std::fs::remove_file(full(&path)).unwrap(),
             }
         }

@@ -1,13 +1,17 @@
 //! The command line as it is written. What each command does, its own file knows.
 
 mod acts;
+mod sandbox;
 mod stores;
+mod workspace;
 
 pub(crate) use acts::{
     Approvals, Cancel, Diff, Fork, OfCall, OfRun, OfSession, Raise, Resolve, Resume, SessionCommand, Sessions, Steer,
     Target,
 };
+pub(crate) use sandbox::{OfSandbox, SandboxBench, SandboxCommand, SandboxExec, SandboxLink, SandboxList, Sandboxes};
 pub(crate) use stores::{Backup, Repair, Restore};
+pub(crate) use workspace::{WorkspaceCommand, WorkspaceDiff, WorkspaceExport, WorkspaceRestore, Workspaces};
 
 use super::ending::Ending;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -70,6 +74,10 @@ pub(crate) enum Command {
     Diff(Diff),
     /// Deletes sessions, puts them aside, takes them back.
     Session(Sessions),
+    /// Compares the files of sessions, writes them to archives, puts them back.
+    Workspace(Workspaces),
+    /// Looks at sandboxes themselves, beside any run.
+    Sandbox(Sandboxes),
     /// Copies journal and objects of a data directory, also while a service uses it.
     Backup(Backup),
     /// Makes a data directory from a backup.

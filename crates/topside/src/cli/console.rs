@@ -27,6 +27,18 @@ impl Console {
         let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     }
 
+    /// Writes bytes of data as they are.
+    pub(crate) fn data_bytes(&self, bytes: &[u8]) {
+        let mut out = io::stdout().lock();
+        let _ = out.write_all(bytes).and_then(|()| out.flush());
+    }
+
+    /// Writes bytes of talk as they are.
+    pub(crate) fn talk_bytes(&self, bytes: &[u8]) {
+        let mut out = io::stderr().lock();
+        let _ = out.write_all(bytes).and_then(|()| out.flush());
+    }
+
     /// Writes a line of data.
     pub(crate) fn data_line(&self, text: &str) {
         self.data(&format!("{text}\n"));

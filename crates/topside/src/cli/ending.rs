@@ -13,6 +13,8 @@ macro_rules! endings {
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum Ending {
             $(#[doc = $meaning] $name,)*
+            /// As a command in a sandbox ended, which has codes of its own.
+            Inside(u8),
         }
 
         impl Ending {
@@ -21,12 +23,12 @@ macro_rules! endings {
 
             /// The exit code.
             pub(crate) const fn code(self) -> u8 {
-                match self { $(Self::$name => $code),* }
+                match self { $(Self::$name => $code,)* Self::Inside(code) => code }
             }
 
             /// What it means.
             pub(crate) const fn meaning(self) -> &'static str {
-                match self { $(Self::$name => $meaning),* }
+                match self { $(Self::$name => $meaning,)* Self::Inside(_) => "as the command in the sandbox ended" }
             }
         }
     };
@@ -131,6 +133,21 @@ pub(crate) enum Trouble {
     /// The system gives no signals.
     #[error("no signal can be heard: {error}")]
     Signals { error: io::Error },
+    /// Nobody answers who could do it.
+    #[error(
+        "no service answers{}; hint: start `topside serve`, or name a service with --url",
+        if *.left { ", and what one left can only be listed and ended" } else { "" }
+    )]
+    NoService { left: bool },
+    /// No such sandbox.
+    #[error("no sandbox {sandbox} lives; hint: `topside sandbox list` lists those that do")]
+    SandboxMissing { sandbox: Id<id::Sandbox> },
+    /// The launcher can't be looked into.
+    #[error(transparent)]
+    Launcher(#[from] jail::Error),
+    /// The terminal can't be made raw.
+    #[error("the terminal: {error}")]
+    Terminal { error: io::Error },
     /// The address can't be had.
     #[error("can't listen on {address}: {error}; hint: another program may, choose a port with --listen")]
     Listen { address: SocketAddr, error: io::Error },
@@ -155,6 +172,10 @@ impl Trouble {
             Self::File { .. } => "file_unusable",
             Self::Signals { .. } => "signals_unavailable",
             Self::Listen { .. } => "listen_failed",
+            Self::NoService { .. } => "service_missing",
+            Self::SandboxMissing { .. } => "sandbox_not_found",
+            Self::Launcher(error) => error.code(),
+            Self::Terminal { .. } => "terminal_unusable",
         }
     }
 
@@ -177,6 +198,10 @@ impl Trouble {
             | Self::NotAFile { .. }
             | Self::File { .. }
             | Self::Signals { .. }
+            | Self::NoService { .. }
+            | Self::SandboxMissing { .. }
+            | Self::Launcher(_)
+            | Self::Terminal { .. }
             | Self::Listen { .. } => Ending::Failed,
         }
     }

@@ -150,7 +150,9 @@ fn says(happened: &Happened) -> Vec<(&'static str, String)> {
         | Happened::Steered { .. }
         | Happened::Voted { .. }
         | Happened::Resolved { .. }
-        | Happened::Raised { .. } => wish(happened),
+        | Happened::Raised { .. }
+        | Happened::Operated { .. }
+        | Happened::WorkspaceRestored { .. } => wish(happened),
         Happened::Parked { .. }
         | Happened::Deferred { .. }
         | Happened::WorkspaceLost { .. }
@@ -251,6 +253,14 @@ fn wish(happened: &Happened) -> Vec<(&'static str, String)> {
             };
             let mut says = vec![("call", call.to_string()), ("outcome", outcome.to_owned())];
             says.extend(output.as_ref().map(|output| ("output", text(output))));
+            says
+        }
+        Happened::WorkspaceRestored { checkpoint, from, bytes, entries } => {
+            vec![("files", format!("{checkpoint} ({}), {entries} entries, {bytes} bytes", from.name()))]
+        }
+        Happened::Operated { sandbox, deed, detail } => {
+            let mut says = vec![("sandbox", sandbox.to_string()), ("deed", deed.name().to_owned())];
+            says.extend(detail.as_ref().map(|detail| ("detail", text(detail))));
             says
         }
         Happened::Raised { limits } => {

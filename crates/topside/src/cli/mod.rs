@@ -18,6 +18,7 @@ mod project;
 mod record;
 mod resume;
 mod run;
+mod sandbox;
 mod serve;
 mod service;
 mod sessions;
@@ -26,6 +27,7 @@ mod stores;
 mod summary;
 mod view;
 mod waiting;
+mod workspace;
 
 pub(crate) use console::Console;
 pub(crate) use ending::Ending;
@@ -107,6 +109,8 @@ async fn dispatch(session: Session, command: Command) -> Result<Ending, Trouble>
         Command::Replay(arguments) => fork::replay(session, arguments).await,
         Command::Diff(arguments) => fork::diff(session, arguments).await,
         Command::Session(arguments) => sessions::sessions(session, arguments.command).await,
+        Command::Workspace(arguments) => workspace::workspace(session, arguments.command).await,
+        Command::Sandbox(arguments) => sandbox::sandbox(session, arguments.command).await,
         Command::Backup(arguments) => stores::backup(&session, &arguments),
         Command::Restore(arguments) => stores::restore(&session, &arguments),
         Command::Repair(arguments) => stores::repair(&session, &arguments),

@@ -99,7 +99,8 @@ async fn until_told(
     signals: &mut Signals,
 ) -> Result<AtOnce, Trouble> {
     let Role { listen, drain_seconds, config, .. } = role;
-    let config = Config { keys: app.config().keys, ..config };
+    let own = app.config();
+    let config = Config { keys: own.keys, link_key: own.link_key, ..config };
     let is_worker = config.surface == Surface::Upkeep;
     let refused = |error| Trouble::Listen { address: listen, error };
     let address = listener.local_addr().map_err(refused)?;

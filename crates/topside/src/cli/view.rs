@@ -120,7 +120,9 @@ impl View {
             | Happened::Steered { .. }
             | Happened::Voted { .. }
             | Happened::Resolved { .. }
-            | Happened::Raised { .. } => self.wished(&record.happened),
+            | Happened::Raised { .. }
+            | Happened::Operated { .. }
+            | Happened::WorkspaceRestored { .. } => self.wished(&record.happened),
             Happened::Parked { waits_for, .. } => self.parked(*waits_for),
             Happened::Resumed { .. } => self.aside("taken up again"),
             Happened::WorkspaceLost { reason } => self.problem(&format!("its files are gone: {}", clean(reason))),
@@ -200,6 +202,10 @@ impl View {
                 self.aside(&format!("somebody said what became of {}", self.named(*call)))
             }
             Happened::Raised { .. } => self.aside("its limits were raised"),
+            Happened::WorkspaceRestored { from, .. } => {
+                self.aside(&format!("its files were put back from {}", from.name()))
+            }
+            Happened::Operated { deed, .. } => self.aside(&format!("an operator is at its sandbox: {}", deed.name())),
             _ => String::new(),
         }
     }

@@ -8,6 +8,7 @@ mod hostile;
 mod kit;
 mod record;
 mod refused;
+mod sandboxes;
 mod serve;
 mod signals;
 mod waits;

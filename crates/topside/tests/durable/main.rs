@@ -9,6 +9,7 @@ mod kit;
 
 mod approved;
 mod doubted;
+mod files;
 mod forked;
 mod full;
 mod outlived;

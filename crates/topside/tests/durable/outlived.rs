@@ -59,3 +59,43 @@ fn a_command_goes_on_when_the_service_is_killed() {
         verified(&project, "day");
     }
 }
+
+const LOOKS: &str = r#"title: one who looks
+steps:
+- expect: {user: 'Look'}
+  reply:
+  - call: {id: write, tool: exec_command, arguments: {cmd: "echo written > kept.txt"}}
+- reply:
+  - call: {id: slow, tool: exec_command, arguments: {cmd: "echo more >> kept.txt; echo begun; exec sleep 3600", yield_time_ms: 30000}}
+- expect: {outputs: {slow: 'lost'}}
+  reply:
+  - call: {id: look, tool: exec_command, arguments: {cmd: "cat kept.txt; echo and more"}}
+- expect: {outputs: {look: '(?s)written.*more.*and more'}}
+  reply:
+  - text: "Looked."
+"#;
+
+/// The service lives, and its launcher does not: another one serves, and the run goes on with its files.
+#[test]
+fn a_run_goes_on_when_its_launcher_is_killed() {
+    if !has_sandbox("a_run_goes_on_when_its_launcher_is_killed") {
+        return;
+    }
+    let project = Project::of(&[
+        ("topside.yaml", "default_agent: worker\n"),
+        ("agents/worker.md", "---\nmodel: main\nsandbox: {provider: local}\n---\nYou work.\n"),
+        ("models/main.yaml", "main: {provider: script, transcript: script.yaml}\n"),
+        ("script.yaml", LOOKS),
+    ]);
+    let service = Service::start(&project);
+    let run = service.begin("day", "Look.");
+    let mut stream = service.follow(&format!("/runs/{run}/events"), None);
+    while !stream.next().expect("it says something").data.to_string().contains("begun\\n") {}
+    service.kill_launcher();
+    let ended = service.standing(&run, "completed");
+    assert_eq!(ended["reply"], "Looked.", "{ended}");
+    let opened: Vec<_> = service.records(&run).into_iter().filter(|record| kind(record) == "sandbox_opened").collect();
+    assert_eq!(opened.len(), 2, "{opened:?}");
+    service.stop();
+    verified(&project, "day");
+}

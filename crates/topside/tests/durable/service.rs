@@ -136,6 +136,13 @@ impl Service {
         self.child.wait().unwrap()
     }
 
+    /// `kill -9` of its launcher, while it lives itself.
+    pub(crate) fn kill_launcher(&self) {
+        let process = self.process().to_string();
+        let killed = Command::new("pkill").args(["-KILL", "-x", "-P", &process, "topside-launch"]).status().unwrap();
+        assert!(killed.success());
+    }
+
     /// Sends a signal, such as `-TERM`.
     pub(crate) fn signal(&self, signal: &str) {
         let sent = Command::new("kill").args([signal, &self.process().to_string()]).status().unwrap();

@@ -80,3 +80,31 @@ fn a_workspace_that_is_too_large_is_told_and_the_run_goes_on() {
         check("turn", MANY, "too_large");
     }
 }
+
+/// A run in a project that bounds all workspaces together to 256 MiB, and one of them to this.
+fn bounded(workspace_bytes_max: u64, status: &str) -> serde_json::Value {
+    let settings = format!(
+        "default_agent: worker\nsandbox: {{workspaces_bytes_max: 268435456, limits: {{workspace_bytes_max: {workspace_bytes_max}}}}}\n"
+    );
+    let project = Project::of(&[
+        ("topside.yaml", &settings),
+        ("agents/worker.md", "---\nmodel: main\nsandbox: local\n---\nYou work.\n"),
+        ("models/main.yaml", "main: {provider: script, transcript: script.yaml}\n"),
+        ("script.yaml", &transcript("true")),
+    ]);
+    let service = Service::start(&project);
+    let run = service.begin("day", "Work.");
+    let ended = service.standing(&run, status);
+    service.stop();
+    ended
+}
+
+#[test]
+fn a_workspace_beyond_the_bound_over_all_is_not_opened_and_the_run_says_why() {
+    if has_sandbox("a_workspace_beyond_the_bound_over_all_is_not_opened_and_the_run_says_why") {
+        bounded(64 << 20, "completed");
+        let ended = bounded(1 << 30, "failed");
+        assert_eq!(text(&ended["error"], "code"), "sandbox_limit", "{ended}");
+        assert!(text(&ended["error"], "message").contains("workspaces_bytes_max = 268435456"), "{ended}");
+    }
+}

@@ -20,4 +20,5 @@ mod doubted;
 mod drained;
 mod driven;
 mod limited;
+mod moved;
 mod refused;
