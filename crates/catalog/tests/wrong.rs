@@ -594,6 +594,6 @@ fn roots() {
     templates(
         "nothing under it",
         "    a: {base: {template: c}, steps: [\"true\"]}\n",
-        &["topside.yaml:4:15: there is no template `c`; expected one of a"],
+        &["topside.yaml:4:15: there is no template `c`; expected one of `a`; hint: did you mean `a`?"],
     );
 }

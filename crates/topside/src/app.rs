@@ -217,13 +217,15 @@ impl App {
         if let Some(tending) = self.tending.into_inner() {
             tending.end().await;
         }
-        for provider in &self.service.providers {
-            provider.farewell().await;
-        }
         if self.service.journal.backend() != Backend::Postgres {
             self.service.data.withdraw();
         }
-        Ok(self.service.journal.close().await?)
+        let closed = self.service.journal.close().await;
+        // Last: a call whose sandbox ends under it would go on record as one that returned.
+        for provider in &self.service.providers {
+            provider.farewell().await;
+        }
+        Ok(closed?)
     }
 }
 

@@ -1,4 +1,4 @@
-//! `kill -9` in the middle of a call, and a new process: the run ends, and an outside witness saw each completed call once.
+//! `kill -9` of all of it in the middle of a call, and a new process: the run ends, and an outside witness saw each completed call once.
 
 use crate::kit::{Project, has_sandbox, kind};
 use rusqlite::Connection;
@@ -24,7 +24,7 @@ steps:
   - text: All is noted already.
 "#;
 
-/// A project whose run was killed in the middle of its second call.
+/// A project whose run was killed in the middle of its second call, with the sandbox in which that worked.
 fn killed() -> Project {
     let project = Project::playing(WORK, &[("note", NOTE)]);
     let witness = Connection::open(project.path().join("witness.db")).unwrap();
@@ -32,7 +32,7 @@ fn killed() -> Project {
     let mut running = project.start(&["run", "worker", "Work.", "--json", "--session", "s"]);
     running.until(|record| kind(record) == "sandbox_opened");
     assert_eq!(seen(&project), ["first"]);
-    running.signal("-KILL");
+    running.kill_all();
     assert_eq!(running.wait().code, None);
     project
 }

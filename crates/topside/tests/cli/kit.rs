@@ -132,6 +132,17 @@ impl Running {
         self.child.id()
     }
 
+    /// Kills the process and its launcher, as the end of their container does.
+    pub(crate) fn kill_all(&self) {
+        let process = self.process().to_string();
+        let children = std::fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap();
+        let is_launcher = |child: &&str| {
+            std::fs::read_to_string(format!("/proc/{child}/comm")).is_ok_and(|name| name.trim() == "topside-launch")
+        };
+        let launcher = children.split_whitespace().find(is_launcher).expect("it has a launcher");
+        assert!(Command::new("kill").args(["-KILL", &process, launcher]).status().unwrap().success());
+    }
+
     /// Waits for the end.
     pub(crate) fn wait(mut self) -> Said {
         use std::io::Read;
