@@ -8,7 +8,8 @@ mod inputs;
 
 pub use course::{CallAdded, Checkpointed, Deferred, Parked, Purpose, Reserved, ScopeOpened, Snapshot, WorkspaceLost};
 pub use inputs::{
-    CancelRequested, Deed, Forked, Operated, PauseRequested, Raised, Resolution, Resolved, ResumeRequested, Steered, Vote, Voted, When,
+    CancelRequested, Deed, Forked, Operated, PauseRequested, Raised, Resolution, Resolved, ResumeRequested, Steered,
+    Vote, Voted, When,
 };
 pub use inputs::{RestoredFrom, WorkspaceRestored};
 

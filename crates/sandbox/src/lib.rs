@@ -42,7 +42,10 @@ pub trait Provider: Send + Sync + std::fmt::Debug {
     /// Why sandboxes of this provider have no users and groups but the one user that each has; `None`: they have what their
     /// [`Accounts`] say.
     async fn accounts_missing(&self) -> Option<String> {
-        Some("everything inside runs as one user, so further ones would separate nothing; hint: leave them out".to_owned())
+        Some(
+            "everything inside runs as one user, so further ones would separate nothing; hint: leave them out"
+                .to_owned(),
+        )
     }
 
     /// Whether sandboxes can be made, so far as is known without trying.

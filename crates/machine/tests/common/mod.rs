@@ -5,10 +5,10 @@
 use domain::content::ContentRef;
 use domain::limits::Reached;
 use domain::record::{
-    AfterCrash, Began, CallAdded, CallHead, CancelRequested, Checkpointed, Deed, Deferred, Finished, Forked, Head, InDoubt,
-    Judged, Operated, Parked, PauseRequested, Purpose, Raised, Replied, Reserved, Resolution, Resolved, RestoredFrom, ResumeRequested, Resumed,
-    Returned, SandboxClosed, SandboxOpened, Save, ScopeOpened, Snapshot, Steered, Submitted, Vote, Voted, When,
-    WorkspaceChanged, WorkspaceLost, WorkspaceRestored,
+    AfterCrash, Began, CallAdded, CallHead, CancelRequested, Checkpointed, Deed, Deferred, Finished, Forked, Head,
+    InDoubt, Judged, Operated, Parked, PauseRequested, Purpose, Raised, Replied, Reserved, Resolution, Resolved,
+    RestoredFrom, ResumeRequested, Resumed, Returned, SandboxClosed, SandboxOpened, Save, ScopeOpened, Snapshot,
+    Steered, Submitted, Vote, Voted, When, WorkspaceChanged, WorkspaceLost, WorkspaceRestored,
 };
 use domain::{
     CallStatus, Cost, Digest, Event, Failure, FailureClass, Hold, Id, Judgement, Limits, Obligation, Record, RunStatus,
