@@ -369,7 +369,8 @@ impl Serve {
             if self.saving == Some(pid) {
                 self.saving = None;
             }
-            let ended = self.commands.iter_mut().find(|(_, command)| command.pid == Some(pid) && command.exit.is_none());
+            let ended =
+                self.commands.iter_mut().find(|(_, command)| command.pid == Some(pid) && command.exit.is_none());
             if let Some((id, command)) = ended {
                 command.exit = Some(exit);
                 command.ended_ms = Some(now_ms());
