@@ -48,6 +48,8 @@ pub(crate) struct Serve {
     unsaved: bool,
     /// The export that runs, and what it has halted.
     pub(crate) halted: Option<(u32, Halt)>,
+    /// What was just read from a command.
+    buffer: Vec<u8>,
 }
 
 impl Serve {
@@ -67,6 +69,7 @@ impl Serve {
             saving: None,
             unsaved: false,
             halted: None,
+            buffer: vec![0; wire::DATA_BYTES_MAX],
         })
     }
 
@@ -316,10 +319,9 @@ impl Serve {
 
     fn pump(&mut self, id: u32, index: usize) {
         let Some(command) = self.commands.get_mut(&id) else { return };
-        let mut buffer = [0; wire::DATA_BYTES_MAX];
-        let took = command.take(index, &mut buffer);
+        let took = command.take(index, &mut self.buffer);
         if let (Took::Bytes(length), Some(source)) = (&took, command.sources.get(index)) {
-            let (kind, bytes) = (source.kind, &buffer[..*length]);
+            let (kind, bytes) = (source.kind, &self.buffer[..*length]);
             if command.name.is_some() {
                 command.output.push(kind, bytes);
             } else if let Some(line) = &mut self.line {

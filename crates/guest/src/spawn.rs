@@ -18,6 +18,9 @@ use std::os::fd::{AsFd as _, OwnedFd};
 /// Bytes of arguments and environment at most (the kernel's own bound for one string is 128 KiB).
 const ARGUMENT_BYTES_MAX: usize = 192 << 10;
 
+/// What a program may write before it waits for PID 1 to read: with less they would wake each other for every few pages.
+const PIPE_BYTES: usize = 4 * wire::DATA_BYTES_MAX;
+
 /// What a child executes.
 struct Program {
     argv: Vec<CString>,
@@ -115,6 +118,8 @@ fn program(
 
 fn pipe_ends(stdin: bool) -> Result<Ends, Errno> {
     let (out, child_out) = pipe_with(PipeFlags::CLOEXEC)?;
+    // Where the user has had its part of pipes already, it stays as it is.
+    let _ = rustix::pipe::fcntl_setpipe_size(&out, PIPE_BYTES);
     let (err, child_err) = pipe_with(PipeFlags::CLOEXEC)?;
     for fd in [&out, &err] {
         rustix::io::ioctl_fionbio(fd, true)?;

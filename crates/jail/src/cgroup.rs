@@ -229,11 +229,12 @@ impl Group {
         self.parts.iter().try_for_each(|part| part.limit(limits).map_err(|error| (part.controller, error)))
     }
 
-    /// Moves the caller into its v1 groups.
+    /// Moves the caller, which has one thread, into its v1 groups. As a thread, not as a process: that waits for nobody, where
+    /// the other waits for every processor of the machine (8 to 19 ms).
     pub(crate) fn enter(&self) -> Result<(), (Controller, io::Error)> {
         let parts = self.parts.iter().filter(|part| part.version == Version::One);
         for part in parts {
-            set(&part.directory, "cgroup.procs", "0").map_err(|error| (part.controller, error))?;
+            set(&part.directory, "tasks", "0").map_err(|error| (part.controller, error))?;
         }
         Ok(())
     }

@@ -1,28 +1,29 @@
-//! Makes one sandbox, seen from the launcher: groups, namespaces, user maps, the workspace's mount, and the wait until the
-//! first process says that it stands.
+//! Makes one sandbox, seen from the launcher: groups, namespaces, user maps, the workspace's mount; and hears how far its
+//! first process has come, until it says that it serves. Nothing here waits: many are on their way at once.
 
 use crate::cgroup::{Controller, Group, Groups};
-use crate::door::{self, Create, Failure, Keep, Stage};
+use crate::door::{self, Create, Failure, Keep, Stage, Took};
 use crate::filter::Filters;
 use crate::ids::{self, Map};
 use crate::image;
-use crate::inside::{Plan, Told};
+use crate::inside::{self, Claim, Site, Told};
+use crate::launcher::now_us;
 use crate::mounting::{Helpers, MOUNTS_MAX};
 use crate::names::Names;
 use crate::rank::Rank;
 use crate::raw::{self, Cloned};
 use crate::root::{self, Source, View, Workspace};
-use crate::stack::{self, Identity, Stand};
-use crate::stem::{Stem, Stems};
-use rustix::event::{PollFd, PollFlags, Timespec};
+use crate::stack::{self, Identity, Stand, Wanted};
+use crate::stem::{Stem, Stems, is_readable};
+use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use sandbox::Walls;
+use sandbox::{Limits, Walls};
 use std::fs;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// How long a sandbox may take to stand.
-const READY_SECONDS_MAX: i64 = 20;
+/// How long one stage of a start may take. A start that gets on has this for each.
+const STAGE_MS_MAX: u64 = 20_000;
 /// Views of host paths of one sandbox.
 const BINDS_MAX: usize = 24;
 
@@ -53,52 +54,15 @@ pub(crate) struct Made {
     /// Who serves its mounts, and where each is told what to serve.
     pub(crate) helpers: Helpers,
     pub(crate) doors: Vec<OwnedFd>,
+    pub(crate) took: Took,
 }
 
-/// Makes a sandbox; on failure nothing of it is left.
-pub(crate) fn create(
-    stems: &mut Stems,
-    ask: Create,
-    descriptor: Option<OwnedFd>,
-    groups: &Groups,
-    filters: &Filters,
-) -> Result<Made, Failure> {
-    if ask.mounts.len() > MOUNTS_MAX {
-        return Err(Failure::stage(Stage::Workspace, format!("mounts_max = {MOUNTS_MAX}")));
-    }
-    if ask.binds.len() > BINDS_MAX {
-        return Err(Failure::stage(Stage::Root, format!("binds_max = {BINDS_MAX}")));
-    }
-    let stem = stems.take(groups, filters).map_err(|errno| Failure::stage(Stage::Claim, format!("stem: {errno}")))?;
-    let made = raise(&stem, ask, descriptor, filters);
-    let slot = stem.slot;
-    let group = stem.end();
-    match made {
-        Ok(Raised { child, stream, control, walls, helpers, doors }) => match child.keep() {
-            Ok((pid, pidfd)) => Ok(Made { slot, pid, pidfd, group, stream, control, walls, helpers, doors }),
-            Err(errno) => {
-                groups.discard(group);
-                Err(Failure::stage(Stage::Ready, errno.to_string()))
-            }
-        },
-        Err(failure) => {
-            groups.discard(group);
-            Err(failure)
-        }
-    }
-}
+/// A root that is being built, and the walls around it that stand already.
+#[derive(Debug)]
+pub(crate) struct Footing(Walls);
 
-/// A sandbox that stands, its groups apart.
-struct Raised {
-    child: Child,
-    stream: OwnedFd,
-    control: OwnedFd,
-    walls: Walls,
-    helpers: Helpers,
-    doors: Vec<OwnedFd>,
-}
-
-fn raise(stem: &Stem, ask: Create, descriptor: Option<OwnedFd>, filters: &Filters) -> Result<Raised, Failure> {
+/// Has a stem build its root. What is asked for beyond that does not matter yet.
+pub(crate) fn build(stem: &Stem, ask: &Create) -> Result<Footing, Failure> {
     let rank = Rank::own();
     if rank == Rank::PowerlessRoot {
         return Err(Failure::wall(
@@ -107,76 +71,288 @@ fn raise(stem: &Stem, ask: Create, descriptor: Option<OwnedFd>, filters: &Filter
         ));
     }
     let root = rank.is_root();
-    let claim = |errno: Errno| Failure::stage(Stage::Claim, errno.to_string());
-    let map = map(stem.slot, &ask, root)?;
+    let map = map(stem.slot, &ask.root, root)?;
     let stand = Stand::prepare(&ask.root, root, map.of_files())
         .map_err(|failed| Failure::stage(Stage::Root, format!("{}: {}", failed.what, failed.errno)))?;
-    let mut walls = limit(stem, &ask)?;
-    let (workspace, layer) = workspace(&ask, descriptor)?;
-    walls.standing.push("workspace_limit".to_owned());
-    let (stream, socket) =
-        socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).map_err(claim)?;
-    let (sync, child_sync) =
-        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(claim)?;
-    let (control, child_control) =
-        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(claim)?;
-    let (flags, absent) = namespaces(&ask.walls_optional);
+    let mut walls = limit(stem, &ask.limits, &ask.walls_optional)?;
+    let (_, absent) = namespaces(&ask.walls_optional);
     for (wall, _) in NAMESPACES {
         let list = if absent.contains(&wall) { &mut walls.missing } else { &mut walls.standing };
         list.push(wall.to_owned());
     }
-    let plan = Plan {
-        views: views(&ask.binds, root)?,
-        stand,
-        environment: ask.environment,
-        walls_optional: ask.walls_optional,
+    let site = Site {
         limits: ask.limits,
-        epoch: ask.epoch,
-        workspace,
-        layer,
+        walls_optional: ask.walls_optional.clone(),
+        stand,
+        views: views(&ask.binds, root)?,
         root,
-        socket,
-        sync: child_sync,
-        control: child_control,
         mounts: ask.mounts.iter().map(|(path, _)| path.clone()).collect(),
-        names: Names::of(&ask.label.id),
+        names: match ask.root.base {
+            stack::Base::Host { .. } => None,
+            stack::Base::Layers { .. } => Some(Names::of(&ask.label.id)),
+        },
     };
-    let mounts = plan.mounts.len();
-    let child = Child { pid: stem.bear(flags, &plan).map_err(refused_namespace)?, armed: true };
-    admit(child.pid, map, root, &plan)?;
-    // From here on the first process alone holds its ends, so that its death is heard.
-    drop(plan);
-    go(sync.as_fd()).map_err(claim)?;
-    match hear(sync.as_fd())? {
-        (Told::Failed(failure), _) => Err(failure),
-        (Told::Ready { .. }, devices) if devices.len() != mounts => {
-            Err(Failure::stage(Stage::Workspace, "the first process did not hand over its mounts"))
+    admit(stem, map, root)?;
+    inside::send_site(&stem.door, &site)
+        .map_err(|errno| Failure::stage(Stage::Claim, format!("the first process: {errno}")))?;
+    Ok(Footing(walls))
+}
+
+/// Begins to make a sandbox; on failure nothing of it is left.
+pub(crate) fn begin(
+    stems: &mut Stems,
+    ask: &Create,
+    descriptor: Option<OwnedFd>,
+    groups: &Groups,
+    filters: &Filters,
+) -> Result<Starting, Failure> {
+    if ask.mounts.len() > MOUNTS_MAX {
+        return Err(Failure::stage(Stage::Workspace, format!("mounts_max = {MOUNTS_MAX}")));
+    }
+    if ask.binds.len() > BINDS_MAX {
+        return Err(Failure::stage(Stage::Root, format!("binds_max = {BINDS_MAX}")));
+    }
+    let began_us = now_us();
+    let mut stem = stems.take(ask, groups, filters, began_us / 1_000)?;
+    let begun = claim(&mut stem, ask, descriptor);
+    match begun {
+        Ok(Claimed { stream, control, walls }) => Starting::new(stem, ask, stream, control, walls, began_us),
+        Err(failure) => {
+            stem.fell(groups);
+            Err(failure)
         }
-        (Told::Ready { standing, missing }, devices) => {
-            if standing.iter().any(|wall| wall == "landlock") {
-                walls.landlock_version = crate::access::version();
+    }
+}
+
+/// A stem that was told everything.
+struct Claimed {
+    stream: OwnedFd,
+    control: OwnedFd,
+    walls: Walls,
+}
+
+fn claim(stem: &mut Stem, ask: &Create, descriptor: Option<OwnedFd>) -> Result<Claimed, Failure> {
+    let failed = |errno: Errno| Failure::stage(Stage::Claim, errno.to_string());
+    let Footing(mut walls) = match stem.built.take() {
+        Some(footing) => footing,
+        None => build(stem, ask)?,
+    };
+    let root = Rank::own().is_root();
+    let (workspace, layer) = workspace(ask, descriptor)?;
+    own_workspace(stem, &workspace, &ask.root, root)?;
+    walls.standing.push("workspace_limit".to_owned());
+    let (stream, socket) =
+        socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).map_err(failed)?;
+    let (control, child_control) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(failed)?;
+    let (environment, epoch) = (ask.environment.clone(), ask.epoch);
+    let names = Names::of(&ask.label.id);
+    let claim = Claim { environment, epoch, workspace, layer, socket, control: child_control, names };
+    // From here on the first process alone holds its ends, so that its death is heard.
+    match inside::send_claim(&stem.door, &claim) {
+        Ok(()) => Ok(Claimed { stream, control, walls }),
+        Err(errno) => Err(last_words(&stem.door).unwrap_or_else(|| failed(errno))),
+    }
+}
+
+/// Why a first process ended that was still to be told something.
+fn last_words(door: &OwnedFd) -> Option<Failure> {
+    while is_readable(door) {
+        match door::receive::<Told>(door).ok().flatten()?.0 {
+            Told::Failed(failure) => return Some(failure),
+            Told::Past(_) | Told::Ready { .. } => {}
+        }
+    }
+    None
+}
+
+/// A sandbox on its way.
+#[derive(Debug)]
+pub(crate) struct Starting {
+    child: Child,
+    door: OwnedFd,
+    group: Group,
+    slot: u64,
+    root: bool,
+    stream: OwnedFd,
+    control: OwnedFd,
+    walls: Walls,
+    /// Mounts whose devices are to come.
+    mounts: usize,
+    /// Whether its workspace is filled first.
+    fills: bool,
+    took: Took,
+    /// Which stage it is at, since when, and until when it may be.
+    stage: Stage,
+    since_us: u64,
+    deadline_ms: u64,
+}
+
+/// What was heard of a start.
+pub(crate) enum Heard {
+    /// It gets on.
+    On(Starting),
+    Made(Box<Made>),
+    Failed(Failure),
+}
+
+impl Starting {
+    fn new(
+        stem: Stem,
+        ask: &Create,
+        stream: OwnedFd,
+        control: OwnedFd,
+        walls: Walls,
+        began_us: u64,
+    ) -> Result<Self, Failure> {
+        let (slot, now) = (stem.slot, now_us());
+        let (child, door, group) = stem.into_child().ok_or_else(|| ended())?;
+        let took = Took { claim_us: now.saturating_sub(began_us), ..Took::default() };
+        let (root, mounts, stage) = (Rank::own().is_root(), ask.mounts.len(), Stage::Root);
+        let (deadline_ms, fills) = (now / 1_000 + STAGE_MS_MAX, ask.workspace == Keep::Layer);
+        Ok(Self {
+            child,
+            door,
+            group,
+            slot,
+            root,
+            stream,
+            control,
+            walls,
+            mounts,
+            fills,
+            took,
+            stage,
+            since_us: now,
+            deadline_ms,
+        })
+    }
+
+    /// Where it is heard.
+    pub(crate) fn door(&self) -> BorrowedFd<'_> {
+        self.door.as_fd()
+    }
+
+    pub(crate) const fn slot(&self) -> u64 {
+        self.slot
+    }
+
+    /// When its present stage has taken too long.
+    pub(crate) const fn deadline_ms(&self) -> u64 {
+        self.deadline_ms
+    }
+
+    /// Takes what its first process has said.
+    pub(crate) fn hear(mut self, groups: &Groups, filters: &Filters) -> Heard {
+        let heard = door::receive::<Told>(&self.door).ok().flatten();
+        let now = now_us();
+        let took_us = now.saturating_sub(self.since_us);
+        match heard {
+            Some((Told::Past(stage), _)) => {
+                let fills = stage == Stage::Root && self.fills;
+                self.stage = if fills { Stage::Workspace } else { Stage::Ready };
+                match stage {
+                    Stage::Root => self.took.root_us = took_us,
+                    Stage::Claim | Stage::Workspace | Stage::Ready => self.took.workspace_us = took_us,
+                }
+                self.since_us = now;
+                self.deadline_ms = now / 1_000 + STAGE_MS_MAX;
+                Heard::On(self)
             }
-            walls.standing.extend(standing);
-            walls.missing.extend(missing);
-            let (helpers, doors) = Helpers::start(devices, stem.slot, root, filters)?;
-            Ok(Raised { child, stream, control, walls, helpers, doors })
+            Some((Told::Failed(failure), _)) => Heard::Failed(self.end(failure, groups)),
+            Some((Told::Ready { .. }, devices)) if devices.len() != self.mounts => {
+                let failure = Failure::stage(Stage::Workspace, "the first process did not hand over its mounts");
+                Heard::Failed(self.end(failure, groups))
+            }
+            Some((Told::Ready { standing, missing }, devices)) => {
+                self.took.ready_us = took_us;
+                self.made(standing, missing, devices, groups, filters)
+            }
+            None => {
+                let failure = ended();
+                Heard::Failed(self.end(failure, groups))
+            }
+        }
+    }
+
+    fn made(
+        mut self,
+        standing: Vec<String>,
+        missing: Vec<String>,
+        devices: Vec<OwnedFd>,
+        groups: &Groups,
+        filters: &Filters,
+    ) -> Heard {
+        if standing.iter().any(|wall| wall == "landlock") {
+            self.walls.landlock_version = crate::access::version();
+        }
+        self.walls.standing.extend(standing);
+        self.walls.missing.extend(missing);
+        let (helpers, doors) = match Helpers::start(devices, self.slot, self.root, filters) {
+            Ok(started) => started,
+            Err(failure) => return Heard::Failed(self.end(failure, groups)),
+        };
+        let Self { child, group, slot, stream, control, walls, took, .. } = self;
+        match child.keep() {
+            Ok((pid, pidfd)) => {
+                Heard::Made(Box::new(Made { slot, pid, pidfd, group, stream, control, walls, helpers, doors, took }))
+            }
+            Err(errno) => {
+                groups.discard(group);
+                Heard::Failed(Failure::stage(Stage::Ready, errno.to_string()))
+            }
+        }
+    }
+
+    /// Ends it because its stage took too long.
+    pub(crate) fn late(self, groups: &Groups) -> Failure {
+        let failure = Failure::stage(self.stage, format!("nothing heard for {STAGE_MS_MAX} ms"));
+        self.end(failure, groups)
+    }
+
+    /// Ends it; nothing of it is left.
+    pub(crate) fn end(self, why: Failure, groups: &Groups) -> Failure {
+        drop(self.child);
+        groups.discard(self.group);
+        why
+    }
+}
+
+fn ended() -> Failure {
+    Failure::stage(Stage::Ready, "the first process ended early")
+}
+
+/// Makes a sandbox and waits until it stands.
+pub(crate) fn create(stems: &mut Stems, ask: &Create, groups: &Groups, filters: &Filters) -> Result<Made, Failure> {
+    let mut starting = begin(stems, ask, None, groups, filters)?;
+    loop {
+        let wait_ms = starting.deadline_ms().saturating_sub(now_us() / 1_000);
+        let timeout = crate::launcher::timespec(wait_ms);
+        let door = starting.door();
+        if rustix::event::poll(&mut [PollFd::new(&door, PollFlags::IN)], Some(&timeout)).unwrap_or(0) == 0 {
+            return Err(starting.late(groups));
+        }
+        match starting.hear(groups, filters) {
+            Heard::On(further) => starting = further,
+            Heard::Made(made) => return Ok(*made),
+            Heard::Failed(failure) => return Err(failure),
         }
     }
 }
 
 /// What the ids inside are on the host.
-fn map(slot: u64, ask: &Create, root: bool) -> Result<Map, Failure> {
-    match (root, &ask.root.accounts) {
-        (true, accounts) => Ok(Map::of_root(slot, ask.root.identity, accounts.as_ref())),
-        (false, None) => Ok(Map::of_ordinary(ask.root.identity)),
+fn map(slot: u64, wanted: &Wanted, root: bool) -> Result<Map, Failure> {
+    match (root, &wanted.accounts) {
+        (true, accounts) => Ok(Map::of_root(slot, wanted.identity, accounts.as_ref())),
+        (false, None) => Ok(Map::of_ordinary(wanted.identity)),
         (false, Some(_)) => Err(Failure::wall("user_namespace", ids::ORDINARY)),
     }
 }
 
 /// Sets the limits; says which stand.
-fn limit(stem: &Stem, ask: &Create) -> Result<Walls, Failure> {
+fn limit(stem: &Stem, limits: &Limits, optional: &[String]) -> Result<Walls, Failure> {
     let mut missing = stem.missing.clone();
-    if let Err((controller, error)) = stem.group.limit(&ask.limits) {
+    if let Err((controller, error)) = stem.group.limit(limits) {
         missing.push((controller, error.to_string()));
     }
     let mut walls = Walls::default();
@@ -184,20 +360,29 @@ fn limit(stem: &Stem, ask: &Create) -> Result<Walls, Failure> {
         let wall = controller.wall().to_owned();
         match missing.iter().find(|(refused, _)| *refused == controller) {
             None => walls.standing.push(wall),
-            Some(_) if ask.walls_optional.contains(&wall) => walls.missing.push(wall),
+            Some(_) if optional.contains(&wall) => walls.missing.push(wall),
             Some((_, detail)) => return Err(Failure::wall(&wall, detail.clone())),
         }
     }
     Ok(walls)
 }
 
-/// Kills and reaps the child of a start that failed.
-struct Child {
+/// A child that is killed and reaped unless it is kept.
+#[derive(Debug)]
+pub(crate) struct Child {
     pid: i32,
     armed: bool,
 }
 
 impl Child {
+    pub(crate) const fn new(pid: i32) -> Self {
+        Self { pid, armed: true }
+    }
+
+    pub(crate) const fn pid(&self) -> i32 {
+        self.pid
+    }
+
     fn keep(mut self) -> Result<(i32, OwnedFd), Errno> {
         let pid = rustix::process::Pid::from_raw(self.pid).ok_or(Errno::SRCH)?;
         let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
@@ -220,6 +405,7 @@ fn workspace(ask: &Create, descriptor: Option<OwnedFd>) -> Result<(Workspace, Op
     // What is in memory counts as memory: half of it at most, so that a full workspace never kills programs.
     let bytes_max = ask.limits.workspace_bytes_max.min(ask.limits.memory_bytes_max / 2);
     match ask.workspace {
+        Keep::Mounted => Ok((Workspace::Mounted(descriptor.ok_or_else(missing)?), None)),
         Keep::Image => {
             let mounted = image::mount(descriptor.ok_or_else(missing)?.as_fd(), image::Kind::Workspace);
             Ok((Workspace::Mounted(mounted.map_err(|detail| Failure::wall("workspace_limit", detail))?), None))
@@ -244,7 +430,7 @@ fn views(binds: &[(std::path::PathBuf, String)], root: bool) -> Result<Vec<View>
 }
 
 /// The flags to clone with, leaving out what the kernel refuses and the spec does without.
-fn namespaces(optional: &[String]) -> (u64, Vec<&'static str>) {
+pub(crate) fn namespaces(optional: &[String]) -> (u64, Vec<&'static str>) {
     let (mut flags, mut absent) = (0, Vec::new());
     for (wall, flag) in NAMESPACES {
         if crate::down::is_namespace_down(flag) {
@@ -273,7 +459,7 @@ pub(crate) fn try_namespace(flag: i32) -> Result<(), Errno> {
 }
 
 /// Which namespace it was that the kernel refused.
-fn refused_namespace(errno: Errno) -> Failure {
+pub(crate) fn refused_namespace(errno: Errno) -> Failure {
     for (wall, flag) in NAMESPACES {
         if let Err(errno) = try_namespace(flag) {
             return Failure::wall(wall, errno.to_string());
@@ -282,28 +468,34 @@ fn refused_namespace(errno: Errno) -> Failure {
     Failure::stage(Stage::Claim, format!("clone: {errno}"))
 }
 
-/// Gives the child its user map and its workspace's owner, before it takes its first step.
-fn admit(pid: i32, map: Map, root: bool, plan: &Plan) -> Result<(), Failure> {
-    let user = |what: &str, error: std::io::Error| Failure::wall("user_namespace", format!("{what}: {error}"));
+fn user_namespace(what: &str) -> impl Fn(std::io::Error) -> Failure + '_ {
+    move |error| Failure::wall("user_namespace", format!("{what}: {error}"))
+}
+
+/// Gives a first process its ids, before it takes its first step.
+fn admit(stem: &Stem, map: Map, root: bool) -> Result<(), Failure> {
+    let pid = stem.pid().ok_or_else(ended)?;
     if !root {
-        fs::write(format!("/proc/{pid}/setgroups"), "deny").map_err(|error| user("setgroups", error))?;
+        fs::write(format!("/proc/{pid}/setgroups"), "deny").map_err(user_namespace("setgroups"))?;
     }
     spare_nobody(pid);
-    map.write(pid).map_err(|error| user("its ids", error))?;
-    if let (Workspace::Mounted(mount), true) = (&plan.workspace, root) {
-        // Kept workspaces belong to the same user whoever uses them.
-        let own = if plan.stand.wanted.identity == Identity::default() {
-            fs::File::open(format!("/proc/{pid}/ns/user")).map(OwnedFd::from)
-        } else {
-            let [users, groups] = map.of_workspace();
-            stack::mapping([&users, &groups]).map_err(std::io::Error::from)
-        };
-        let own = own.map_err(|error| user("its namespace", error))?;
-        raw::mount_idmap(mount.as_fd(), own.as_fd()).map_err(|errno| {
-            Failure::stage(Stage::Workspace, format!("giving the image to the guest's user: {errno}"))
-        })?;
-    }
-    Ok(())
+    map.write(pid).map_err(user_namespace("its ids"))
+}
+
+/// Gives a workspace that was mounted outside to the guest's user.
+fn own_workspace(stem: &Stem, workspace: &Workspace, wanted: &Wanted, root: bool) -> Result<(), Failure> {
+    let (Workspace::Mounted(mount), true) = (workspace, root) else { return Ok(()) };
+    let pid = stem.pid().ok_or_else(ended)?;
+    // Kept workspaces belong to the same user whoever uses them.
+    let own = if wanted.identity == Identity::default() {
+        fs::File::open(format!("/proc/{pid}/ns/user")).map(OwnedFd::from)
+    } else {
+        let [users, groups] = map(stem.slot, wanted, root)?.of_workspace();
+        stack::mapping([&users, &groups]).map_err(std::io::Error::from)
+    };
+    let own = own.map_err(user_namespace("its namespace"))?;
+    raw::mount_idmap(mount.as_fd(), own.as_fd())
+        .map_err(|errno| Failure::stage(Stage::Workspace, format!("giving the image to the guest's user: {errno}")))
 }
 
 /// A harness that the kernel is told to spare when memory is short spares no sandbox: what runs inside could take that score
@@ -315,19 +507,4 @@ fn spare_nobody(pid: i32) {
         // Only who may lower a score sets the bound of it; for anybody else this raises the score alone.
         let _ = fs::write(file, "0");
     }
-}
-
-fn go(sync: BorrowedFd<'_>) -> Result<(), Errno> {
-    rustix::net::send(sync, b"g", rustix::net::SendFlags::NOSIGNAL).map(drop)
-}
-
-fn hear(sync: BorrowedFd<'_>) -> Result<(Told, Vec<OwnedFd>), Failure> {
-    let mut polled = [PollFd::new(&sync, PollFlags::IN)];
-    let timeout = Timespec { tv_sec: READY_SECONDS_MAX, tv_nsec: 0 };
-    let ready = rustix::event::poll(&mut polled, Some(&timeout)).unwrap_or(0);
-    if ready == 0 {
-        return Err(Failure::stage(Stage::Ready, format!("nothing heard for {READY_SECONDS_MAX} s")));
-    }
-    let ended = || Failure::stage(Stage::Ready, "the first process ended early");
-    door::receive(sync).ok().flatten().ok_or_else(ended)
 }

@@ -54,6 +54,11 @@ pub(crate) enum Request {
     Work { task: ::image::Task },
     /// Ends such a process.
     Worked { worker: i32 },
+    /// Keeps between `min` and `max` first processes ready for sandboxes like this one, whose workspace, names and environment
+    /// do not count.
+    Warm { like: Box<Create>, min: usize, max: usize },
+    /// Mounts a workspace's image, whose descriptor comes beside the message, for a sandbox that is still to be asked for.
+    Mount,
     /// Mounts the pool of workspaces' images, whose file comes as a descriptor; without one only what is mounted already.
     Pool,
     /// Mounts the pool that another launcher has, whose file comes as a descriptor, once more.
@@ -86,9 +91,30 @@ impl Create {
     /// All that a sandbox must have in common with this one to stand in for it.
     pub(crate) fn shape(&self) -> String {
         let (walls_optional, label, shape) = (Vec::new(), Label::default(), String::new());
-        let shape = serde_json::to_string(&Self { epoch: 0, walls_optional, label, shape, ..self.clone() });
+        // Who mounted it, and when, does not show.
+        let workspace = if self.workspace == Keep::Mounted { Keep::Image } else { self.workspace };
+        let shape = serde_json::to_string(&Self { epoch: 0, walls_optional, label, shape, workspace, ..self.clone() });
         shape.ok().filter(|shape| shape.len() <= SHAPE_BYTES_MAX).unwrap_or_default()
     }
+}
+
+impl Create {
+    /// All that a first process must know to build the root; `None`: it needs descriptors, and can't be built ahead.
+    pub(crate) fn kind(&self) -> Option<String> {
+        if !self.binds.is_empty() || !self.mounts.is_empty() || self.root.descriptors > 0 {
+            return None;
+        }
+        serde_json::to_string(&(&self.root, &self.limits, &self.walls_optional)).ok()
+    }
+}
+
+/// How long the launcher's part of a start took, by stages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Took {
+    pub(crate) claim_us: u64,
+    pub(crate) root_us: u64,
+    pub(crate) workspace_us: u64,
+    pub(crate) ready_us: u64,
 }
 
 /// Whose sandbox it is, in the harness's words. The launcher only keeps it.
@@ -125,6 +151,8 @@ pub(crate) struct Adopt {
 pub(crate) enum Keep {
     /// In a file system image; its descriptor comes beside the message.
     Image,
+    /// In a file system image that was mounted before; its mount comes beside the message.
+    Mounted,
     /// In memory, saved to a directory; its descriptor comes beside the message.
     Layer,
     /// In memory.
@@ -152,13 +180,15 @@ pub(crate) enum Reply {
     /// The guest's new stream comes beside the message.
     Adopted { slot: u64, walls: Walls, saves: bool, kills_told: u64 },
     /// The guest's stream comes beside the message.
-    Created { slot: u64, walls: Walls },
+    Created { slot: u64, walls: Walls, took: Took },
     /// Nothing of the sandbox is left.
     Closed,
     /// Kills by the memory limit so far.
     Pressure { kills: u64 },
-    /// The mount of the pool comes beside the message.
-    Pool,
+    /// The mount comes beside the message.
+    Mounted,
+    /// So many first processes stand ready.
+    Warm { ready: usize },
     /// A process of its own works on it.
     Working { worker: i32 },
     /// What was found.

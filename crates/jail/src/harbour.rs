@@ -1,6 +1,6 @@
 //! The harness's side of the door: numbers requests, one thread hands answers to who asked. No decision about sandboxes.
 
-use crate::door::{self, Answer, Ask, Reply, Request};
+use crate::door::{self, Answer, Ask, Reply, Request, Took};
 use crate::home::{self, Door};
 use crate::keeper::Keeper;
 use crate::{Error as LaunchError, Launcher, raw};
@@ -21,11 +21,11 @@ const WAITING_MAX: usize = 4_096;
 #[derive(Debug)]
 pub(crate) enum Arrived {
     /// A sandbox that closes when its slot is dropped.
-    Created { slot: Slot, walls: Walls, stream: OwnedFd, mounts: Vec<OwnedFd> },
+    Created { slot: Slot, walls: Walls, stream: OwnedFd, mounts: Vec<OwnedFd>, took: Took },
     /// As `Created`, but it lived already.
     Adopted { slot: Slot, walls: Walls, stream: OwnedFd, saves: bool, kills_told: u64 },
-    /// The mounted pool of workspaces.
-    Pool { mount: OwnedFd },
+    /// What was mounted.
+    Mounted { mount: OwnedFd },
     /// Anything else.
     Other(Reply),
 }
@@ -198,15 +198,15 @@ fn read(shared: &Arc<Shared>) {
             Ok(None) | Err(_) => break,
         };
         let arrived = match (answer.reply, fds.pop()) {
-            (Reply::Created { slot, walls }, Some(stream)) => {
+            (Reply::Created { slot, walls, took }, Some(stream)) => {
                 let slot = Slot { shared: Arc::clone(shared), number: slot, grace_ms: 0, open: true };
-                Arrived::Created { slot, walls, stream, mounts: fds }
+                Arrived::Created { slot, walls, stream, mounts: fds, took }
             }
             (Reply::Adopted { slot, walls, saves, kills_told }, Some(stream)) => {
                 let slot = Slot { shared: Arc::clone(shared), number: slot, grace_ms: 0, open: true };
                 Arrived::Adopted { slot, walls, stream, saves, kills_told }
             }
-            (Reply::Pool, Some(mount)) => Arrived::Pool { mount },
+            (Reply::Mounted, Some(mount)) => Arrived::Mounted { mount },
             (reply, _) => Arrived::Other(reply),
         };
         if let Some(asker) = shared.waiting().askers.remove(&answer.number) {

@@ -5,46 +5,150 @@ use crate::door::{self, Failure, Stage};
 use crate::filter::Filters;
 use crate::ids;
 use crate::names::Names;
-use crate::root::{self, View, Workspace};
-use crate::stack::Stand;
+use crate::root::{self, Source, View, Workspace};
+use crate::stack::{self, Stand};
 use crate::{access, mounting, privileges, raw};
 use guest::mirror::Others;
 use rustix::io::Errno;
+use rustix::net::SendFlags;
 use sandbox::Limits;
 use serde::{Deserialize, Serialize};
-use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 
-/// Everything the first process needs.
+/// What its root is built of.
 #[derive(Debug)]
-pub(crate) struct Plan {
-    pub(crate) environment: Vec<(String, String)>,
+pub(crate) struct Site {
     pub(crate) limits: Limits,
     pub(crate) walls_optional: Vec<String>,
-    pub(crate) epoch: u64,
     /// What the root is made of.
     pub(crate) stand: Stand,
     pub(crate) views: Vec<View>,
+    /// Whether the launcher is root, whose groups must go.
+    pub(crate) root: bool,
+    /// Where buckets are shown in the workspace.
+    pub(crate) mounts: Vec<String>,
+    /// What it is called, where that must stand before the root is read-only.
+    pub(crate) names: Option<Names>,
+}
+
+/// A [`Site`] without its descriptors, which come beside the message: those of views, then the root's.
+#[derive(Debug, Serialize, Deserialize)]
+struct Build {
+    limits: Limits,
+    walls_optional: Vec<String>,
+    stand: stack::Order,
+    /// Where each view is shown, and the host path when no mount comes.
+    views: Vec<(String, Option<PathBuf>)>,
+    root: bool,
+    mounts: Vec<String>,
+    names: Option<Names>,
+}
+
+/// What makes it somebody's.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    pub(crate) environment: Vec<(String, String)>,
+    pub(crate) epoch: u64,
     pub(crate) workspace: Workspace,
     /// The directory that a workspace in memory is kept in.
     pub(crate) layer: Option<OwnedFd>,
-    /// Whether the launcher is root, whose groups must go.
-    pub(crate) root: bool,
     /// The guest's end of its first stream.
     pub(crate) socket: OwnedFd,
     /// The guest's end of the launcher's hold on it.
     pub(crate) control: OwnedFd,
-    /// Where the launcher says go, and hears what came of it.
-    pub(crate) sync: OwnedFd,
-    /// Where buckets are shown in the workspace.
-    pub(crate) mounts: Vec<String>,
+    /// What it is called.
     pub(crate) names: Names,
+}
+
+/// A [`Claim`] without its descriptors, which come beside the message in the order of its fields.
+#[derive(Debug, Serialize, Deserialize)]
+struct Serve {
+    environment: Vec<(String, String)>,
+    epoch: u64,
+    /// Bytes of a workspace in memory; `None` when a mount comes.
+    memory_bytes_max: Option<u64>,
+    layer: bool,
+    names: Names,
 }
 
 /// What the first process tells the launcher.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Told {
-    Ready { standing: Vec<String>, missing: Vec<String> },
+    /// It is past this stage.
+    Past(Stage),
+    /// It serves.
+    Ready {
+        standing: Vec<String>,
+        missing: Vec<String>,
+    },
     Failed(Failure),
+}
+
+/// Tells a first process what to build its root of.
+pub(crate) fn send_site(door: &OwnedFd, site: &Site) -> Result<(), Errno> {
+    let (mut fds, mut views) = (Vec::new(), Vec::new());
+    for view in &site.views {
+        let path = match &view.source {
+            Source::Tree(tree) => {
+                fds.push(tree.as_fd());
+                None
+            }
+            Source::Path(path) => Some(path.clone()),
+        };
+        views.push((view.inside.clone(), path));
+    }
+    let (stand, descriptors) = site.stand.order();
+    fds.extend(descriptors.map(|fd| fd.as_fd()));
+    let Site { limits, walls_optional, root, mounts, names, .. } = site;
+    let (walls_optional, mounts, names) = (walls_optional.clone(), mounts.clone(), names.clone());
+    let order = Build { limits: *limits, walls_optional, stand, views, root: *root, mounts, names };
+    door::send(door, &order, &fds, SendFlags::empty())
+}
+
+/// Tells a first process whose it is.
+pub(crate) fn send_claim(door: &OwnedFd, claim: &Claim) -> Result<(), Errno> {
+    let mut fds = Vec::new();
+    let memory_bytes_max = match &claim.workspace {
+        Workspace::Mounted(mount) => {
+            fds.push(mount.as_fd());
+            None
+        }
+        Workspace::Memory { bytes_max } => Some(*bytes_max),
+    };
+    fds.extend(claim.layer.as_ref().map(|layer| layer.as_fd()));
+    fds.extend([claim.socket.as_fd(), claim.control.as_fd()]);
+    let (environment, epoch, layer) = (claim.environment.clone(), claim.epoch, claim.layer.is_some());
+    let order = Serve { environment, epoch, memory_bytes_max, layer, names: claim.names.clone() };
+    door::send(door, &order, &fds, SendFlags::empty())
+}
+
+fn hear_site(door: &OwnedFd) -> Option<Site> {
+    let (order, fds) = door::receive::<Build>(door).ok().flatten()?;
+    let (mut fds, mut views) = (fds.into_iter(), Vec::new());
+    for (inside, path) in order.views {
+        let source = match path {
+            Some(path) => Source::Path(path),
+            None => Source::Tree(fds.next()?),
+        };
+        views.push(View { source, inside });
+    }
+    let stand = Stand::unpack(order.stand, &mut fds)?;
+    let Build { limits, walls_optional, root, mounts, names, .. } = order;
+    Some(Site { limits, walls_optional, stand, views, root, mounts, names })
+}
+
+fn hear_claim(door: &OwnedFd) -> Option<Claim> {
+    let (order, fds) = door::receive::<Serve>(door).ok().flatten()?;
+    let mut fds = fds.into_iter();
+    let workspace = match order.memory_bytes_max {
+        Some(bytes_max) => Workspace::Memory { bytes_max },
+        None => Workspace::Mounted(fds.next()?),
+    };
+    let layer = if order.layer { Some(fds.next()?) } else { None };
+    let (socket, control) = (fds.next()?, fds.next()?);
+    let Serve { environment, epoch, names, .. } = order;
+    Some(Claim { environment, epoch, workspace, layer, socket, control, names })
 }
 
 /// The walls as they go up.
@@ -70,35 +174,65 @@ fn said(errno: Errno) -> String {
     errno.to_string()
 }
 
-/// Runs the sandbox from its first instruction to its end; returns the exit code.
-pub(crate) fn run(plan: Plan, filters: &Filters) -> i32 {
-    let (told, devices, score) = match prepare(&plan, filters) {
-        Ok((told, devices, score)) => (told, devices, score),
-        Err(failure) => (Told::Failed(failure), Vec::new(), None),
-    };
-    let ready = matches!(told, Told::Ready { .. });
-    // The mounts' devices go to the launcher, and are nobody's in here.
-    let beside: Vec<BorrowedFd<'_>> = devices.iter().map(|device| device.as_fd()).collect();
-    let heard = door::send(&plan.sync, &told, &beside, rustix::net::SendFlags::empty()).is_ok();
-    drop(devices);
-    if !ready || !heard {
+/// Runs the sandbox from its first instruction to its end; returns the exit code. The launcher is heard and told over `door`.
+pub(crate) fn run(door: OwnedFd, filters: &Filters) -> i32 {
+    // What its bearer had open is nobody's in here.
+    if raw::close_inherited(&[0, 1, 2, door.as_raw_fd()]).is_err() {
         return 1;
     }
-    drop(plan.sync);
-    drop(plan.workspace);
-    drop(plan.views);
-    let accounts = plan.stand.wanted.accounts.clone();
+    let Some(site) = hear_site(&door) else { return 0 };
+    // While this process still is who made it: later its own files are nobody's.
+    let score = guest::Score::own().ok();
+    let mut walls = Walls { optional: &site.walls_optional, standing: Vec::new(), missing: Vec::new() };
+    let tell = |told: &Told, beside: &[BorrowedFd<'_>]| door::send(&door, told, beside, SendFlags::empty()).is_ok();
+    let devices = match build(&site, &mut walls) {
+        Ok(devices) => devices,
+        Err(failure) => {
+            tell(&Told::Failed(failure), &[]);
+            return 1;
+        }
+    };
+    if !tell(&Told::Past(Stage::Root), &[]) {
+        return 1;
+    }
+    let Some(claim) = hear_claim(&door) else { return 0 };
+    let loaded = move_in(&site, &claim, &devices);
+    // Only what was filled took time.
+    if claim.layer.is_some() && loaded.is_ok() && !tell(&Told::Past(Stage::Workspace), &[]) {
+        return 1;
+    }
+    let ready = loaded.and_then(|()| wall_in(&site, &claim, &mut walls, filters));
+    if let Err(failure) = ready {
+        tell(&Told::Failed(failure), &[]);
+        return 1;
+    }
+    // The mounts' devices go to the launcher, and are nobody's in here.
+    let beside: Vec<BorrowedFd<'_>> = devices.iter().map(|device| device.as_fd()).collect();
+    let Walls { standing, missing, .. } = walls;
+    if !tell(&Told::Ready { standing, missing }, &beside) {
+        return 1;
+    }
+    drop(devices);
+    drop(door);
+    serve(site, claim, score)
+}
+
+/// Serves the guest, with nothing open but what that needs.
+fn serve(site: Site, claim: Claim, score: Option<guest::Score>) -> i32 {
+    drop(claim.workspace);
+    drop(site.views);
+    let accounts = site.stand.wanted.accounts.clone();
     // The layers under the root stay as long as this process.
-    let _held = plan.stand.stood();
-    let budget = budget(&plan.limits);
+    let _held = site.stand.stood();
+    let budget = budget(&site.limits);
     guest::run(guest::Config {
-        stream: Some(plan.socket),
-        control: plan.control,
-        kept_bytes_max: kept_bytes_max(&plan.limits),
-        environment: plan.environment,
-        commands_max: plan.limits.commands_max,
-        epoch: plan.epoch,
-        layer: plan.layer.map(|directory| guest::Layer { directory, budget }),
+        stream: Some(claim.socket),
+        control: claim.control,
+        kept_bytes_max: kept_bytes_max(&site.limits),
+        environment: claim.environment,
+        commands_max: site.limits.commands_max,
+        epoch: claim.epoch,
+        layer: claim.layer.map(|directory| guest::Layer { directory, budget }),
         score,
         accounts,
     })
@@ -114,90 +248,76 @@ fn budget(limits: &Limits) -> guest::mirror::Budget {
     guest::mirror::Budget { bytes_max: limits.workspace_bytes_max, entries_max: limits.workspace_inodes_max }
 }
 
-/// What came of it, the devices of mounts, and PID 1's hold on its score.
-type Prepared = (Told, Vec<OwnedFd>, Option<guest::Score>);
+fn stage(stage: Stage, what: &str) -> impl Fn(Errno) -> Failure + '_ {
+    move |errno| Failure::stage(stage, format!("{what}: {errno}"))
+}
 
-fn prepare(plan: &Plan, filters: &Filters) -> Result<Prepared, Failure> {
-    let claim = |what: &str, errno: Errno| Failure::stage(Stage::Claim, format!("{what}: {errno}"));
-    keep_only_own(plan).map_err(|errno| claim("descriptors", errno))?;
-    await_go(plan.sync.as_fd()).map_err(|errno| claim("the launcher", errno))?;
-    // While this process still is who made it: later its own files are nobody's.
-    let score = guest::Score::own().ok();
-    let devices = mounting::devices(&plan.mounts)?;
-    let accounts = plan.stand.wanted.accounts.as_ref();
-    let inside = plan.stand.wanted.main();
-    let became = match accounts {
+fn private_root(failed: root::Failed) -> Failure {
+    Failure::wall("private_root", format!("{}: {}", failed.what, failed.errno))
+}
+
+/// Becomes the guest's user and builds the root, with nothing in it that is anybody's; gives the devices of its mounts.
+fn build(site: &Site, walls: &mut Walls<'_>) -> Result<Vec<OwnedFd>, Failure> {
+    let devices = mounting::devices(&site.mounts)?;
+    let inside = site.stand.wanted.main();
+    let became = match &site.stand.wanted.accounts {
         // Root of its own namespace, and nobody outside: it makes other users.
         Some(_) => raw::become_root(guest::SEEING_GROUP),
-        None => raw::become_user(inside.user, inside.group, plan.root),
+        None => raw::become_user(inside.user, inside.group, site.root),
     };
-    became.map_err(|errno| claim("the guest's user", errno))?;
-    rustix::process::setsid().map_err(|errno| claim("session", errno))?;
+    became.map_err(stage(Stage::Claim, "the guest's user"))?;
+    rustix::process::setsid().map_err(stage(Stage::Claim, "session"))?;
     privileges::name_process(c"topside-init");
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    let mut walls = Walls { optional: &plan.walls_optional, standing: Vec::new(), missing: Vec::new() };
+    // Whoever changed its user would outlive the launcher otherwise.
+    privileges::die_with_parent().map_err(stage(Stage::Claim, "dying with the launcher"))?;
     // Never optional: a guest with the host's files in sight would be no sandbox.
-    root::build(&plan.limits, &plan.stand, &plan.views, &plan.workspace, &plan.names)
-        .map_err(|failed| Failure::wall("private_root", format!("{}: {}", failed.what, failed.errno)))?;
+    root::build(&site.limits, &site.stand, &site.views, site.names.as_ref()).map_err(private_root)?;
     walls.raise("private_root", Ok(()))?;
-    load(plan)?;
+    // Without it programs only miss their own loopback; nothing gets weaker.
+    let _ = raw::loopback_up();
+    Ok(devices)
+}
+
+/// Puts names and workspace into the root, which is read-only from then on.
+fn move_in(site: &Site, claim: &Claim, devices: &[OwnedFd]) -> Result<(), Failure> {
+    if site.names.is_none() {
+        claim.names.place().map_err(private_root)?;
+    }
+    claim.names.place_boot().map_err(private_root)?;
+    root::finish(&site.limits, &site.stand, &claim.workspace).map_err(private_root)?;
+    load(site, claim)?;
+    let accounts = site.stand.wanted.accounts.as_ref();
     if let Some(accounts) = accounts {
         ids::settle(accounts).map_err(|(path, errno)| Failure::stage(Stage::Root, format!("{path}: {errno}")))?;
     }
-    mounting::attach(&plan.mounts, &devices, inside, accounts.is_some())?;
+    mounting::attach(&site.mounts, devices, site.stand.wanted.main(), accounts.is_some())
+}
+
+/// Raises the last walls: what is left afterwards is the guest.
+fn wall_in(site: &Site, claim: &Claim, walls: &mut Walls<'_>, filters: &Filters) -> Result<(), Failure> {
     // Without a namespace of its own for it there is a wall missing already, and the host keeps its name.
-    let _ = plan.names.set();
-    // Without it programs only miss their own loopback; nothing gets weaker.
-    let _ = raw::loopback_up();
-    root::close_process_settings()
-        .map_err(|failed| Failure::wall("private_root", format!("{}: {}", failed.what, failed.errno)))?;
-    privileges::limit(&plan.limits).map_err(|errno| claim("resource limits", errno))?;
+    let _ = claim.names.set();
+    root::close_process_settings().map_err(private_root)?;
+    privileges::limit(&site.limits).map_err(stage(Stage::Claim, "resource limits"))?;
     walls.raise("no_new_privileges", privileges::no_new_privileges().map_err(said))?;
-    walls.raise("landlock", access::restrict(plan.layer.as_ref().map(|layer| layer.as_fd()), plan.stand.writable()))?;
-    let dropped = match accounts {
+    let layer = claim.layer.as_ref().map(|layer| layer.as_fd());
+    walls.raise("landlock", access::restrict(layer, site.stand.writable()))?;
+    let dropped = match &site.stand.wanted.accounts {
         Some(_) => privileges::keep_capabilities(guest::ROOT_CAPABILITIES | guest::SETPCAP),
         None => privileges::drop_capabilities(),
     };
     walls.raise("capabilities", dropped.map_err(said))?;
-    privileges::hide().map_err(|errno| claim("hiding PID 1", errno))?;
-    privileges::die_with_parent().map_err(|errno| claim("dying with the launcher", errno))?;
-    walls.raise("seccomp", filters.install())?;
-    Ok((Told::Ready { standing: walls.standing, missing: walls.missing }, devices, score))
-}
-
-/// Closes all that was inherited but what the plan owns; 0, 1 and 2 become the null device.
-fn keep_only_own(plan: &Plan) -> Result<(), Errno> {
-    let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty())?;
-    for number in 0..3 {
-        guest::sys::install(null.as_fd(), number)?;
-    }
-    let mut kept =
-        vec![0, 1, 2, null.as_raw_fd(), plan.socket.as_raw_fd(), plan.sync.as_raw_fd(), plan.control.as_raw_fd()];
-    kept.extend(plan.layer.as_ref().map(AsRawFd::as_raw_fd));
-    kept.extend(plan.stand.descriptors());
-    if let Workspace::Mounted(mount) = &plan.workspace {
-        kept.push(mount.as_raw_fd());
-    }
-    kept.extend(plan.views.iter().filter_map(|view| match &view.source {
-        root::Source::Tree(tree) => Some(tree.as_raw_fd()),
-        root::Source::Path(_) => None,
-    }));
-    raw::close_inherited(&kept)
-}
-
-fn await_go(sync: BorrowedFd<'_>) -> Result<(), Errno> {
-    let mut go = [0; 1];
-    match rustix::io::read(sync, &mut go)? {
-        1 => Ok(()),
-        _ => Err(Errno::PIPE),
-    }
+    privileges::hide().map_err(stage(Stage::Claim, "hiding PID 1"))?;
+    privileges::die_with_parent().map_err(stage(Stage::Claim, "dying with the launcher"))?;
+    walls.raise("seccomp", filters.install())
 }
 
 /// Fills a workspace in memory from the directory it is kept in.
-fn load(plan: &Plan) -> Result<(), Failure> {
-    let Some(layer) = &plan.layer else { return Ok(()) };
-    let failed = |errno: Errno| Failure::stage(Stage::Workspace, format!("loading the kept files: {errno}"));
+fn load(site: &Site, claim: &Claim) -> Result<(), Failure> {
+    let Some(layer) = &claim.layer else { return Ok(()) };
+    let failed = stage(Stage::Workspace, "loading the kept files");
     let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
-    let workspace = rustix::fs::open(guest::WORKSPACE, flags, rustix::fs::Mode::empty()).map_err(failed)?;
-    guest::mirror::mirror(layer.as_fd(), workspace.as_fd(), budget(&plan.limits), Others::None).map_err(failed)
+    let workspace = rustix::fs::open(guest::WORKSPACE, flags, rustix::fs::Mode::empty()).map_err(&failed)?;
+    guest::mirror::mirror(layer.as_fd(), workspace.as_fd(), budget(&site.limits), Others::None).map_err(failed)
 }

@@ -3,7 +3,7 @@
 //! ends. It opens no file that a request names but read-only views, and keeps nothing on disk.
 
 use crate::cgroup::Groups;
-use crate::create::{self, Made};
+use crate::create::{self, Made, Starting};
 use crate::door::{self, Answer, Ask, Failure, Keep, Reply, Request, Stage};
 use crate::doors::{Doors, Heard, Home};
 use crate::filter::Filters;
@@ -19,6 +19,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 /// When the removal of a group is tried again that the kernel still counted something in.
 const RETRY_MS: u64 = 10;
@@ -94,6 +95,7 @@ fn prepare(door: OwnedFd, generation: u64) -> Result<State, Errno> {
         stems: Stems::after(generation << SLOT_BITS),
         pool: None,
         workers: Workers::default(),
+        starting: Vec::new(),
         grace_ends_ms: None,
     })
 }
@@ -107,6 +109,8 @@ struct State {
     /// Where images of workspaces stand, once it was asked for.
     pool: Option<OwnedFd>,
     workers: Workers,
+    /// Sandboxes on their way: the number of the request, what it wants, how far it is.
+    starting: Vec<(u64, Box<door::Create>, Starting)>,
     /// When what no harness has is ended, and, without a harness, everything.
     grace_ends_ms: Option<u64>,
 }
@@ -115,9 +119,12 @@ struct State {
 type Mount = fn(BorrowedFd<'_>, image::Kind) -> Result<OwnedFd, String>;
 
 /// What the loop woke up for.
+#[derive(Default)]
 struct Woken {
     ended: Vec<u64>,
     doors: Vec<usize>,
+    /// Which of those on their way have said something.
+    starting: Vec<usize>,
 }
 
 impl State {
@@ -135,11 +142,13 @@ impl State {
                 self.answer(number, Reply::Closed, &[]);
             }
         }
+        self.follow(&woken.starting);
         for heard in self.doors.hear(&woken.doors, now_ms()) {
             match heard {
                 Heard::Asked(ask, fds) => self.handle(ask, fds),
                 Heard::Came => self.begin_grace(),
                 Heard::Left => {
+                    self.give_up_starting();
                     self.lives.leave(&self.groups);
                     self.begin_grace();
                 }
@@ -164,7 +173,31 @@ impl State {
     /// Keeps stems ready for the next requests; where none can be had, the next request says why.
     fn grow_stems(&mut self) {
         if let Ok(filters) = &self.filters {
-            let _ = self.stems.grow(&self.groups, filters);
+            let _ = self.stems.grow(&self.groups, filters, now_ms());
+        }
+    }
+
+    /// Takes what those on their way have said, and ends those that say nothing for too long.
+    fn follow(&mut self, ready: &[usize]) {
+        let now = now_ms();
+        for (index, (number, ask, starting)) in std::mem::take(&mut self.starting).into_iter().enumerate() {
+            let heard = match &self.filters {
+                Ok(filters) if ready.contains(&index) => starting.hear(&self.groups, filters),
+                _ if now >= starting.deadline_ms() => create::Heard::Failed(starting.late(&self.groups)),
+                _ => create::Heard::On(starting),
+            };
+            match heard {
+                create::Heard::On(starting) => self.starting.push((number, ask, starting)),
+                create::Heard::Made(made) => self.introduce(number, *ask, *made),
+                create::Heard::Failed(failure) => self.answer(number, Reply::Failed(failure), &[]),
+            }
+        }
+    }
+
+    /// Nobody waits for those on their way any more.
+    fn give_up_starting(&mut self) {
+        for (_, _, starting) in std::mem::take(&mut self.starting) {
+            starting.end(Failure::stage(Stage::Claim, "nobody waits for it"), &self.groups);
         }
     }
 
@@ -180,17 +213,28 @@ impl State {
             slots.push(slot);
             polled.push(PollFd::new(pidfd, PollFlags::IN));
         }
-        let moments = [self.lives.next_kill_ms(), self.grace_ends_ms, self.doors.next_moment_ms()];
+        let before = polled.len();
+        polled.extend(
+            self.starting.iter().map(|(_, _, starting)| PollFd::from_borrowed_fd(starting.door(), PollFlags::IN)),
+        );
+        let all = polled.len();
+        polled.extend(self.stems.births().map(|door| PollFd::from_borrowed_fd(door, PollFlags::IN)));
+        let late = self.starting.iter().map(|(_, _, starting)| starting.deadline_ms()).min();
+        // Where none can be had, it is tried again, but not all the time.
+        let stems = self.stems.next_moment_ms().map(|moment| moment.max(now_ms() + RETRY_MS));
+        let moments = [self.lives.next_kill_ms(), self.grace_ends_ms, self.doors.next_moment_ms(), late, stems];
         let next = moments.into_iter().flatten().map(|moment| moment.saturating_sub(now_ms()));
         let next = next.chain(self.groups.retry().then_some(RETRY_MS)).min();
         let timeout = next.map(timespec);
         if rustix::event::poll(&mut polled, timeout.as_ref()).is_err() {
-            return Woken { ended: Vec::new(), doors: Vec::new() };
+            return Woken::default();
         }
-        let (doors, ended) = polled.split_at(doors.len());
+        let (others, starting) = polled[..all].split_at(before);
+        let (doors, ended) = others.split_at(doors.len());
+        let starting = starting.iter().enumerate().filter(|(_, fd)| !fd.revents().is_empty()).map(|(index, _)| index);
         let ended = slots.into_iter().zip(ended).filter(|(_, fd)| !fd.revents().is_empty()).map(|(slot, _)| slot);
         let doors = doors.iter().enumerate().filter(|(_, fd)| !fd.revents().is_empty()).map(|(index, _)| index);
-        Woken { ended: ended.collect(), doors: doors.collect() }
+        Woken { ended: ended.collect(), doors: doors.collect(), starting: starting.collect() }
     }
 
     fn handle(&mut self, ask: Ask, mut fds: Vec<OwnedFd>) {
@@ -198,8 +242,23 @@ impl State {
         let reply = match ask.request {
             Request::Create(mut create) => {
                 create.root.take(&mut fds);
-                let made = self.create(&create, fds.pop());
-                return self.introduce(number, *create, made);
+                return match self.begin(&create, fds.pop()) {
+                    Ok(starting) => {
+                        // Its descriptors were handed on.
+                        create.root.opened = Arc::default();
+                        self.starting.push((number, create, starting));
+                    }
+                    Err(failure) => self.answer(number, Reply::Failed(failure), &[]),
+                };
+            }
+            Request::Warm { like, min, max } => {
+                self.stems.keep_warm(*like, min, max, &self.groups);
+                Reply::Warm { ready: self.stems.warm() }
+            }
+            Request::Mount => {
+                let mounted = fds.pop().ok_or_else(|| "no image came".to_owned());
+                let mounted = mounted.and_then(|file| image::mount(file.as_fd(), image::Kind::Workspace));
+                return self.give_mount(number, mounted);
             }
             Request::Adopt(adopt) => {
                 return match self.lives.adopt(&adopt) {
@@ -240,22 +299,29 @@ impl State {
         self.answer(number, reply, &[]);
     }
 
-    fn create(&mut self, ask: &door::Create, descriptor: Option<OwnedFd>) -> Result<Made, Failure> {
-        self.lives.check_room()?;
-        let lives = &self.lives;
-        self.stems.pass_over(|slot| lives.slots().any(|live| ids::range(live) == ids::range(slot)), &self.groups);
+    fn begin(&mut self, ask: &door::Create, descriptor: Option<OwnedFd>) -> Result<Starting, Failure> {
+        self.lives.check_room(self.starting.len())?;
+        let (lives, starting) = (&self.lives, &self.starting);
+        let mut taken = lives.slots().chain(starting.iter().map(|(_, _, starting)| starting.slot()));
+        let taken: Vec<u32> = taken.by_ref().map(ids::range).collect();
+        self.stems.pass_over(|slot| taken.contains(&ids::range(slot)), &self.groups);
         if !ask.label.is_bounded() {
             return Err(Failure::stage(Stage::Claim, "the label is too long"));
         }
         let filters = self.filters.as_ref().map_err(|detail| Failure::wall("seccomp", detail.clone()))?;
-        create::create(&mut self.stems, ask.clone(), descriptor, &self.groups, filters)
+        create::begin(&mut self.stems, ask, descriptor, &self.groups, filters)
+    }
+
+    fn give_mount(&self, number: u64, mounted: Result<OwnedFd, String>) {
+        match mounted {
+            Ok(mount) => self.answer(number, Reply::Mounted, &[mount.as_fd()]),
+            Err(detail) => self.answer(number, Reply::Failed(Failure::stage(Stage::Workspace, detail)), &[]),
+        }
     }
 
     fn give_pool(&mut self, number: u64, file: Option<OwnedFd>, mount: Mount) {
-        match self.pool(file, mount) {
-            Ok(mount) => self.answer(number, Reply::Pool, &[mount.as_fd()]),
-            Err(detail) => self.answer(number, Reply::Failed(Failure::stage(Stage::Workspace, detail)), &[]),
-        }
+        let mounted = self.pool(file, mount);
+        self.give_mount(number, mounted);
     }
 
     /// The pool's mount, kept as long as the launcher lives, so that a harness that comes anew gets the same one.
@@ -268,12 +334,8 @@ impl State {
         rustix::io::fcntl_dupfd_cloexec(mount, 3).map_err(|errno| errno.to_string())
     }
 
-    fn introduce(&mut self, number: u64, ask: door::Create, made: Result<Made, Failure>) {
-        let made = match made {
-            Ok(made) => made,
-            Err(failure) => return self.answer(number, Reply::Failed(failure), &[]),
-        };
-        let Made { slot, pid, pidfd, group, stream, control, walls, helpers, doors } = made;
+    fn introduce(&mut self, number: u64, ask: door::Create, made: Made) {
+        let Made { slot, pid, pidfd, group, stream, control, walls, helpers, doors, took } = made;
         let live = Live {
             pid,
             pidfd,
@@ -295,7 +357,7 @@ impl State {
         self.lives.insert(slot, live);
         let mut beside: Vec<BorrowedFd<'_>> = doors.iter().map(|door| door.as_fd()).collect();
         beside.push(stream.as_fd());
-        self.answer(number, Reply::Created { slot, walls }, &beside);
+        self.answer(number, Reply::Created { slot, walls, took }, &beside);
     }
 
     fn answer(&self, number: u64, reply: Reply, fds: &[BorrowedFd<'_>]) {
@@ -306,6 +368,7 @@ impl State {
     fn farewell(&mut self) -> i32 {
         self.doors.leave_home();
         self.workers.end_all();
+        self.give_up_starting();
         self.lives.end_all(&self.groups);
         self.stems.fell(&self.groups);
         self.groups.remove();
@@ -321,6 +384,10 @@ pub(crate) fn timespec(ms: u64) -> Timespec {
 }
 
 pub(crate) fn now_ms() -> u64 {
+    now_us() / 1_000
+}
+
+pub(crate) fn now_us() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000
 }

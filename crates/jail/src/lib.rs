@@ -60,6 +60,7 @@ mod shown;
 mod snapshot;
 mod stack;
 mod stem;
+mod stock;
 mod templates;
 mod trees;
 mod visit;
@@ -70,7 +71,7 @@ mod workspaces;
 #[cfg(feature = "walls_down")]
 pub use down::take_down;
 pub use launcher::{Launcher, launch};
-pub use provider::Provider;
+pub use provider::{Provider, Warm};
 pub use visit::Visit;
 
 /// Why there is no launcher.

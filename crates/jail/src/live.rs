@@ -15,7 +15,7 @@ use domain::{Id, id};
 use sandbox::wire::{self, Attach, ChangeHead, FileFailure, Kind, Listed, Refusal, Roll, Start, Work};
 use sandbox::{
     About, Archive, ArchiveLimits, Change, Checkpoint, Chunk, Command, Depth, Duplex, Error, Exit, Export, KeptCommand,
-    Port, Process, RelPath, Replace, Sandbox, Stat, Stream, Totals, Walls,
+    Port, Process, RelPath, Replace, Report, Sandbox, Stat, Stream, Totals, Walls,
 };
 use serde::de::DeserializeOwned;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,6 +37,7 @@ const SIGKILL: i32 = 9;
 pub(crate) struct Live {
     pub(crate) id: Id<id::Sandbox>,
     pub(crate) walls: Walls,
+    pub(crate) report: Report,
     /// The newest lease that asked; file operations are asked under it.
     pub(crate) epoch: AtomicU64,
     pub(crate) memory_bytes_max: u64,
@@ -213,6 +214,10 @@ impl Sandbox for Live {
 
     fn walls(&self) -> &Walls {
         &self.walls
+    }
+
+    fn started(&self) -> Report {
+        self.report
     }
 
     async fn start(&self, command: Command) -> Result<Box<dyn Process>, Error> {

@@ -64,8 +64,9 @@ impl Lives {
         self.0.keys().copied()
     }
 
-    pub(crate) fn check_room(&self) -> Result<(), Failure> {
-        if self.0.len() >= SANDBOXES_MAX {
+    /// Whether there is room for one beside those on their way.
+    pub(crate) fn check_room(&self, starting: usize) -> Result<(), Failure> {
+        if self.0.len() + starting >= SANDBOXES_MAX {
             return Err(Failure::stage(Stage::Claim, format!("sandboxes_max = {SANDBOXES_MAX}")));
         }
         Ok(())

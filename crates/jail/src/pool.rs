@@ -88,6 +88,11 @@ impl Place {
         Self { images: images.unwrap_or_else(|| sessions.clone()), sessions, clones, quota, mount }
     }
 
+    /// Where images are kept that are nobody's yet: no tenant has such a name.
+    pub(crate) fn stock(&self) -> PathBuf {
+        self.images.join(".stock")
+    }
+
     /// How workspaces are kept here, in words.
     pub(crate) fn told(&self, root: bool) -> &'static str {
         match (root, self.clones, &self.mount) {
@@ -246,7 +251,7 @@ async fn of_another(harbour: &Harbour, file: &File) -> Result<Option<OwnedFd>, E
 /// The mount of the pool, whose file goes along, but for one that the launcher has already.
 async fn mounted(harbour: &Harbour, request: Request, file: Vec<OwnedFd>) -> Result<OwnedFd, String> {
     match harbour.ask(request, file).await {
-        Ok(Arrived::Pool { mount }) => Ok(mount),
+        Ok(Arrived::Mounted { mount }) => Ok(mount),
         Ok(Arrived::Other(Reply::Failed(failure))) => Err(Error::from(failure).to_string()),
         Ok(_) => Err("the launcher answered something else".to_owned()),
         Err(error) => Err(error.to_string()),

@@ -84,7 +84,7 @@ fn whole(stems: &mut Stems, groups: &Groups, filters: &Result<Filters, String>) 
         shape: String::new(),
         root: crate::stack::Wanted::default(),
     };
-    match create::create(stems, ask, None, groups, filters) {
+    match create::create(stems, &ask, groups, filters) {
         Ok(made) => {
             guest::sys::kill(made.pid);
             crate::raw::reap(made.pid);

@@ -1,7 +1,7 @@
 //! The provider `local`: claims workspaces, asks the launcher for sandboxes, and hands them out; takes over what an earlier
 //! harness left.
 
-use crate::door::{self, Adopt, Create, Found, Keep, Label, Reply, Request};
+use crate::door::{self, Adopt, Create, Found, Keep, Label, Reply, Request, Took};
 use crate::gate::Gate;
 use crate::harbour::{Arrived, Harbour, Slot};
 use crate::home::{self, Door};
@@ -13,12 +13,13 @@ use crate::rank::Rank;
 use crate::roots::{Ready, Roots};
 use crate::snapshot::{Reader, Stored};
 use crate::stack::Wanted;
+use crate::stock::Stock;
 use crate::wire::Wire;
 use crate::workspaces::{self, Making, Unfinished};
 use crate::{Error as LaunchError, Launcher, outlives, shown};
 use async_trait::async_trait;
 use domain::{Id, id};
-use sandbox::{About, Error, Finding, Living, Probe, RelPath, Sandbox, Spec, Start, Walls, Workspace};
+use sandbox::{About, Error, Finding, Limits, Living, Probe, RelPath, Report, Sandbox, Spec, Start, Walls, Workspace};
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -26,6 +27,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use stdx::Random;
+use tokio::time::Instant;
 
 /// What PID 1 gets to save a workspace that lives in memory.
 pub(crate) const SAVE_GRACE_MS: u64 = 30_000;
@@ -33,6 +35,24 @@ pub(crate) const SAVE_GRACE_MS: u64 = 30_000;
 const TELL_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Pages that are asked for to learn what lives; above the launcher's own bound.
 const PAGES_MAX: usize = 1_024;
+
+/// How many sandboxes stand ready: always the least, up to the most as they are asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Warm {
+    /// At least.
+    pub min: usize,
+    /// At most; 0: none, ever.
+    pub max: usize,
+}
+
+/// What stands ready, as this process asked for it.
+#[derive(Debug, Default)]
+struct Warmth {
+    wanted: Warm,
+    kind: Option<String>,
+    /// Of the last request.
+    last: Option<String>,
+}
 
 /// Makes sandboxes on this machine.
 #[derive(Debug)]
@@ -44,6 +64,10 @@ pub struct Provider {
     pool: Pool,
     network: mounts::Network,
     mount_limits: mounts::Limits,
+    /// Workspaces that are nobody's yet, when some are to be kept.
+    stock: Option<Stock>,
+    /// What stands ready, and of which kind the last request was.
+    warm: Mutex<Warmth>,
     /// What an earlier harness left, by tenant and session.
     left: Mutex<HashMap<(String, String), door::Lives>>,
     /// The sandboxes of this one, by slot.
@@ -111,6 +135,70 @@ impl Provider {
         self
     }
 
+    /// Keeps a few empty workspaces formatted and mounted, of the size that was asked for last, where they are images. Before
+    /// the first sandbox.
+    #[must_use]
+    pub fn with_stock(mut self) -> Self {
+        self.stock = Some(Stock::default());
+        self
+    }
+
+    /// Keeps sandboxes ready, as [`Provider::keep_warm`], of the kind of the first one that is asked for. Before the first
+    /// sandbox.
+    #[must_use]
+    pub fn with_warm(mut self, warm: Warm) -> Self {
+        self.warm = Mutex::new(Warmth { wanted: warm, ..Warmth::default() });
+        self
+    }
+
+    /// Keeps sandboxes ready that lack only what makes them somebody's, of the kind of `like`, and of another kind when that is
+    /// asked for twice in a row: a root of the host's own tools, limits, and walls that it may do without. Gives how many
+    /// stand ready now. A root of layers, views of the host and mounts can't be had ahead of need.
+    ///
+    /// # Errors
+    /// [`Error::Gone`] when the launcher is; those of a root that can't be had.
+    pub async fn keep_warm(&self, like: &Spec, warm: Warm) -> Result<usize, Error> {
+        let Ready { wanted: root, .. } = self.ready(like).await?;
+        let like = Spec {
+            workspace: Workspace::Scratch,
+            environment: Vec::new(),
+            binds: Vec::new(),
+            mounts: Vec::new(),
+            ..like.clone()
+        };
+        self.fill_stock(&self.place().await?, like.limits);
+        let like = Box::new(request(&like, Keep::Nowhere, &root));
+        let kind = like.kind();
+        *hold(&self.warm) = Warmth { wanted: warm, kind: kind.clone(), last: kind };
+        match self.harbour.ask(Request::Warm { like, min: warm.min, max: warm.max }, Vec::new()).await? {
+            Arrived::Other(Reply::Warm { ready }) => Ok(ready),
+            _ => Err(unexpected()),
+        }
+    }
+
+    fn fill_stock(&self, place: &Arc<Place>, limits: Limits) {
+        if let Some(stock) = self.stock.as_ref().filter(|_| self.root) {
+            stock.fill(place, &self.harbour, &self.random, limits);
+        }
+    }
+
+    /// Changes what stands ready to what is asked for twice in a row.
+    async fn follow_demand(&self, spec: &Spec, root: &Wanted) {
+        let kind = request(spec, Keep::Nowhere, root).kind();
+        let wanted = {
+            let mut warm = hold(&self.warm);
+            let is_usual = warm.kind.is_none() || kind == warm.last;
+            let is_new = warm.wanted.max > 0 && kind.is_some() && kind != warm.kind && is_usual;
+            warm.last = kind;
+            is_new.then_some(warm.wanted)
+        };
+        if let Some(wanted) = wanted
+            && let Err(error) = self.keep_warm(spec, wanted).await
+        {
+            tracing::debug!(%error, "no sandbox is kept ready");
+        }
+    }
+
     /// How workspaces are kept here, in words; finds or makes the place at first.
     ///
     /// # Errors
@@ -125,8 +213,9 @@ impl Provider {
         let roots = Roots::new(harbour.clone(), &data, root);
         let pool = Pool::new(data, root);
         let (network, mount_limits) = (mounts::Network::default(), mounts::Limits::default());
+        let (stock, warm) = (None, Mutex::default());
         let (left, held) = (Mutex::default(), Mutex::default());
-        Ok(Self { harbour, roots, random, root, pool, network, mount_limits, left, held })
+        Ok(Self { harbour, roots, random, root, pool, network, mount_limits, stock, warm, left, held })
     }
 
     /// Learns what an earlier harness left; what is nobody's workspace ends at once.
@@ -244,8 +333,15 @@ impl Provider {
             _ => return Err(unexpected()),
         };
         slot.grace_ms = if saves { SAVE_GRACE_MS } else { 0 };
-        let stood =
-            Stood { id: left.label.id.parse().unwrap_or(spec.id), slot, walls, stream, kills_told, doors: Vec::new() };
+        let stood = Stood {
+            id: left.label.id.parse().unwrap_or(spec.id),
+            slot,
+            walls,
+            stream,
+            kills_told,
+            doors: Vec::new(),
+            report: Report::none(),
+        };
         // It runs already: that all of them take too much is no reason to end it.
         let stored = self.stored(spec, place, None)?;
         let live = self.live(spec, stood, None, stored)?;
@@ -310,17 +406,17 @@ pub(crate) async fn raise(
     let mut sent = layers.collect::<Result<Vec<_>, _>>().map_err(crate::roots::failed)?;
     sent.extend(descriptors);
     let descriptors = sent;
-    let doors;
+    let (doors, told);
     let (mut slot, walls, stream) = match harbour.ask(request, descriptors).await? {
-        Arrived::Created { slot, walls, stream, mounts } => {
-            doors = mounts;
+        Arrived::Created { slot, walls, stream, mounts, took } => {
+            (doors, told) = (mounts, took);
             (slot, walls, stream)
         }
         Arrived::Other(Reply::Failed(failure)) => return Err(failure.into()),
         _ => return Err(unexpected()),
     };
     slot.grace_ms = if keep == Keep::Layer { SAVE_GRACE_MS } else { 0 };
-    Ok(Stood { id: spec.id, slot, walls, stream, kills_told: 0, doors })
+    Ok(Stood { id: spec.id, slot, walls, stream, kills_told: 0, doors, report: report(told) })
 }
 
 /// A sandbox that stands, as it is held.
@@ -331,13 +427,14 @@ pub(crate) fn assemble(
     unfinished: Option<Unfinished>,
     stored: Option<Stored>,
 ) -> Result<Arc<Live>, Error> {
-    let Stood { id, slot, walls, stream, kills_told, doors: _ } = stood;
+    let Stood { id, slot, walls, stream, kills_told, doors: _, report } = stood;
     let wire = Wire::new(stream, spec.limits.commands_max)
         .map_err(|error| Error::Start { stage: "ready", detail: error.to_string() })?;
     let watch = Watch { harbour: harbour.clone(), slot: slot.number, seen: AtomicU64::new(kills_told) };
     Ok(Arc::new(Live {
         id,
         walls,
+        report,
         epoch: AtomicU64::new(spec.epoch),
         memory_bytes_max: spec.limits.memory_bytes_max,
         left_out: spec.left_out.clone(),
@@ -351,6 +448,12 @@ pub(crate) fn assemble(
     }))
 }
 
+/// What the launcher says of a start.
+const fn report(took: Took) -> Report {
+    let Took { claim_us, root_us, workspace_us, ready_us } = took;
+    Report { claim_us, root_us, workspace_us, ready_us, ..Report::none() }
+}
+
 /// A sandbox that stands and that nobody holds yet.
 #[derive(Debug)]
 pub(crate) struct Stood {
@@ -361,6 +464,7 @@ pub(crate) struct Stood {
     kills_told: u64,
     /// Where the helpers of its mounts wait to be told what to serve.
     doors: Vec<OwnedFd>,
+    report: Report,
 }
 
 fn unexpected() -> Error {
@@ -447,6 +551,7 @@ impl sandbox::Provider for Provider {
     }
 
     async fn create(&self, mut spec: Spec) -> Result<Arc<dyn Sandbox>, Error> {
+        let began = Instant::now();
         check_binds(&spec)?;
         let Ready { wanted: mut root, environment, .. } = self.ready(&spec).await?;
         root.accounts = ids::resolve(&spec.accounts, &mut root)?;
@@ -458,15 +563,34 @@ impl sandbox::Provider for Provider {
         }
         let making = Making { limits: spec.limits, root: self.root, seed: self.random.bytes() };
         let place = self.place().await?;
-        let claimed = workspaces::claim(&place, &spec.workspace, spec.epoch, making).await?;
+        let stocked = match spec.workspace {
+            Workspace::Session { start: Start::Fresh | Start::Restored, .. } => {
+                self.stock.as_ref().and_then(|stock| stock.take(&spec.limits))
+            }
+            Workspace::Session { .. } | Workspace::Scratch => None,
+        };
+        let (mut stood, claimed) = match stocked {
+            // It becomes the session's while the sandbox is made: whichever fails, nothing has run.
+            Some((image, mount)) => tokio::try_join!(
+                raise(&self.harbour, &spec, Keep::Mounted, &root, vec![mount]),
+                workspaces::claim(&place, &spec.workspace, spec.epoch, making, Some(image)),
+            )?,
+            None => {
+                let mut claimed = workspaces::claim(&place, &spec.workspace, spec.epoch, making, None).await?;
+                let descriptors = claimed.descriptor.take().into_iter().collect();
+                (raise(&self.harbour, &spec, claimed.keep, &root, descriptors).await?, claimed)
+            }
+        };
+        self.fill_stock(&place, spec.limits);
         let stored = self.stored(&spec, place, claimed.room)?;
-        let descriptors = claimed.descriptor.into_iter().collect();
-        let mut stood = raise(&self.harbour, &spec, claimed.keep, &root, descriptors).await?;
         let doors = std::mem::take(&mut stood.doors);
         shown::begin(&spec, doors, &self.network, self.mount_limits, root.main()).await?;
         if let Some(marking) = claimed.marking {
             marking.done().await?;
         }
+        self.follow_demand(&spec, &root).await;
+        stood.report.whole_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        tracing::debug!(sandbox = %spec.id, report = ?stood.report, "a sandbox stands");
         let live = self.live(&spec, stood, claimed.unfinished, stored)?;
         drop_left_out(&live, &spec, &claimed.left_out).await?;
         Ok(live)

@@ -2,6 +2,7 @@
 //! delegated. Being user 0 of a container's user namespace makes nobody root here.
 
 use std::fs;
+use std::sync::OnceLock;
 
 const CAP_SYS_ADMIN: u32 = 21;
 
@@ -18,8 +19,13 @@ pub(crate) enum Rank {
 }
 
 impl Rank {
-    /// This process's.
+    /// This process's, which stays what it was.
     pub(crate) fn own() -> Self {
+        static OWN: OnceLock<Rank> = OnceLock::new();
+        *OWN.get_or_init(Self::find)
+    }
+
+    fn find() -> Self {
         let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         Self::of(rustix::process::geteuid().as_raw(), &map, &status)

@@ -150,36 +150,50 @@ pub(crate) fn file(path: &str, content: &str) -> Result<(), Errno> {
         .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 
-/// Builds the root and moves into it. Afterwards nothing of the old root can be reached by a path.
-pub(crate) fn build(
-    limits: &Limits,
-    stand: &Stand,
-    views: &[View],
-    workspace: &Workspace,
-    names: &Names,
-) -> Result<(), Failed> {
+/// Builds the root and moves into it. Afterwards nothing of the old root can be reached by a path. There is no workspace in
+/// it yet, and it can still be written to, until [`finish`].
+pub(crate) fn build(limits: &Limits, stand: &Stand, views: &[View], names: Option<&Names>) -> Result<(), Failed> {
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private).map_err(at("making mounts private"))?;
     let devices = DEVICES.map(|name| tree(Path::new("/dev").join(name).as_path()));
     let views = resolved(views)?;
     match &stand.wanted.base {
-        Base::Host { directories } => build_of_host(directories, &stand.wanted, limits, names)?,
+        Base::Host { directories } => build_of_host(directories, &stand.wanted, limits)?,
         Base::Layers { .. } => {
             let places: Vec<_> = views.iter().map(|(tree, inside)| (inside.clone(), is_directory(tree))).collect();
-            stand.build(limits, &places, names)?;
+            stand.build(limits, &places, names.ok_or_else(|| at("its names")(Errno::INVAL))?)?;
         }
     }
     place_devices(devices)?;
-    place_process_list(names, stand.wanted.accounts.is_some())?;
-    place_writable(limits, workspace)?;
+    place_process_list(stand.wanted.accounts.is_some())?;
+    place_writable(limits)?;
     for (tree, inside) in &views {
         place_view(tree, inside).map_err(at(inside.clone()))?;
     }
-    enter(stand.is_being_made()).map_err(at("entering the root"))
+    enter().map_err(at("entering the root"))
+}
+
+/// Puts the workspace in its place and makes the root read-only. After [`build`], by the same process.
+pub(crate) fn finish(limits: &Limits, stand: &Stand, workspace: &Workspace) -> Result<(), Failed> {
+    let made;
+    let mount = match workspace {
+        Workspace::Mounted(mount) => mount,
+        Workspace::Memory { bytes_max } => {
+            made = memory(*bytes_max, limits.workspace_inodes_max, "755", PLAIN).map_err(at("/workspace"))?;
+            &made
+        }
+    };
+    attach(mount.as_fd(), guest::WORKSPACE).map_err(at("/workspace"))?;
+    for path in ["/", "/dev"].into_iter().skip(usize::from(stand.is_being_made())) {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let place = rustix::fs::open(path, flags, Mode::empty()).map_err(at(path))?;
+        raw::mount_read_only(place.as_fd()).map_err(at(path))?;
+    }
+    Ok(())
 }
 
 /// Makes a root of the host's own tools the current directory.
-fn build_of_host(directories: &[PathBuf], wanted: &Wanted, limits: &Limits, names: &Names) -> Result<(), Failed> {
+fn build_of_host(directories: &[PathBuf], wanted: &Wanted, limits: &Limits) -> Result<(), Failed> {
     let system = system(directories)?;
     let settings: Vec<_> =
         SETTINGS.iter().filter_map(|path| Some((*path, tree(Path::new("/").join(path).as_path()).ok()?))).collect();
@@ -202,7 +216,7 @@ fn build_of_host(directories: &[PathBuf], wanted: &Wanted, limits: &Limits, name
         let homes = memory(limits.tmp_bytes_max, TMP_INODES_MAX, "755", PLAIN).map_err(at("/home"))?;
         attach(homes.as_fd(), "home").map_err(at("/home"))?;
     }
-    names.place()
+    Ok(())
 }
 
 fn is_directory(tree: &OwnedFd) -> bool {
@@ -306,7 +320,7 @@ fn place_devices(devices: [Result<OwnedFd, Errno>; 6]) -> Result<(), Failed> {
     terminals().map_err(at("/dev/pts"))
 }
 
-fn place_process_list(names: &Names, several: bool) -> Result<(), Failed> {
+fn place_process_list(several: bool) -> Result<(), Failed> {
     let context = rustix::mount::fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC).map_err(at("/proc"))?;
     if several {
         // PID 1 must see the processes of all users to end them.
@@ -320,16 +334,13 @@ fn place_process_list(names: &Names, several: bool) -> Result<(), Failed> {
     let proc =
         rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(at("/proc"))?;
     attach(proc.as_fd(), "proc").map_err(at("/proc"))?;
-    names.place_boot()?;
     if down::is_down(Wall::Masks) {
         return Ok(());
     }
     for name in MASKED_FILES {
         let path = format!("proc/{name}");
-        if rustix::fs::access(path.as_str(), rustix::fs::Access::EXISTS).is_ok() {
-            let null = tree(Path::new("dev/null")).map_err(at("dev/null"))?;
-            attach(null.as_fd(), path.as_str()).map_err(at(path))?;
-        }
+        let null = tree(Path::new("dev/null")).map_err(at("dev/null"))?;
+        mask(null.as_fd(), &path).map_err(at(path))?;
     }
     let empty = memory(0, 2, "555", PLAIN | MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NOEXEC)
         .map_err(at("masks"))?;
@@ -337,12 +348,18 @@ fn place_process_list(names: &Names, several: bool) -> Result<(), Failed> {
     attach(empty.as_fd(), "run/empty").map_err(at("masks"))?;
     for name in MASKED_DIRECTORIES {
         let path = format!("proc/{name}");
-        if rustix::fs::access(path.as_str(), rustix::fs::Access::EXISTS).is_ok() {
-            let copy = tree(Path::new("run/empty")).map_err(at("masks"))?;
-            attach(copy.as_fd(), path.as_str()).map_err(at(path))?;
-        }
+        let copy = tree(Path::new("run/empty")).map_err(at("masks"))?;
+        mask(copy.as_fd(), &path).map_err(at(path))?;
     }
     Ok(())
+}
+
+/// Covers what is there; which of them there are depends on the kernel.
+fn mask(with: BorrowedFd<'_>, path: &str) -> Result<(), Errno> {
+    match attach(with, path) {
+        Err(Errno::NOENT) => Ok(()),
+        covered => covered,
+    }
 }
 
 /// Forbids more user namespaces inside, then makes `/proc/sys` read-only. After [`build`].
@@ -358,21 +375,12 @@ pub(crate) fn close_process_settings() -> Result<(), Failed> {
         .map_err(at("/proc/sys"))
 }
 
-fn place_writable(limits: &Limits, workspace: &Workspace) -> Result<(), Failed> {
+fn place_writable(limits: &Limits) -> Result<(), Failed> {
     let tmp = memory(limits.tmp_bytes_max, TMP_INODES_MAX, "1777", PLAIN).map_err(at("/tmp"))?;
     attach(tmp.as_fd(), "tmp").map_err(at("/tmp"))?;
     let shm = memory(limits.tmp_bytes_max.min(SHM_BYTES_MAX), 1_024, "1777", PLAIN | MountAttrFlags::MOUNT_ATTR_NOEXEC)
         .map_err(at("/dev/shm"))?;
-    attach(shm.as_fd(), "dev/shm").map_err(at("/dev/shm"))?;
-    let made;
-    let mount = match workspace {
-        Workspace::Mounted(mount) => mount,
-        Workspace::Memory { bytes_max } => {
-            made = memory(*bytes_max, limits.workspace_inodes_max, "755", PLAIN).map_err(at("/workspace"))?;
-            &made
-        }
-    };
-    attach(mount.as_fd(), "workspace").map_err(at("/workspace"))
+    attach(shm.as_fd(), "dev/shm").map_err(at("/dev/shm"))
 }
 
 fn resolved(views: &[View]) -> Result<Vec<(OwnedFd, String)>, Failed> {
@@ -411,13 +419,8 @@ fn place_view(tree: &OwnedFd, inside: &str) -> Result<(), Errno> {
 }
 
 /// Makes the tree under the current directory the root, and lets go of the old one.
-fn enter(writes: bool) -> Result<(), Errno> {
+fn enter() -> Result<(), Errno> {
     rustix::process::pivot_root(".", ".")?;
     rustix::mount::unmount(".", UnmountFlags::DETACH)?;
-    rustix::process::chdir("/")?;
-    for path in ["/", "/dev"].into_iter().skip(usize::from(writes)) {
-        let mount = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        raw::mount_read_only(mount.as_fd())?;
-    }
-    Ok(())
+    rustix::process::chdir("/")
 }

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags};
 use sandbox::Limits;
 use serde::{Deserialize, Serialize};
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -162,11 +162,6 @@ impl Stand {
             (taken.len() == count).then_some(taken)
         };
         Some(Self { wanted: order.wanted, mounts: next(order.mounts)?, held: next(order.held)? })
-    }
-
-    /// The descriptors that it needs to be built.
-    pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
-        self.mounts.iter().chain(&self.held).map(|fd| fd.as_raw_fd())
     }
 
     /// Lets go of what only building needs, and gives what must stay open while the root is used.

@@ -1,266 +1,311 @@
-//! Stems: processes that stand ready in the groups of a sandbox that is still to be asked for. Moving a process into a v1
-//! group waits for every processor of the machine (4 to 12 ms); a process that is born in one is there at once. So a stem
-//! moves ahead of need, and its one act is to clone the sandbox's first process, as a child of the launcher, and to end.
+//! Stems: first processes that stand ready for sandboxes that are still to be asked for, in groups and namespaces of their
+//! own; of the kind that is asked for most, with their roots built, too. What makes a sandbox somebody's (its workspace, its
+//! names, its environment) comes with the request, so one stem is as good as another, and none is used twice.
 
 use crate::cgroup::{Controller, Group, Groups};
-use crate::door;
+use crate::create::{self, Child};
+use crate::door::{self, Create, Failure};
 use crate::filter::Filters;
-use crate::inside::{self, Plan};
-use crate::names::Names;
+use crate::inside;
 use crate::privileges;
 use crate::raw::{self, Cloned};
-use crate::root::{Source, View, Workspace};
-use crate::stack::{self, Stand};
 use guest::sys::Forked;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socketpair};
-use sandbox::Limits;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
 
-/// How many stand ready.
-const STEMS: usize = 2;
-/// How long a stem may take for its one act, or for getting ready.
+/// How many stand ready without a root: the next ones grow while one is used.
+const STEMS: usize = 3;
+/// How many may stand ready with a root.
+const WARM_MAX: usize = 64;
+/// Without a request for so long, no more of them than the least are kept.
+const DEMAND_MS: u64 = 10_000;
+/// They are grown again only when nothing was asked for so long: what is asked for now goes first.
+const LULL_MS: u64 = 20;
+/// How long a stem may take to be born.
 const WAIT_SECONDS_MAX: i64 = 20;
 
 /// A stem as the launcher holds it.
 #[derive(Debug)]
 pub(crate) struct Stem {
-    pid: i32,
-    door: OwnedFd,
+    /// The process that bears the first process, until that was heard of.
+    bearer: Option<i32>,
+    /// The sandbox's first process, which waits at the door.
+    child: Option<Child>,
+    /// Why there is none, and will be none.
+    unborn: Option<Errno>,
+    pub(crate) door: OwnedFd,
     pub(crate) slot: u64,
     pub(crate) group: Group,
     /// What can't be limited, and why.
     pub(crate) missing: Vec<(Controller, String)>,
+    /// In which namespaces it was born.
+    flags: u64,
+    /// Whether its root is built, or about to be.
+    pub(crate) built: Option<create::Footing>,
+}
+
+/// How many stand ready with their roots, and of which kind.
+#[derive(Debug)]
+pub(crate) struct Warm {
+    /// A request with nobody's workspace, names and environment.
+    like: Create,
+    /// What a request must have in common with it.
+    kind: String,
+    min: usize,
+    max: usize,
+    /// How many are wanted now.
+    wanted: usize,
+    asked_ms: u64,
 }
 
 /// Those that stand ready, the oldest first.
 #[derive(Debug)]
 pub(crate) struct Stems {
-    ready: VecDeque<Stem>,
+    plain: VecDeque<Stem>,
+    built: VecDeque<Stem>,
+    warm: Option<Warm>,
+    /// When something was asked for last.
+    busy_ms: u64,
     next_slot: u64,
 }
 
-/// A first process to make: the plan without its descriptors, which come beside the message in the order of the fields.
+/// What is heard of a birth.
 #[derive(Debug, Serialize, Deserialize)]
-struct Order {
-    /// What the root is made of; its descriptors come last.
-    stand: stack::Order,
-    flags: u64,
-    environment: Vec<(String, String)>,
-    limits: Limits,
-    walls_optional: Vec<String>,
-    epoch: u64,
-    root: bool,
-    birthplace: bool,
-    layer: bool,
-    /// Bytes of a workspace in memory; `None` when a mount comes.
-    memory_bytes_max: Option<u64>,
-    /// Where each view is shown, and the host path when no mount comes.
-    views: Vec<(String, Option<PathBuf>)>,
-    mounts: Vec<String>,
-    names: Names,
-}
-
-/// What a stem says when it is ready: the group that it could not enter.
-#[derive(Debug, Serialize, Deserialize)]
-struct Ready {
+struct Born {
+    /// The first process, or the errno of what the kernel said.
+    child: Result<i32, i32>,
+    /// The group that could not be entered.
     refused: Option<(Controller, String)>,
-}
-
-/// What a stem says at its end.
-#[derive(Debug, Serialize, Deserialize)]
-enum Born {
-    Child(i32),
-    Refused(i32),
 }
 
 impl Stems {
     /// Whose first slot is the one after this.
     pub(crate) fn after(slot: u64) -> Self {
-        Self { ready: VecDeque::new(), next_slot: slot }
+        let (plain, built) = (VecDeque::new(), VecDeque::new());
+        Self { plain, built, warm: None, busy_ms: 0, next_slot: slot }
     }
 
-    /// Grows stems until enough stand ready.
-    pub(crate) fn grow(&mut self, groups: &Groups, filters: &Filters) -> Result<(), Errno> {
-        while self.ready.len() < STEMS {
-            self.next_slot += 1;
-            let stem = Stem::grow(self.next_slot, groups, filters)?;
-            self.ready.push_back(stem);
+    /// Keeps between `min` and `max` stems of the kind of `like` ready with their roots, as many as are asked for.
+    pub(crate) fn keep_warm(&mut self, like: Create, min: usize, max: usize, groups: &Groups) {
+        let max = max.min(WARM_MAX);
+        let kind = like.kind().filter(|_| max > 0);
+        if self.warm.as_ref().map(|warm| &warm.kind) != kind.as_ref() {
+            self.built.drain(..).for_each(|stem| stem.fell(groups));
+        }
+        let min = min.min(max);
+        self.warm = kind.map(|kind| Warm { like, kind, min, max, wanted: min, asked_ms: 0 });
+    }
+
+    /// Where births are to be heard of; [`Stems::grow`] hears.
+    pub(crate) fn births(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.plain.iter().filter(|stem| stem.is_awaited()).map(|stem| stem.door.as_fd())
+    }
+
+    /// How many stand ready with their roots.
+    pub(crate) fn warm(&self) -> usize {
+        self.built.len()
+    }
+
+    /// Grows what is missing; with roots only one at a time, and only while nothing else is asked for.
+    pub(crate) fn grow(&mut self, groups: &Groups, filters: &Filters, now_ms: u64) -> Result<(), Errno> {
+        for stem in self.plain.iter_mut().filter(|stem| stem.is_awaited() && is_readable(&stem.door)) {
+            // Whoever takes one that is not born is told why.
+            let _ = stem.hear_birth();
+        }
+        while self.plain.len() < STEMS {
+            let stem = self.sprout(create::namespaces(&[]).0, groups, filters)?;
+            self.plain.push_back(stem);
+        }
+        let Some(warm) = &mut self.warm else { return Ok(()) };
+        if now_ms >= warm.asked_ms + DEMAND_MS {
+            warm.wanted = warm.min;
+            let surplus = self.built.len().saturating_sub(warm.wanted);
+            self.built.drain(..surplus).for_each(|stem| stem.fell(groups));
+        }
+        if self.built.len() < warm.wanted && now_ms >= self.busy_ms + LULL_MS {
+            let like = warm.like.clone();
+            let mut stem = self.take_plain(create::namespaces(&like.walls_optional).0, groups, filters)?;
+            match create::build(&stem, &like) {
+                Ok(footing) => {
+                    stem.built = Some(footing);
+                    self.built.push_back(stem);
+                }
+                Err(failure) => {
+                    // Whoever asks for such a sandbox is told; until then it is not tried again.
+                    tracing::debug!(?failure, "no sandbox can be made ready");
+                    stem.fell(groups);
+                    self.warm = None;
+                }
+            }
         }
         Ok(())
     }
 
-    /// Ends those that stand ready at the front with a range of ids that a sandbox which lives has, and grows none such: `taken`
-    /// says of a slot whether its range is.
+    /// Ends those that stand ready with a range of ids that a sandbox has, and grows none such: `taken` says of a slot whether
+    /// its range is.
     pub(crate) fn pass_over(&mut self, taken: impl Fn(u64) -> bool, groups: &Groups) {
-        while let Some(stem) = self.ready.pop_front_if(|stem| taken(stem.slot)) {
-            groups.discard(stem.end());
+        for ready in [&mut self.plain, &mut self.built] {
+            while let Some(index) = ready.iter().position(|stem| taken(stem.slot)) {
+                if let Some(stem) = ready.remove(index) {
+                    stem.fell(groups);
+                }
+            }
         }
         while taken(self.next_slot + 1) {
             self.next_slot += 1;
         }
     }
 
-    /// Takes the oldest, waiting until it is ready.
-    pub(crate) fn take(&mut self, groups: &Groups, filters: &Filters) -> Result<Stem, Errno> {
-        self.grow(groups, filters)?;
-        let mut stem = self.ready.pop_front().ok_or(Errno::CHILD)?;
-        match hear::<Ready>(&stem.door) {
-            Ok(ready) => {
-                stem.missing.extend(ready.refused);
-                Ok(stem)
+    /// When [`Stems::grow`] has something to do next.
+    pub(crate) fn next_moment_ms(&self) -> Option<u64> {
+        let warm = self.warm.as_ref()?;
+        let short = (self.built.len() < warm.wanted).then_some(self.busy_ms + LULL_MS);
+        let many = (self.built.len() > warm.min).then_some(warm.asked_ms + DEMAND_MS);
+        short.into_iter().chain(many).min()
+    }
+
+    /// Takes one for this request: with its root when one of that kind stands ready.
+    pub(crate) fn take(
+        &mut self,
+        ask: &Create,
+        groups: &Groups,
+        filters: &Filters,
+        now_ms: u64,
+    ) -> Result<Stem, Failure> {
+        self.busy_ms = now_ms;
+        if let Some(warm) = self.warm.as_mut().filter(|warm| ask.kind().as_ref() == Some(&warm.kind)) {
+            warm.asked_ms = now_ms;
+            if let Some(stem) = self.built.pop_front() {
+                return Ok(stem);
             }
+            warm.wanted = (warm.wanted + 1).min(warm.max);
+        }
+        let flags = create::namespaces(&ask.walls_optional).0;
+        self.take_plain(flags, groups, filters).map_err(create::refused_namespace)
+    }
+
+    fn take_plain(&mut self, flags: u64, groups: &Groups, filters: &Filters) -> Result<Stem, Errno> {
+        let ready = self.plain.iter().position(|stem| stem.flags == flags);
+        let stem = match ready.and_then(|index| self.plain.remove(index)) {
+            Some(stem) => stem,
+            None => self.sprout(flags, groups, filters)?,
+        };
+        stem.born(groups)
+    }
+
+    fn sprout(&mut self, flags: u64, groups: &Groups, filters: &Filters) -> Result<Stem, Errno> {
+        self.next_slot += 1;
+        Stem::sprout(self.next_slot, flags, groups, filters)
+    }
+
+    /// Ends all of them.
+    pub(crate) fn fell(&mut self, groups: &Groups) {
+        self.plain.drain(..).chain(self.built.drain(..)).for_each(|stem| stem.fell(groups));
+    }
+}
+
+impl Stem {
+    fn sprout(slot: u64, flags: u64, groups: &Groups, filters: &Filters) -> Result<Self, Errno> {
+        let (group, missing) = groups.make(slot);
+        let (door, inner) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        match guest::sys::fork()? {
+            Forked::Child => raw::in_child(|| bear(inner, flags, &group, filters)),
+            Forked::Parent(pid) => {
+                let bearer = Some(pid.as_raw_nonzero().get());
+                Ok(Self { bearer, child: None, unborn: None, door, slot, group, missing, flags, built: None })
+            }
+        }
+    }
+
+    /// Waits until it is born.
+    fn born(mut self, groups: &Groups) -> Result<Self, Errno> {
+        let born = self.hear_birth();
+        match born {
+            Ok(()) => Ok(self),
             Err(errno) => {
-                groups.discard(stem.end());
+                self.fell(groups);
                 Err(errno)
             }
         }
     }
 
-    /// Ends all of them.
-    pub(crate) fn fell(&mut self, groups: &Groups) {
-        for stem in self.ready.drain(..) {
-            let group = stem.end();
-            groups.discard(group);
+    /// Whether it is still to be heard whether it is born.
+    fn is_awaited(&self) -> bool {
+        self.child.is_none() && self.unborn.is_none()
+    }
+
+    fn hear_birth(&mut self) -> Result<(), Errno> {
+        if self.child.is_some() {
+            return Ok(());
         }
+        let heard = self.unborn.map_or_else(|| self.await_birth(), Err);
+        self.unborn = heard.err();
+        self.end_bearer();
+        heard
+    }
+
+    fn await_birth(&mut self) -> Result<(), Errno> {
+        let timeout = Timespec { tv_sec: WAIT_SECONDS_MAX, tv_nsec: 0 };
+        if rustix::event::poll(&mut [PollFd::new(&self.door, PollFlags::IN)], Some(&timeout))? == 0 {
+            return Err(Errno::TIMEDOUT);
+        }
+        let (born, _) = door::receive::<Born>(&self.door)?.ok_or(Errno::CHILD)?;
+        self.missing.extend(born.refused);
+        self.child = Some(Child::new(born.child.map_err(Errno::from_raw_os_error)?));
+        Ok(())
+    }
+
+    /// The first process, which is the taker's from now on.
+    pub(crate) fn into_child(self) -> Option<(Child, OwnedFd, Group)> {
+        Some((self.child?, self.door, self.group))
+    }
+
+    /// The first process's number, once it is born.
+    pub(crate) fn pid(&self) -> Option<i32> {
+        self.child.as_ref().map(Child::pid)
+    }
+
+    fn end_bearer(&mut self) {
+        if let Some(bearer) = self.bearer.take() {
+            guest::sys::kill(bearer);
+            raw::reap(bearer);
+        }
+    }
+
+    /// Ends it, whatever it has come to, and gives back its groups.
+    pub(crate) fn fell(mut self, groups: &Groups) {
+        // What is about to be born is born first, so that it can be ended.
+        let _ = self.hear_birth();
+        drop(self.child);
+        groups.discard(self.group);
     }
 }
 
-impl Stem {
-    fn grow(slot: u64, groups: &Groups, filters: &Filters) -> Result<Self, Errno> {
-        let (group, missing) = groups.make(slot);
-        let (door, inner) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        match guest::sys::fork()? {
-            Forked::Child => raw::in_child(|| stand(inner, &group, filters)),
-            Forked::Parent(pid) => Ok(Self { pid: pid.as_raw_nonzero().get(), door, slot, group, missing }),
-        }
-    }
-
-    /// Lets it clone the first process of `plan`; the new process waits at `plan.sync`.
-    pub(crate) fn bear(&self, flags: u64, plan: &Plan) -> Result<i32, Errno> {
-        let birthplace = self.group.birthplace()?;
-        let mut fds: Vec<BorrowedFd<'_>> = vec![plan.socket.as_fd(), plan.sync.as_fd(), plan.control.as_fd()];
-        fds.extend(birthplace.as_ref().map(|group| group.as_fd()));
-        fds.extend(plan.layer.as_ref().map(|layer| layer.as_fd()));
-        let memory_bytes_max = match &plan.workspace {
-            Workspace::Mounted(mount) => {
-                fds.push(mount.as_fd());
-                None
-            }
-            Workspace::Memory { bytes_max } => Some(*bytes_max),
-        };
-        let mut views = Vec::new();
-        for view in &plan.views {
-            let path = match &view.source {
-                Source::Tree(tree) => {
-                    fds.push(tree.as_fd());
-                    None
-                }
-                Source::Path(path) => Some(path.clone()),
-            };
-            views.push((view.inside.clone(), path));
-        }
-        let (stand, descriptors) = plan.stand.order();
-        fds.extend(descriptors.map(|fd| fd.as_fd()));
-        let order = Order {
-            stand,
-            flags,
-            environment: plan.environment.clone(),
-            limits: plan.limits,
-            walls_optional: plan.walls_optional.clone(),
-            epoch: plan.epoch,
-            root: plan.root,
-            birthplace: birthplace.is_some(),
-            layer: plan.layer.is_some(),
-            memory_bytes_max,
-            views,
-            mounts: plan.mounts.clone(),
-            names: plan.names.clone(),
-        };
-        door::send(&self.door, &order, &fds, SendFlags::empty())?;
-        match hear(&self.door)? {
-            Born::Child(pid) => Ok(pid),
-            Born::Refused(errno) => Err(Errno::from_raw_os_error(errno)),
-        }
-    }
-
-    /// Ends it, whether it has done its act or not, and gives back its groups.
-    pub(crate) fn end(self) -> Group {
-        guest::sys::kill(self.pid);
-        raw::reap(self.pid);
-        self.group
-    }
+/// Whether something is to be heard, or nothing ever will be.
+pub(crate) fn is_readable(door: &OwnedFd) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut [PollFd::new(door, PollFlags::IN)], Some(&now)) == Ok(1)
 }
 
-fn hear<T: for<'de> Deserialize<'de>>(door: &OwnedFd) -> Result<T, Errno> {
-    let timeout = Timespec { tv_sec: WAIT_SECONDS_MAX, tv_nsec: 0 };
-    if rustix::event::poll(&mut [PollFd::new(door, PollFlags::IN)], Some(&timeout))? == 0 {
-        return Err(Errno::TIMEDOUT);
-    }
-    door::receive(door)?.map(|(told, _)| told).ok_or(Errno::CHILD)
-}
-
-/// A stem's life.
-fn stand(door: OwnedFd, group: &Group, filters: &Filters) -> i32 {
+/// The life of who bears a first process: a sibling, so that the launcher is its parent.
+fn bear(door: OwnedFd, flags: u64, group: &Group, filters: &Filters) -> i32 {
     let prepared = raw::close_inherited(&[0, 1, 2, door.as_raw_fd()]).and_then(|()| privileges::die_with_parent());
     if prepared.is_err() {
         return 1;
     }
     privileges::name_process(c"topside-stem");
     let refused = group.enter().err().map(|(controller, error)| (controller, error.to_string()));
-    if door::send(&door, &Ready { refused }, &[], SendFlags::empty()).is_err() {
-        return 1;
-    }
-    let Ok(Some((order, fds))) = door::receive::<Order>(&door) else { return 0 };
-    let (flags, born) = (order.flags, unpack(order, fds));
-    let Some((plan, birthplace)) = born else { return 1 };
-    let born = match raw::clone_sibling(flags, birthplace.as_ref().map(|group| group.as_fd())) {
-        Ok(Cloned::Child) => raw::in_child(|| inside::run(plan, filters)),
-        Ok(Cloned::Parent(pid)) => Born::Child(pid),
-        Err(errno) => Born::Refused(errno.raw_os_error()),
+    let born = group.birthplace().and_then(|birthplace| {
+        raw::clone_sibling(flags, birthplace.as_ref().map(|group| group.as_fd()))
+    });
+    let child = match born {
+        Ok(Cloned::Child) => raw::in_child(|| inside::run(door, filters)),
+        Ok(Cloned::Parent(pid)) => Ok(pid),
+        Err(errno) => Err(errno.raw_os_error()),
     };
-    i32::from(door::send(&door, &born, &[], SendFlags::empty()).is_err())
-}
-
-/// The plan of an order, and the group to be born into.
-fn unpack(order: Order, fds: Vec<OwnedFd>) -> Option<(Plan, Option<OwnedFd>)> {
-    let mut fds = fds.into_iter();
-    let (socket, sync, control) = (fds.next()?, fds.next()?, fds.next()?);
-    let birthplace = if order.birthplace { Some(fds.next()?) } else { None };
-    let layer = if order.layer { Some(fds.next()?) } else { None };
-    let workspace = match order.memory_bytes_max {
-        Some(bytes_max) => Workspace::Memory { bytes_max },
-        None => Workspace::Mounted(fds.next()?),
-    };
-    let mut views = Vec::new();
-    for (inside, path) in order.views {
-        let source = match path {
-            Some(path) => Source::Path(path),
-            None => Source::Tree(fds.next()?),
-        };
-        views.push(View { source, inside });
-    }
-    let stand = Stand::unpack(order.stand, &mut fds)?;
-    let Order { environment, limits, walls_optional, epoch, root, mounts, names, .. } = order;
-    let plan = Plan {
-        environment,
-        limits,
-        walls_optional,
-        epoch,
-        stand,
-        views,
-        workspace,
-        layer,
-        root,
-        socket,
-        sync,
-        control,
-        mounts,
-        names,
-    };
-    Some((plan, birthplace))
+    i32::from(door::send(&door, &Born { child, refused }, &[], SendFlags::empty()).is_err())
 }

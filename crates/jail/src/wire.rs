@@ -1,7 +1,7 @@
 //! The harness's end of a guest's stream: frames out through one bounded queue, frames in to the command they name. Whatever
 //! the guest sends beyond its credit or the wire's rules ends the stream; nothing it sends is believed further than that.
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes, BytesMut};
 use rustix::net::Shutdown;
 use sandbox::port::CONNECTIONS_MAX;
 use sandbox::wire::{self, FRAME_COST_BYTES, HEAD_BYTES, Head, Kind, Refusal, Roll, WINDOW_BYTES};
@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -206,15 +206,46 @@ async fn transmit(mut write: OwnedWriteHalf, mut queue: mpsc::Receiver<Frame>) {
     }
 }
 
-async fn receive(read: OwnedReadHalf, commands: Arc<Mutex<Commands>>) {
-    let mut read = BufReader::with_capacity(64 << 10, read);
+/// What is read from the stream at once.
+const READ_BYTES: usize = 256 << 10;
+/// What is shorter is copied, so that little of it keeps no large buffer.
+const COPIED_BYTES_MAX: usize = 4 << 10;
+
+async fn receive(mut read: OwnedReadHalf, commands: Arc<Mutex<Commands>>) {
+    let mut buffer = BytesMut::with_capacity(READ_BYTES);
     let why = loop {
-        match frame(&mut read, &commands).await {
+        match frames(&mut buffer, &commands) {
             Ok(()) => {}
-            Err(why) => break why,
+            Err(detail) => break Error::Protocol { detail: detail.to_owned() },
+        }
+        // A frame that has begun is at most as long as what is read at once.
+        buffer.reserve(READ_BYTES);
+        match read.read_buf(&mut buffer).await {
+            Ok(0) | Err(_) => break Error::Gone { detail: ENDED.to_owned() },
+            Ok(_) => {}
         }
     };
     finish(&commands, why);
+}
+
+/// Hands on every frame that is there whole.
+fn frames(buffer: &mut BytesMut, commands: &Mutex<Commands>) -> Result<(), &'static str> {
+    while let Some((head, _)) = buffer.split_first_chunk::<HEAD_BYTES>() {
+        let head = Head::from_bytes(*head)?;
+        if buffer.len() < HEAD_BYTES + head.length {
+            return Ok(());
+        }
+        buffer.advance(HEAD_BYTES);
+        let payload = if head.length <= COPIED_BYTES_MAX {
+            let payload = Bytes::copy_from_slice(&buffer[..head.length]);
+            buffer.advance(head.length);
+            payload
+        } else {
+            buffer.split_to(head.length).freeze()
+        };
+        dispatch(&mut hold(commands), head, payload)?;
+    }
+    Ok(())
 }
 
 /// Every command learns that there is nothing more.
@@ -227,18 +258,7 @@ fn finish(commands: &Mutex<Commands>, why: Error) {
     }
 }
 
-async fn frame(read: &mut BufReader<OwnedReadHalf>, commands: &Mutex<Commands>) -> Result<(), Error> {
-    let ended = |_| Error::Gone { detail: ENDED.to_owned() };
-    let protocol = |detail: &str| Error::Protocol { detail: detail.to_owned() };
-    let mut head = [0; HEAD_BYTES];
-    read.read_exact(&mut head).await.map_err(ended)?;
-    let head = Head::from_bytes(head).map_err(protocol)?;
-    let mut payload = vec![0; head.length];
-    read.read_exact(&mut payload).await.map_err(ended)?;
-    dispatch(&mut hold(commands), head, payload).map_err(protocol)
-}
-
-fn dispatch(commands: &mut Commands, head: Head, payload: Vec<u8>) -> Result<(), &'static str> {
+fn dispatch(commands: &mut Commands, head: Head, payload: Bytes) -> Result<(), &'static str> {
     if head.kind == Kind::Ready {
         let roll = wire::ready_from(&payload)?;
         let greeting = commands.greeting.take().ok_or("a second greeting")?;
@@ -259,7 +279,7 @@ fn dispatch(commands: &mut Commands, head: Head, payload: Vec<u8>) -> Result<(),
                 return Err("output beyond its credit");
             }
             let stream = if head.kind == Kind::Stdout { Stream::Stdout } else { Stream::Stderr };
-            Event::Output(stream, Bytes::from(payload))
+            Event::Output(stream, payload)
         }
         Kind::Exit => Event::Exit(wire::exit_from(&payload).ok_or("an exit that is none")?),
         Kind::InputCredit => {
@@ -304,7 +324,7 @@ mod tests {
         let (mut commands, _events) = commands();
         let said = frames.iter().map(|(kind, command, payload)| {
             let head = Head { length: payload.len(), kind: *kind, command: *command };
-            dispatch(&mut commands, head, payload.to_vec())
+            dispatch(&mut commands, head, Bytes::copy_from_slice(payload))
         });
         assert_eq!(said.last().unwrap(), expected);
     }
@@ -312,11 +332,12 @@ mod tests {
     #[test]
     fn a_hostile_guest_gets_no_further_than_its_credit() {
         let full = vec![0; wire::DATA_BYTES_MAX];
-        let window: Vec<_> = (0..7).map(|_| (Kind::Stdout, 1, full.as_slice())).collect();
+        let frames = WINDOW_BYTES / wire::DATA_BYTES_MAX;
+        let window: Vec<_> = (1..frames).map(|_| (Kind::Stdout, 1, full.as_slice())).collect();
         check(&window, Ok(()));
-        let beyond: Vec<_> = (0..8).map(|_| (Kind::Stdout, 1, full.as_slice())).collect();
+        let beyond: Vec<_> = (0..frames).map(|_| (Kind::Stdout, 1, full.as_slice())).collect();
         check(&beyond, Err("output beyond its credit"));
-        let dust: Vec<_> = (0..5_000).map(|_| (Kind::Stderr, 1, b"x".as_slice())).collect();
+        let dust: Vec<_> = (0..WINDOW_BYTES / FRAME_COST_BYTES).map(|_| (Kind::Stderr, 1, b"x".as_slice())).collect();
         check(&dust, Err("output beyond its credit"));
         check(&[(Kind::InputCredit, 1, &1_u32.to_le_bytes())], Err("more credit than a window"));
         check(&[(Kind::InputCredit, 1, &u32::MAX.to_le_bytes())], Err("more credit than a window"));
@@ -331,7 +352,7 @@ mod tests {
         check(&[(Kind::Start, 1, b"{}")], Err("a frame that only the harness sends"));
         check(&[(Kind::InputCredit, 1, b"1")], Err("credit that is no number"));
         check(&[(Kind::Ready, 0, &9_u32.to_le_bytes())], Err("another version of the wire"));
-        let flood: Vec<_> = (0..5_000).map(|_| (Kind::Started, 1, b"".as_slice())).collect();
+        let flood: Vec<_> = (0..=EVENTS_MAX).map(|_| (Kind::Started, 1, b"".as_slice())).collect();
         check(&flood, Err("more events than a window holds"));
     }
 }

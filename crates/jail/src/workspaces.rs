@@ -8,6 +8,7 @@ use crate::mark::Mark;
 use crate::pool::{Home, Place};
 use crate::quota::Room;
 use crate::snapshot;
+use crate::stock::Image;
 use rustix::fs::FlockOperation;
 use sandbox::{Error, Limits, RelPath, Start, Workspace};
 use std::fs::{self, File};
@@ -86,24 +87,31 @@ pub(crate) async fn claim(
     workspace: &Workspace,
     epoch: u64,
     making: Making,
+    mut image: Option<Image>,
 ) -> Result<Claimed, Error> {
     let (Some(home), Workspace::Session { start, .. }) = (place.home(workspace)?, workspace) else {
         return Ok(Claimed::nowhere());
     };
     let start = *start;
+    if let Some(stocked) = image.take() {
+        match quickly(place, &home, start, epoch, making, stocked).await? {
+            Quick::Done(claimed) => return Ok(*claimed),
+            Quick::Slow(stocked) => image = Some(stocked),
+        }
+    }
     let claim = enter(&home.directory, Some((start, epoch))).await?;
     let kept = await_release(&home).await?;
     let source = source(place, workspace)?;
     let left_out = source.as_deref().map(snapshot::left_out).transpose()?.unwrap_or_default();
     let (inner, given) = (Arc::clone(place), home.clone());
-    let (keep, file, mark, is_marked, room) = blocking(move || {
+    let (found, mark, is_marked, room) = blocking(move || {
         let (place, home) = (inner, given);
         let found = Mark::read(&home.directory).map_err(broken(&home.directory))?;
         let mark = Mark::next(found, start, epoch)?;
         if matches!(start, Start::Kept { .. }) {
             let (keep, file) = kept.ok_or(Error::WorkspaceLost)?;
             let room = place.admit(size(keep, &file, making).map_err(broken(&home.images))?)?;
-            return Ok((keep, file, mark, false, room));
+            return Ok((Found::Image(keep, file), mark, false, room));
         }
         let forked = source.as_deref().and_then(|source| fs::metadata(source).ok()).map_or(0, |image| image.len());
         let room = place.admit(making.bytes().max(forked))?;
@@ -113,12 +121,18 @@ pub(crate) async fn claim(
             mark.write(&home.directory).map_err(broken(&home.directory))?;
         }
         drop(kept);
-        make(&home, making, source.as_deref())?;
-        let (keep, file) = open(&home)?;
-        Ok((keep, file, mark, replaces, room))
+        let found = make(&home, making, source.as_deref(), image)?;
+        Ok((found, mark, replaces, room))
     })
     .await?;
-    lock(&file).await?;
+    let (keep, file) = match found {
+        Found::Image(keep, file) => {
+            lock(&file).await?;
+            (keep, file)
+        }
+        // It was locked before it was mounted.
+        Found::Mounted(file) => (Keep::Mounted, file),
+    };
     let directory = home.directory;
     let copy = |file: &File| file.try_clone().map_err(broken(&directory));
     let unfinished = match mark.whole {
@@ -137,6 +151,71 @@ impl Claimed {
         let left_out = Vec::new();
         Self { keep: Keep::Nowhere, descriptor: None, unfinished: None, marking: None, room: None, left_out }
     }
+}
+
+/// What a quick claim came to.
+enum Quick {
+    Done(Box<Claimed>),
+    /// Somebody is there, or was: it is to be done step by step.
+    Slow(Image),
+}
+
+/// Gives a session that had no workspace one from stock, all of it on one thread: the mark is durable when this returns.
+async fn quickly(
+    place: &Arc<Place>,
+    home: &Home,
+    start: Start,
+    epoch: u64,
+    making: Making,
+    image: Image,
+) -> Result<Quick, Error> {
+    let (place, home) = (Arc::clone(place), home.clone());
+    blocking(move || {
+        let directory = &home.directory;
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+        let Some(entered) =
+            made.and_then(|()| File::open(directory)).ok().filter(|entered| is_alone(entered, directory))
+        else {
+            return Ok(Quick::Slow(image));
+        };
+        let found = Mark::read(directory).map_err(broken(directory))?;
+        let mark = Mark::next(found, start, epoch)?;
+        if found.is_some() || open(&home).is_ok() {
+            return Ok(Quick::Slow(image));
+        }
+        let room = place.admit(making.bytes())?;
+        let (Found::Mounted(file) | Found::Image(_, file)) = make(&home, making, None, Some(image))?;
+        let unfinished = match mark.whole {
+            false => {
+                let lock = file.try_clone().map_err(broken(directory))?.into();
+                Some(Unfinished { directory: directory.clone(), mark, _lock: lock })
+            }
+            true => None,
+        };
+        mark.write(directory).map_err(broken(directory))?;
+        drop(entered);
+        let (keep, descriptor, room) = (Keep::Mounted, Some(file.into()), Some(room));
+        Ok(Quick::Done(Box::new(Claimed { keep, descriptor, unfinished, room, ..Claimed::nowhere() })))
+    })
+    .await
+}
+
+/// Locks a directory, unless somebody else has it or removed it.
+fn is_alone(entered: &File, directory: &Path) -> bool {
+    rustix::fs::flock(entered, FlockOperation::NonBlockingLockExclusive).is_ok() && is_here(entered, directory)
+}
+
+/// Whether an open directory still stands where it was found.
+fn is_here(entered: &File, directory: &Path) -> bool {
+    let here = rustix::fs::stat(directory).ok().map(|stat| (stat.st_dev, stat.st_ino));
+    here.is_some() && here == rustix::fs::fstat(entered).ok().map(|stat| (stat.st_dev, stat.st_ino))
+}
+
+/// A layer that is to be shown.
+enum Found {
+    Image(Keep, File),
+    /// An image with its lock, which is mounted already.
+    Mounted(File),
 }
 
 /// The image that a fork is a copy of.
@@ -164,7 +243,7 @@ impl Making {
 /// What a kept layer may grow to.
 fn size(keep: Keep, file: &File, making: Making) -> io::Result<u64> {
     match keep {
-        Keep::Image => Ok(file.metadata()?.len()),
+        Keep::Image | Keep::Mounted => Ok(file.metadata()?.len()),
         Keep::Layer | Keep::Nowhere => Ok(making.bytes()),
     }
 }
@@ -242,8 +321,7 @@ async fn enter(directory: &Path, opens: Option<(Start, u64)>) -> Result<File, Er
         };
         lock(&entered).await?;
         // Somebody who had it before may have removed it.
-        let here = rustix::fs::stat(directory).ok().map(|stat| (stat.st_dev, stat.st_ino));
-        if here.is_some() && here == rustix::fs::fstat(&entered).ok().map(|stat| (stat.st_dev, stat.st_ino)) {
+        if is_here(&entered, directory) {
             return Ok(entered);
         }
     }
@@ -274,8 +352,8 @@ fn open(home: &Home) -> Result<(Keep, File), Error> {
     }
 }
 
-/// Makes a layer, in the place of an older one: empty, or a copy of the image `source`.
-fn make(home: &Home, making: Making, source: Option<&Path>) -> Result<(), Error> {
+/// Makes a layer, in the place of an older one: empty, and then from stock when there is one, or a copy of the image `source`.
+fn make(home: &Home, making: Making, source: Option<&Path>, stocked: Option<Image>) -> Result<Found, Error> {
     let (new, image) = (home.images.join(NEW), home.images.join(IMAGE));
     for directory in [&home.images, &home.directory] {
         for old in [NEW, IMAGE] {
@@ -285,9 +363,14 @@ fn make(home: &Home, making: Making, source: Option<&Path>) -> Result<(), Error>
     let files = home.directory.join(FILES);
     absent(fs::remove_dir_all(&files)).map_err(broken(&files))?;
     if !making.root {
-        return fs::DirBuilder::new().mode(0o700).create(&files).map_err(broken(&files));
+        fs::DirBuilder::new().mode(0o700).create(&files).map_err(broken(&files))?;
+        let (keep, file) = open(home)?;
+        return Ok(Found::Image(keep, file));
     }
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&home.images).map_err(broken(&home.images))?;
+    if let Some(stocked) = stocked {
+        return stocked.name(&image).map(Found::Mounted);
+    }
     match source {
         Some(source) => fork(source, &new, making.seed).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => Error::WorkspaceLost,
@@ -300,10 +383,12 @@ fn make(home: &Home, making: Making, source: Option<&Path>) -> Result<(), Error>
                 .map_err(broken(&new))?;
         }
     }
-    fs::rename(&new, &image).map_err(broken(&image))
+    fs::rename(&new, &image).map_err(broken(&image))?;
+    let (keep, file) = open(home)?;
+    Ok(Found::Image(keep, file))
 }
 
-fn create(path: &Path) -> io::Result<File> {
+pub(crate) fn create(path: &Path) -> io::Result<File> {
     File::options().read(true).write(true).create(true).truncate(true).mode(0o600).open(path)
 }
 
@@ -316,7 +401,7 @@ fn fork(source: &Path, to: &Path, seed: [u8; 32]) -> io::Result<()> {
 }
 
 /// What is not there is removed already.
-fn absent(removed: io::Result<()>) -> io::Result<()> {
+pub(crate) fn absent(removed: io::Result<()>) -> io::Result<()> {
     match removed {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,

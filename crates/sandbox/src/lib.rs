@@ -11,6 +11,7 @@ pub mod manifest;
 pub mod mount;
 pub mod path;
 pub mod port;
+pub mod report;
 pub mod spec;
 pub mod wall;
 pub mod wire;
@@ -24,6 +25,7 @@ pub use manifest::{Entry, Manifest};
 pub use mount::{Credential, Mount, OnMissing};
 pub use path::RelPath;
 pub use port::{Duplex, Port};
+pub use report::Report;
 pub use spec::{Accounts, Bind, Limits, Spec, Start, Walls, Workspace};
 pub use wall::{WALLS, Wall};
 
@@ -135,6 +137,11 @@ pub trait Sandbox: Send + Sync + std::fmt::Debug {
 
     /// The walls it got.
     fn walls(&self) -> &Walls;
+
+    /// How its start went, by stages; nothing is known of one that was taken over.
+    fn started(&self) -> Report {
+        Report::none()
+    }
 
     /// Starts a command. It runs until it ends, is killed, or the sandbox closes; dropping the handle kills it.
     async fn start(&self, command: Command) -> Result<Box<dyn Process>, Error>;

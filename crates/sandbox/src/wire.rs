@@ -21,9 +21,9 @@ pub const HEAD_BYTES: usize = 9;
 /// Bytes of one frame's payload at most.
 pub const PAYLOAD_BYTES_MAX: usize = 256 << 10;
 /// Bytes of output or input in one frame at most.
-pub const DATA_BYTES_MAX: usize = 32 << 10;
+pub const DATA_BYTES_MAX: usize = 64 << 10;
 /// What a side may send for one command, in one direction, before it gets credit.
-pub const WINDOW_BYTES: usize = 256 << 10;
+pub const WINDOW_BYTES: usize = 1 << 20;
 /// What a frame costs beside its bytes.
 pub const FRAME_COST_BYTES: usize = 64;
 /// Bytes of the list of changes of one `apply`, without their contents.

@@ -1,0 +1,135 @@
+//! Sandboxes that stand ready before anybody asks, and workspaces in stock: like any other, and nobody's before.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "a test with a main of its own is a test"
+)]
+
+mod support;
+
+use jail::Warm;
+use sandbox::{Provider as _, Sandbox, Spec, Start};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+use support::{World, new_id, sh};
+
+fn main() -> std::process::ExitCode {
+    let launcher = jail::launch().unwrap();
+    let data = tempfile::tempdir().unwrap();
+    let cases = cases![
+        one_that_stood_ready_is_like_any_other,
+        nothing_is_seen_of_who_had_one_before,
+        another_kind_is_made_as_ever,
+        what_stood_ready_goes_when_it_is_not_wanted,
+        many_at_once_are_all_made,
+    ];
+    support::run_with(launcher, data.path(), cases, |provider| provider.with_stock())
+}
+
+/// What can stand ready: nothing of the host beside its tools.
+fn plain(world: &World) -> Spec {
+    Spec { binds: Vec::new(), ..world.spec(world.session(Start::Fresh, new_id())) }
+}
+
+/// Waits until so many stand ready.
+async fn ready(world: &World, count: usize) {
+    let warm = Warm { min: count, max: count };
+    for _ in 0..2_000 {
+        if world.provider.keep_warm(&plain(world), warm).await.unwrap() == count {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("never: {count} that stand ready");
+}
+
+async fn take(world: &World, spec: Spec) -> Arc<dyn Sandbox> {
+    world.provider.create(spec).await.unwrap()
+}
+
+async fn one_that_stood_ready_is_like_any_other(world: Arc<World>) {
+    let mut cold = plain(&world);
+    cold.environment = vec![("WHO".to_owned(), "cold".to_owned())];
+    let cold = take(&world, cold).await;
+    ready(&world, 2).await;
+    let mut spec = plain(&world);
+    spec.environment = vec![("WHO".to_owned(), "warm".to_owned())];
+    let warm = take(&world, spec).await;
+    let (was, is) = (cold.started(), warm.started());
+    assert!(is.root_us < was.root_us, "its root stood already: {is:?}, {was:?}");
+    let set = |sandbox: &Arc<dyn Sandbox>| sandbox.walls().standing.iter().cloned().collect::<BTreeSet<_>>();
+    assert_eq!(set(&warm), set(&cold), "the same walls");
+    assert_eq!(warm.walls().missing, cold.walls().missing);
+    assert_eq!(warm.walls().landlock_version, cold.walls().landlock_version);
+    let look = "grep -E '^(Cap|NoNewPrivs|Seccomp|Uid|Gid|Groups)' /proc/self/status; cut -d' ' -f2- /proc/self/mounts | sort; \
+        ulimit -a; ls -la / /dev /tmp /etc /proc/self/fd | awk '{print $1, $3, $4, $9}'; cat /proc/sys/user/max_user_namespaces; \
+        touch /x /etc/x /dev/x 2>&1; stat -c '%a %u %g' /workspace; echo file > made && cat made";
+    let (one, other) = (sh(&warm, look).await, sh(&cold, look).await);
+    assert_eq!(one.out, other.out, "seen from inside");
+    assert_eq!(sh(&warm, "echo $WHO").await.out, "warm\n");
+    let limits = "cat /sys/fs/cgroup/memory.max 2>/dev/null; ulimit -n";
+    assert_eq!(sh(&warm, limits).await.out, sh(&cold, limits).await.out);
+    warm.close().await;
+    cold.close().await;
+}
+
+async fn nothing_is_seen_of_who_had_one_before(world: Arc<World>) {
+    let names = "cat /etc/hostname /etc/machine-id /proc/sys/kernel/random/boot_id; uname -n";
+    let mut seen = BTreeSet::new();
+    for round in 0..4 {
+        ready(&world, 1).await;
+        let mut spec = plain(&world);
+        spec.environment = vec![(format!("SECRET_{round}"), "planted".to_owned())];
+        let sandbox = take(&world, spec).await;
+        let found = sh(&sandbox, "env; ls -A /workspace /tmp /dev/shm /run; ps 2>/dev/null | wc -l").await.out;
+        assert_eq!(found.matches("SECRET_").count(), 1, "only its own: {found}");
+        assert!(!found.contains("left"), "{found}");
+        let own = sh(&sandbox, names).await.out;
+        assert!(own.lines().count() == 4 && seen.insert(own.clone()), "names of its own: {own}");
+        sh(&sandbox, "for place in /workspace /tmp /dev/shm; do echo left > $place/left; done").await;
+        sandbox.close().await;
+    }
+}
+
+async fn another_kind_is_made_as_ever(world: Arc<World>) {
+    ready(&world, 1).await;
+    let mut small = plain(&world);
+    small.limits.open_files_max = 99;
+    small.limits.workspace_bytes_max = 32 << 20;
+    let sandbox = take(&world, small).await;
+    assert_eq!(sh(&sandbox, "ulimit -n").await.out, "99\n");
+    let kib: u64 = sh(&sandbox, "df -k /workspace | awk 'END {print $2}'").await.out.trim().parse().unwrap();
+    assert!(kib < 48 << 10, "its own workspace: {kib} KiB");
+    sandbox.close().await;
+    let shown = world.spec(world.session(Start::Fresh, new_id()));
+    let sandbox = take(&world, shown).await;
+    let view = format!("test -e {} && echo there", support::hostile::attempts::PROGRAM);
+    assert_eq!(sh(&sandbox, &view).await.out, "there\n", "views of the host are its own");
+    sandbox.close().await;
+}
+
+async fn what_stood_ready_goes_when_it_is_not_wanted(world: Arc<World>) {
+    ready(&world, 3).await;
+    assert!(support::children_named("topside-init").len() >= 3);
+    assert_eq!(world.provider.keep_warm(&plain(&world), Warm::default()).await.unwrap(), 0);
+    support::until("those that stood ready", || support::children_named("topside-init").is_empty()).await;
+}
+
+async fn many_at_once_are_all_made(world: Arc<World>) {
+    let mut all = tokio::task::JoinSet::new();
+    for _ in 0..12 {
+        let world = Arc::clone(&world);
+        all.spawn(async move {
+            let sandbox = take(&world, plain(&world)).await;
+            let host = sh(&sandbox, "uname -n; id -u").await.out;
+            sandbox.close().await;
+            host
+        });
+    }
+    let names: BTreeSet<String> =
+        tokio::time::timeout(Duration::from_secs(60), all.join_all()).await.unwrap().into_iter().collect();
+    assert_eq!(names.len(), 12, "{names:?}");
+}

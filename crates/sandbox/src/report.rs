@@ -1,0 +1,23 @@
+//! What a start took, stage by stage, so that one that is slow or fails names where.
+
+/// Microseconds of each stage. What a provider does not tell apart is 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// From the request until its first process knows what to become: groups, limits, the workspace's mount.
+    pub claim_us: u64,
+    /// Until its root stands. Next to nothing when that stood ready.
+    pub root_us: u64,
+    /// Until the workspace is in it.
+    pub workspace_us: u64,
+    /// Until the last wall stands and commands are taken.
+    pub ready_us: u64,
+    /// The whole of it as the harness saw it, from its request on.
+    pub whole_us: u64,
+}
+
+impl Report {
+    /// Of a start of which nothing is known.
+    pub const fn none() -> Self {
+        Self { claim_us: 0, root_us: 0, workspace_us: 0, ready_us: 0, whole_us: 0 }
+    }
+}
