@@ -3,7 +3,8 @@
 
 use crate::problem::{Rule, shown};
 use crate::settings::{
-    Breaker, Concurrency, Database, Retention, Retries, Settings, WEBHOOK_EVENTS_DEFAULT, Webhook, Worker,
+    Breaker, Concurrency, Database, Retention, Retries, Settings, WARM_MAX, WARM_MIN, WEBHOOK_EVENTS_DEFAULT,
+    Webhook, Worker,
 };
 use crate::shape::{Check, Missing, milli};
 use crate::yaml::{Node, Place, Value};
@@ -81,6 +82,8 @@ pub(crate) fn project(node: &Node, check: &mut Check<'_>) -> Project {
         settings.sandbox.host_directories = texts(sandbox, "host_directories").into_iter().map(Into::into).collect();
         settings.sandbox.workspaces_bytes_max =
             sandbox.get("workspaces_bytes_max").map(|_| number(sandbox, "workspaces_bytes_max", 0));
+        settings.sandbox.warm_max = number(sandbox, "warm_max", WARM_MAX);
+        settings.sandbox.warm_min = number(sandbox, "warm_min", WARM_MIN).min(settings.sandbox.warm_max);
         if let Some(limits) = sandbox.get("limits") {
             settings.sandbox.limits = sandbox_limits(limits);
         }

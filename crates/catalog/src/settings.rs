@@ -37,7 +37,7 @@ pub enum Contents {
 }
 
 /// What holds for every sandbox.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SandboxSettings {
     /// Its limits.
     pub limits: sandbox::Limits,
@@ -47,6 +47,28 @@ pub struct SandboxSettings {
     pub host_directories: Vec<std::path::PathBuf>,
     /// What all workspaces kept on this machine may take together, in bytes; `None`: what the provider allows by itself.
     pub workspaces_bytes_max: Option<u64>,
+    /// How many sandboxes stand ready at least, once one was asked for.
+    pub warm_min: usize,
+    /// How many at most, as they are asked for; 0: none.
+    pub warm_max: usize,
+}
+
+/// Sandboxes that stand ready unless `topside.yaml` says otherwise.
+pub(crate) const WARM_MIN: usize = 1;
+/// And at most.
+pub(crate) const WARM_MAX: usize = 4;
+
+impl Default for SandboxSettings {
+    fn default() -> Self {
+        Self {
+            limits: sandbox::Limits::default(),
+            walls_optional: Vec::new(),
+            host_directories: Vec::new(),
+            workspaces_bytes_max: None,
+            warm_min: WARM_MIN,
+            warm_max: WARM_MAX,
+        }
+    }
 }
 
 /// How many runs are driven at once.

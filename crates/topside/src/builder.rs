@@ -162,6 +162,8 @@ impl Builder {
         if let Some(launcher) = self.launcher {
             let mut local =
                 jail::Provider::at_home(launcher, data.path().to_owned(), random.clone(), OWNER_GRACE_MS).await?;
+            let catalog::SandboxSettings { warm_min, warm_max, .. } = live.current().settings.sandbox;
+            local = local.with_stock().with_warm(jail::Warm { min: warm_min, max: warm_max });
             if let Some(bytes_max) = live.current().settings.sandbox.workspaces_bytes_max {
                 local = local.with_workspaces_bytes_max(bytes_max);
             }

@@ -224,6 +224,18 @@ static SANDBOX: Object = Object {
             "What all workspaces and checkpoints kept on this machine may take together, in bytes, open ones with their whole size; beyond it no sandbox is opened (`sandbox_limit`). In force from the next start on. A pool of workspaces that was made already keeps its size: a larger value then has no effect beyond that.",
         ),
         field(
+            "warm_min",
+            Optional("1"),
+            Shape::Integer { min: 0, max: 64 },
+            "How many sandboxes of the kind that was asked for last stand ready at least, without files, names or environment of anybody; never more than `warm_max`. The first of a kind is made when it is asked for. In force from the next start on.",
+        ),
+        field(
+            "warm_max",
+            Optional("4"),
+            Shape::Integer { min: 0, max: 64 },
+            "How many stand ready at most, as they are asked for; ten seconds without a request let go of those above `warm_min`. 0: none. Only roots of the host's own tools can stand ready, without mounts.",
+        ),
+        field(
             "templates",
             Optional("none"),
             Shape::Map { keys: Keys::Name, of: &TEMPLATE, entries_max: 64 },

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use stdx::Random;
 
 /// What can be measured, in this order.
-pub(crate) const NAMES: [&str; 6] = ["cold", "exec", "burst", "checkpoint", "stdout", "memory"];
+pub(crate) const NAMES: [&str; 7] = ["cold", "warm", "exec", "burst", "checkpoint", "stdout", "memory"];
 
 pub(crate) async fn bench(session: Session, arguments: SandboxBench) -> Result<Ending, Trouble> {
     let Session { console, environment, launcher } = session;
@@ -27,7 +27,7 @@ pub(crate) async fn bench(session: Session, arguments: SandboxBench) -> Result<E
     let data = Data::make(above.join(format!("topside-bench-{}", std::process::id())))?;
     let provider = launcher.and_then(|launcher| jail::Provider::new(launcher, data.0.clone(), Random::system()));
     let provider = match provider {
-        Ok(provider) => Arc::new(provider),
+        Ok(provider) => Arc::new(provider.with_stock()),
         Err(error) => {
             console.talk_line(&format!("error: no sandboxes: {error}"));
             return Ok(Ending::Failed);
@@ -55,6 +55,7 @@ async fn measure(console: &Console, ground: &Ground, arguments: &SandboxBench) {
         }
         measured.extend(match name {
             "cold" => measures::starts(ground, samples).await,
+            "warm" => measures::warm(ground, samples).await,
             "exec" => measures::commands(ground, samples).await,
             "burst" => measures::burst(ground, samples).await,
             "checkpoint" => measures::checkpoints(ground, samples).await,

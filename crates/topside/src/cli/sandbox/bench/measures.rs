@@ -20,6 +20,10 @@ const CHANGED: usize = 50;
 const FILE_BYTES: usize = 4_700;
 /// Output of one sample.
 const OUTPUT_MIB: usize = 256;
+/// How long nothing is asked for between two starts.
+const REST: Duration = Duration::from_millis(50);
+/// Looks at whether a sandbox stands ready, at most.
+const LOOKS_MAX: usize = 400;
 /// Samples of what takes long, one for so many others.
 const RARE: usize = 10;
 const RARE_MIN: usize = 3;
@@ -45,8 +49,8 @@ impl Ground {
         Workspace::Session { tenant: "bench".to_owned(), session: self.id(), start }
     }
 
-    async fn create(&self, workspace: &Workspace) -> Result<Arc<dyn Sandbox>, Error> {
-        let spec = Spec {
+    fn spec(&self, workspace: &Workspace) -> Spec {
+        Spec {
             id: self.id(),
             workspace: workspace.clone(),
             environment: Vec::new(),
@@ -58,8 +62,16 @@ impl Ground {
             limits: Limits::default(),
             walls_optional: Vec::new(),
             epoch: 1,
-        };
-        self.provider.create(spec).await
+        }
+    }
+
+    async fn create(&self, workspace: &Workspace) -> Result<Arc<dyn Sandbox>, Error> {
+        self.provider.create(self.spec(workspace)).await
+    }
+
+    /// Lets what is made ahead of need be made: nobody asks again the moment it was served.
+    async fn rest(&self) {
+        tokio::time::sleep(REST).await;
     }
 
     async fn end(&self, sandbox: &dyn Sandbox, workspace: &Workspace) -> Result<(), Error> {
@@ -117,6 +129,7 @@ pub(super) async fn starts(ground: &Ground, samples: usize) -> Vec<Figure> {
     let mut all = async || -> Result<(), Error> {
         for round in 0..=samples {
             let workspace = ground.workspace(Start::Fresh);
+            ground.rest().await;
             let began = ground.clock.monotonic();
             let sandbox = ground.create(&workspace).await?;
             let (first, _) = run(ground, sandbox.as_ref(), &LINE).await?;
@@ -136,6 +149,37 @@ pub(super) async fn starts(ground: &Ground, samples: usize) -> Vec<Figure> {
         Figure::ms("cold_ms_p50", "cold start: create → first output", told(&done, cold)),
         Figure::ms("close_ms_p50", "close → nothing left", told(&done, close)),
     ]
+}
+
+/// The same where a sandbox stands ready, which lacks only what makes it somebody's.
+pub(super) async fn warm(ground: &Ground, samples: usize) -> Vec<Figure> {
+    let measured = async || -> Samples {
+        let like = ground.spec(&Workspace::Scratch);
+        let mut took = Vec::new();
+        for _ in 0..samples {
+            let mut looks = 0;
+            while ground.provider.keep_warm(&like, jail::Warm { min: 2, max: 2 }).await? < 2 {
+                looks += 1;
+                if looks > LOOKS_MAX {
+                    return Err(Error::Command { detail: "none stands ready".to_owned() });
+                }
+                ground.rest().await;
+            }
+            let workspace = ground.workspace(Start::Fresh);
+            ground.rest().await;
+            let began = ground.clock.monotonic();
+            let sandbox = ground.create(&workspace).await?;
+            let (first, _) = run(ground, sandbox.as_ref(), &LINE).await?;
+            took.push(ms(first.saturating_sub(began)));
+            ground.end(sandbox.as_ref(), &workspace).await?;
+        }
+        Ok(took)
+    };
+    let samples = measured().await.map_err(|error| error.to_string());
+    // What else is measured finds nothing ready.
+    let none = ground.provider.keep_warm(&ground.spec(&Workspace::Scratch), jail::Warm::default()).await;
+    let samples = none.map_err(|error| error.to_string()).and(samples);
+    vec![Figure::ms("warm_ms_p50", "warm start: claim → first output", samples)]
 }
 
 /// Commands in a sandbox that lives.
