@@ -68,7 +68,6 @@ const TOPSIDE: &[&str] = &["--package", "topside"];
 const STORE: &[&str] = &["--package", "topside-journal", "--example", "store"];
 const APPEND: &[&str] = &["--package", "topside-journal", "--example", "append"];
 const STEPS: &[&str] = &["--package", "topside", "--example", "steps"];
-const START_BENCH: &[&str] = &["--package", "topside-jail", "--example", "start_bench"];
 
 const PART_NAMES: [&str; 7] = ["boot", "load", "sandbox", "journal", "restate", "waiting", "workers"];
 
@@ -79,11 +78,7 @@ const PARTS: [Part; PART_NAMES.len()] = [
         measure: |b, page| boot::measure(b.built, b.arguments, page),
     },
     Part { name: PART_NAMES[1], builds: &[TOPSIDE, STORE], measure: load },
-    Part {
-        name: PART_NAMES[2],
-        builds: &[START_BENCH],
-        measure: |b, page| sandbox::measure(b.built, b.arguments, page),
-    },
+    Part { name: PART_NAMES[2], builds: &[TOPSIDE], measure: |b, page| sandbox::measure(b.built, b.arguments, page) },
     Part { name: PART_NAMES[3], builds: &[APPEND], measure: |b, page| journal::measure(b.built, b.arguments, page) },
     Part {
         name: PART_NAMES[4],

@@ -3,8 +3,8 @@
 
 use crate::problem::{Rule, shown};
 use crate::settings::{
-    Breaker, Concurrency, Database, Retention, Retries, Settings, WARM_MAX, WARM_MIN, WEBHOOK_EVENTS_DEFAULT,
-    Webhook, Worker,
+    Breaker, Concurrency, Database, Retention, Retries, Settings, WARM_MAX, WARM_MIN, WEBHOOK_EVENTS_DEFAULT, Webhook,
+    Worker,
 };
 use crate::shape::{Check, Missing, milli};
 use crate::yaml::{Node, Place, Value};

@@ -299,9 +299,9 @@ fn bear(door: OwnedFd, flags: u64, group: &Group, filters: &Filters) -> i32 {
     }
     privileges::name_process(c"topside-stem");
     let refused = group.enter().err().map(|(controller, error)| (controller, error.to_string()));
-    let born = group.birthplace().and_then(|birthplace| {
-        raw::clone_sibling(flags, birthplace.as_ref().map(|group| group.as_fd()))
-    });
+    let born = group
+        .birthplace()
+        .and_then(|birthplace| raw::clone_sibling(flags, birthplace.as_ref().map(|group| group.as_fd())));
     let child = match born {
         Ok(Cloned::Child) => raw::in_child(|| inside::run(door, filters)),
         Ok(Cloned::Parent(pid)) => Ok(pid),

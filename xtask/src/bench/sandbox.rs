@@ -1,46 +1,232 @@
-//! What the start of a sandbox costs, beside `bwrap` and the floor in C.
+//! What sandboxes cost, beside `bwrap`, `runc`, Docker and the floor in C. Ours measures itself (`topside sandbox bench`); of the
+//! others counts what somebody sees who starts them: from the start of the program to the first byte it gives.
 
-use std::path::Path;
-use std::process::Command;
+use std::fs;
+use std::io::Read as _;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
 
 use super::Arguments;
 use super::figures::{Figure, Page};
+use crate::clock::Stopwatch;
 use crate::process;
 
-const ROUNDS: &str = "60";
+/// Samples of each figure in one measurement.
+const SAMPLES: usize = 30;
+/// Our figures without a peer: their keys, and what they say.
+const ALONE: [(&str, &str); 9] = [
+    ("warm_ms_p50", "sandbox: claim of a warm one → first output, ms"),
+    ("exec_ms_p50", "sandbox: one more command, start → end, ms"),
+    ("burst_100_ms", "sandbox: 100 cold starts at once → the last first output, ms"),
+    ("checkpoint_pause_ms_p50", "sandbox: checkpoint of 10,000 files, 50 changed: programs stand still, ms"),
+    ("checkpoint_ms_p50", "sandbox: checkpoint of 10,000 files, 50 changed, ms"),
+    ("fork_ms_p50", "sandbox: fork of 10,000 files → ready, ms"),
+    ("stdout_mb_s", "sandbox: output of one command, MB/s"),
+    ("close_ms_p50", "sandbox: close → nothing left, ms"),
+    ("memory_bytes_per_idle_sandbox", "sandbox: memory of an idle one, bytes"),
+];
+/// The image and the container that Docker is measured with.
+const DOCKER_NAME: &str = "topside-bench-peer";
+
+/// A peer that starts a sandbox, or a command in one.
+struct Peer {
+    name: &'static str,
+    /// Which of our figures it stands beside.
+    beside: &'static str,
+    command: fn(&Path) -> Command,
+    figure: Figure,
+}
 
 pub(crate) fn measure(built: &Path, arguments: &Arguments, page: &mut Page) -> Result<()> {
-    let (mut start, mut command, mut bwrap, mut floor) =
-        (Figure::default(), Figure::default(), Figure::default(), Figure::default());
     let folder = tempfile::tempdir()?;
-    let floor_program = arguments.peers.as_deref().map(|peers| compile(peers, folder.path())).transpose()?;
+    let floor = arguments.peers.as_deref().map(|peers| compile(peers, folder.path())).transpose()?;
+    let mut peers = peers(folder.path(), page)?;
+    let (mut ours, mut at_floor) = (vec![Vec::new(); ALONE.len() + 1], Figure::default());
     for _ in 0..arguments.pairs {
-        let mut bench = Command::new(built.join("examples/start_bench"));
-        let told = process::capture(bench.arg(ROUNDS))?;
-        ensure!(told.status.success(), "start_bench: {}", told.tail(5));
-        let text = told.tail(20);
-        start.add(median_of(&text, "create").context("no figure for the start")?);
-        command.add(median_of(&text, "one more command").context("no figure for a command")?);
-        if let Some(ms) = median_of(&text, "bwrap") {
-            bwrap.add(ms);
+        let told = own(built)?;
+        let keys = std::iter::once("cold_ms_p50").chain(ALONE.iter().map(|(key, _)| *key));
+        for (key, values) in keys.zip(&mut ours) {
+            values.extend(told[key].as_f64());
         }
-        if let Some(program) = &floor_program {
+        for peer in &mut peers {
+            peer.figure.add(median(|| first_byte((peer.command)(folder.path())))?);
+        }
+        if let Some(program) = &floor {
             let told = process::capture(Command::new(program).arg(folder.path().join("floor.d")))?;
-            floor.add(median_of(&told.tail(20), "full setup userns +netns overlay +cgroup2 -> exec").context("floor")?);
+            at_floor
+                .add(median_of(&told.tail(20), "full setup userns +netns overlay +cgroup2 -> exec").context("floor")?);
         }
     }
-    page.beside("sandbox: create → first output, ms", &start, "bwrap --unshare-all", &bwrap);
-    match floor_program {
-        Some(_) => page.beside("sandbox: create → first output, ms", &start, "the floor in C, to the exec", &floor),
-        None => page.skipped("the floor in C", "no --peers folder was given"),
-    }
-    page.alone("sandbox: one more command → first output, ms", &command);
+    end_docker();
+    show(page, &ours, &peers, floor.is_some().then_some(&at_floor));
     Ok(())
 }
 
-fn compile(peers: &Path, folder: &Path) -> Result<std::path::PathBuf> {
+fn show(page: &mut Page, ours: &[Vec<f64>], peers: &[Peer], floor: Option<&Figure>) {
+    let figure = |values: &[f64]| {
+        let mut figure = Figure::default();
+        values.iter().for_each(|value| figure.add(*value));
+        figure
+    };
+    const COLD: &str = "sandbox: create → first output, ms";
+    let cold = figure(&ours[0]);
+    for peer in peers.iter().filter(|peer| peer.beside == COLD_KEY) {
+        page.beside(COLD, &cold, peer.name, &peer.figure);
+    }
+    match floor {
+        Some(floor) => page.beside(COLD, &cold, "the floor in C, to the exec", floor),
+        None => page.skipped("the floor in C", "no --peers folder was given"),
+    }
+    for ((key, says), values) in ALONE.iter().zip(&ours[1..]) {
+        let mine = figure(values);
+        match peers.iter().find(|peer| peer.beside == *key) {
+            _ if values.is_empty() => page.skipped(says, "this machine does not have it"),
+            Some(peer) => page.beside(says, &mine, peer.name, &peer.figure),
+            None => page.alone(says, &mine),
+        }
+    }
+}
+
+const COLD_KEY: &str = "cold_ms_p50";
+
+fn own(built: &Path) -> Result<Value> {
+    let mut bench = Command::new(built.join("topside"));
+    bench.args(["sandbox", "bench", "--json", "--samples", &SAMPLES.to_string()]);
+    let told = process::capture(&mut bench)?;
+    ensure!(told.status.success(), "topside sandbox bench: {}", told.tail(5));
+    serde_json::from_str(told.tail(1).trim()).context("topside sandbox bench --json")
+}
+
+/// The peers that this machine has; the others are noted.
+fn peers(folder: &Path, page: &mut Page) -> Result<Vec<Peer>> {
+    let peer = |name, beside, command| Peer { name, beside, command, figure: Figure::default() };
+    let mut found = Vec::new();
+    match process::is_present("bwrap") {
+        true => found.push(peer("bwrap --unshare-all", COLD_KEY, bwrap as fn(&Path) -> Command)),
+        false => page.skipped("bwrap", "it is not installed"),
+    }
+    match process::is_present("runc") {
+        true => {
+            bundle(folder)?;
+            found.push(peer("runc run", COLD_KEY, runc));
+        }
+        false => page.skipped("runc", "it is not installed"),
+    }
+    match begin_docker(folder) {
+        Ok(()) => {
+            found.push(peer("docker run", COLD_KEY, docker_run));
+            found.push(peer("docker exec", "exec_ms_p50", docker_exec));
+        }
+        Err(why) => page.skipped("docker", &why.to_string()),
+    }
+    Ok(found)
+}
+
+fn bwrap(_: &Path) -> Command {
+    let mut command = Command::new("bwrap");
+    command.args(["--unshare-all", "--ro-bind", "/usr", "/usr", "--symlink", "usr/bin", "/bin"]);
+    command.args(["--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64", "--proc", "/proc"]);
+    command.args(["--dev", "/dev", "--tmpfs", "/tmp", "/bin/echo", "up"]);
+    command
+}
+
+fn runc(folder: &Path) -> Command {
+    let mut command = Command::new("runc");
+    // One at a time: the name is free again when it has ended.
+    command.arg("--root").arg(folder.join("runc")).args(["run", "--bundle"]).arg(folder.join("bundle")).arg("peer");
+    command
+}
+
+/// A root of the host's own tools, as ours has one: links where the host has links, and places to mount on.
+fn skeleton(folder: &Path) -> Result<PathBuf> {
+    let root = folder.join("bundle/rootfs");
+    for place in ["usr", "proc", "dev", "sys", "tmp"] {
+        fs::create_dir_all(root.join(place))?;
+    }
+    for name in ["bin", "lib", "lib64"] {
+        if !root.join(name).exists() {
+            symlink(format!("usr/{name}"), root.join(name))?;
+        }
+    }
+    Ok(root)
+}
+
+fn bundle(folder: &Path) -> Result<()> {
+    skeleton(folder)?;
+    let made = process::capture(Command::new("runc").arg("spec").current_dir(folder.join("bundle")))?;
+    ensure!(made.status.success(), "runc spec: {}", made.tail(3));
+    let path = folder.join("bundle/config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path)?)?;
+    config["process"]["terminal"] = false.into();
+    config["process"]["args"] = json!(["/bin/echo", "up"]);
+    let tools = json!({ "destination": "/usr", "type": "bind", "source": "/usr", "options": ["rbind", "ro"] });
+    config["mounts"].as_array_mut().context("mounts")?.push(tools);
+    Ok(fs::write(path, serde_json::to_vec(&config)?)?)
+}
+
+const DOCKER_VIEW: [&str; 5] = ["--network", "none", "--read-only", "-v", "/usr:/usr:ro"];
+
+fn docker_run(_: &Path) -> Command {
+    let mut command = Command::new("docker");
+    command.args(["run", "--rm"]).args(DOCKER_VIEW).args([DOCKER_NAME, "/bin/echo", "up"]);
+    command
+}
+
+fn docker_exec(_: &Path) -> Command {
+    let mut command = Command::new("docker");
+    command.args(["exec", DOCKER_NAME, "/bin/echo", "up"]);
+    command
+}
+
+/// An image of the skeleton, and a container that waits to be asked.
+fn begin_docker(folder: &Path) -> Result<()> {
+    ensure!(process::is_present("docker"), "it is not installed");
+    let asked = process::capture(Command::new("docker").arg("version"))?;
+    ensure!(asked.status.success(), "no engine answers");
+    let (root, archive) = (skeleton(folder)?, folder.join("skeleton.tar"));
+    let packed = process::capture(Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(root).arg("."))?;
+    ensure!(packed.status.success(), "tar: {}", packed.tail(3));
+    let made = process::capture(Command::new("docker").arg("import").arg(&archive).arg(DOCKER_NAME))?;
+    ensure!(made.status.success(), "docker import: {}", made.tail(3));
+    let mut waits = Command::new("docker");
+    waits.args(["run", "-d", "--name", DOCKER_NAME]).args(DOCKER_VIEW).args([DOCKER_NAME, "/bin/sleep", "86400"]);
+    let waits = process::capture(&mut waits)?;
+    ensure!(waits.status.success(), "docker run: {}", waits.tail(3));
+    Ok(())
+}
+
+/// Takes away what was made there; without an engine there is nothing.
+fn end_docker() {
+    for arguments in [["rm", "-f", DOCKER_NAME], ["rmi", "-f", DOCKER_NAME]] {
+        let _ = process::capture(Command::new("docker").args(arguments));
+    }
+}
+
+/// Milliseconds from the start of a program to its first byte.
+fn first_byte(mut command: Command) -> Result<f64> {
+    let watch = Stopwatch::start();
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let mut out = child.stdout.take().context("its output")?;
+    let read = out.read(&mut [0; 1])?;
+    let ms = watch.seconds() * 1_000.0;
+    let status = child.wait()?;
+    ensure!(read == 1 && status.success(), "{command:?} gave nothing: {status}");
+    Ok(ms)
+}
+
+fn median(sample: impl Fn() -> Result<f64>) -> Result<f64> {
+    let mut figure = Figure::default();
+    for _ in 0..SAMPLES {
+        figure.add(sample()?);
+    }
+    Ok(figure.median())
+}
+
+fn compile(peers: &Path, folder: &Path) -> Result<PathBuf> {
     let program = folder.join("floor");
     let mut cc = Command::new("cc");
     let built = process::capture(cc.arg("-O2").arg(peers.join("floor.c")).arg("-o").arg(&program))?;
