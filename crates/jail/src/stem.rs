@@ -105,9 +105,9 @@ impl Stems {
         self.plain.iter().filter(|stem| stem.is_awaited()).map(|stem| stem.door.as_fd())
     }
 
-    /// How many stand ready with their roots.
+    /// How many stand ready with their roots: those that have said so, which is heard when they are taken.
     pub(crate) fn warm(&self) -> usize {
-        self.built.len()
+        self.built.iter().filter(|stem| is_readable(&stem.door)).count()
     }
 
     /// Grows what is missing; with roots only one at a time, and only while nothing else is asked for.
