@@ -206,7 +206,7 @@ impl Starting {
         began_us: u64,
     ) -> Result<Self, Failure> {
         let (slot, now) = (stem.slot, now_us());
-        let (child, door, group) = stem.into_child().ok_or_else(|| ended())?;
+        let (child, door, group) = stem.into_child().ok_or_else(ended)?;
         let took = Took { claim_us: now.saturating_sub(began_us), ..Took::default() };
         let (root, mounts, stage) = (Rank::own().is_root(), ask.mounts.len(), Stage::Root);
         let (deadline_ms, fills) = (now / 1_000 + STAGE_MS_MAX, ask.workspace == Keep::Layer);

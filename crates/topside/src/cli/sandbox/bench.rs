@@ -60,7 +60,7 @@ async fn measure(console: &Console, ground: &Ground, arguments: &SandboxBench) {
             "burst" => measures::burst(ground, samples).await,
             "checkpoint" => measures::checkpoints(ground, samples).await,
             "stdout" => measures::stdout(ground, samples).await,
-            _ => measures::memory(ground, samples).await,
+            _ => measures::memory(ground).await,
         });
     }
     let machine = Machine::here(ground).await;

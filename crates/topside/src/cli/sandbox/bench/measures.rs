@@ -306,37 +306,25 @@ pub(super) async fn stdout(ground: &Ground, samples: usize) -> Vec<Figure> {
     vec![Figure { key: "stdout_mb_s", says, unit: "MB/s", worse: Worse::Less, samples }]
 }
 
-/// What the machine's available memory falls by when sandboxes stand idle, for each of them.
-pub(super) async fn memory(ground: &Ground, samples: usize) -> Vec<Figure> {
-    let measured = async || -> Result<Vec<f64>, String> {
-        let failed = |error: Error| error.to_string();
-        let mut each = Vec::new();
-        for round in 0..=rare(samples) {
-            let before = available_bytes()?;
-            let mut stood = Vec::new();
-            for _ in 0..IDLE {
-                let workspace = ground.workspace(Start::Fresh);
-                stood.push((ground.create(&workspace).await.map_err(failed)?, workspace));
-            }
-            let fell = before - available_bytes()?;
-            // The first of all makes what later ones find.
-            if round > 0 {
-                #[expect(clippy::cast_precision_loss, reason = "a figure, not a count")]
-                each.push((fell / IDLE as i64) as f64);
-            }
-            for (sandbox, workspace) in stood {
-                ground.end(sandbox.as_ref(), &workspace).await.map_err(failed)?;
-            }
+/// What the groups of sandboxes count that stand idle together.
+pub(super) async fn memory(ground: &Ground) -> Vec<Figure> {
+    let measured = async || -> Samples {
+        let mut stood = Vec::new();
+        for _ in 0..IDLE {
+            let workspace = ground.workspace(Start::Fresh);
+            stood.push((ground.create(&workspace).await?, workspace));
         }
-        Ok(each)
+        let living = ground.provider.living().await?;
+        for (sandbox, workspace) in stood {
+            ground.end(sandbox.as_ref(), &workspace).await?;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a figure, not a count")]
+        Ok(living.iter().filter_map(|one| one.usage.memory_bytes).map(|bytes| bytes as f64).collect())
     };
-    let (key, says) = ("memory_bytes_per_idle_sandbox", "memory of an idle sandbox, of 32");
-    vec![Figure { key, says, unit: "bytes", worse: Worse::More, samples: measured().await }]
-}
-
-fn available_bytes() -> Result<i64, String> {
-    let text = std::fs::read_to_string("/proc/meminfo").map_err(|error| format!("/proc/meminfo: {error}"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<i64>().ok());
-    kib.map(|kib| kib << 10).ok_or_else(|| "the kernel does not say what memory is available".to_owned())
+    let samples = match measured().await {
+        Ok(samples) if samples.is_empty() => Err("no group counts the memory of sandboxes here".to_owned()),
+        measured => measured.map_err(|error| error.to_string()),
+    };
+    let (key, says) = ("memory_bytes_per_idle_sandbox", "memory of an idle sandbox, as its group counts it");
+    vec![Figure { key, says, unit: "bytes", worse: Worse::More, samples }]
 }
