@@ -172,11 +172,13 @@ impl Inner {
         for prefix in of_runs.chain(of_session) {
             while self.parts.blobs.delete_under(&prefix, OBJECTS_PAGE).await.map_err(ready::objects)? == OBJECTS_PAGE {}
         }
-        let (tenant, session) = (key.tenant.to_string(), key.session);
-        let workspace = Workspace::Session { tenant, session, start: Start::Fresh };
-        for provider in &self.parts.providers {
-            if provider.is_ready() && provider.workspace_exists(&workspace).await? {
-                provider.workspace_remove(&workspace).await?;
+        // Its own, and what a process left that died while it looked into them.
+        for session in [key.session].into_iter().chain(crate::workspace::beside(key)) {
+            let workspace = Workspace::Session { tenant: key.tenant.to_string(), session, start: Start::Fresh };
+            for provider in &self.parts.providers {
+                if provider.is_ready() && provider.workspace_exists(&workspace).await? {
+                    provider.workspace_remove(&workspace).await?;
+                }
             }
         }
         Ok(Purged::of(&purged))

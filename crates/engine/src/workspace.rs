@@ -255,7 +255,7 @@ impl Inner {
     /// Unpacks an archive in a sandbox of its own, of which nothing is left, and stores what that holds then.
     async fn taken_in(&self, key: &SessionKey, archive: Archive, base: Option<&Snapshot>) -> Result<Snapshot, Error> {
         let provider = self.local()?;
-        let session = Id::from_name(&key.tenant, &format!("restoration of {}", key.session));
+        let [_, session] = beside(key);
         let workspace = Workspace::Session { tenant: key.tenant.to_string(), session, start: Start::Restored };
         let sandbox = provider.create(self.plain(&workspace, (self.parts.catalog)().settings.sandbox.limits)).await?;
         let stored = async {
@@ -287,7 +287,7 @@ impl Inner {
     ) -> Result<WorkspaceDiff, Error> {
         let provider = self.local()?;
         // Two comparisons of one session wait for each other; what a process left that died over one goes with the next.
-        let session = Id::from_name(&key.tenant, &format!("comparison of {}", key.session));
+        let [session, _] = beside(key);
         let workspace = Workspace::Session { tenant: key.tenant.to_string(), session, start: Start::Fresh };
         let sandbox = provider.create(self.room_for(&workspace, before, after)).await?;
         let compared = self.compare_in(sandbox.as_ref(), key, before, after, patches).await;
@@ -349,6 +349,11 @@ impl Inner {
         }
         Ok((files, unlisted))
     }
+}
+
+/// Under which names workspaces stand for a moment in which a session's checkpoints are compared, and archives taken in for it.
+pub(crate) fn beside(key: &SessionKey) -> [Id<id::Session>; 2] {
+    ["comparison", "restoration"].map(|what| Id::from_name(&key.tenant, &format!("{what} of {}", key.session)))
 }
 
 /// How the lines of a text differ; `None` for what is no text, and for what is too large.
