@@ -178,7 +178,7 @@ impl Builder {
             Drives::UnlessShared | Drives::Nothing => limits.drivers_max = 0,
         }
         let worker = settings::worker(&environment, &live.current().settings);
-        let has_own_data = self.data.is_none();
+        let (project, has_own_data) = (self.project, self.data.is_none());
         let current = live.clone();
         let engine = Engine::new(Parts {
             clock,
@@ -194,7 +194,6 @@ impl Builder {
             functions: self.functions,
             limits,
         });
-        let project = self.project;
         let service =
             Service { engine, journal, live, project, data, has_own_data, worker, api_keys, providers, link_key };
         Ok(App::start(service))
