@@ -265,10 +265,15 @@ impl Staged {
     }
 }
 
-/// Gives a file or directory to a group, whoever owns it; gives whose it was.
+/// Gives a file or directory that is one's own to a group; gives whose it was. Somebody else's, which a link may lead to, stays
+/// theirs.
 fn give(path: &RelPath, group: u32) -> Result<u32, Errno> {
     let file = open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
-    let old = rustix::fs::fstat(&file)?.st_gid;
+    let stat = rustix::fs::fstat(&file)?;
+    if stat.st_uid != rustix::process::geteuid().as_raw() {
+        return Err(Errno::PERM);
+    }
+    let old = stat.st_gid;
     sys::set_capabilities(CHOWN, CHOWN)?;
     let given = rustix::fs::fchown(&file, None, Some(Gid::from_raw(group)));
     sys::set_capabilities(0, CHOWN)?;

@@ -120,7 +120,8 @@ impl Map {
 /// A whole range in which the sandbox's own user and the one number that stands for it in workspaces change places.
 fn swapped(first: u32, own: u32) -> Vec<Extent> {
     let kept = guest::USER_ID;
-    let mut places = [kept, own];
+    let mut places = vec![kept, own];
+    places.retain(|place| *place < RANGE_IDS);
     places.sort_unstable();
     let mut extents = Vec::new();
     let mut from = 0;
@@ -129,12 +130,14 @@ fn swapped(first: u32, own: u32) -> Vec<Extent> {
             extents.push(Extent { from, to: first + from, count: place - from });
         }
         if place >= from {
-            let other = if place == kept { own } else { kept };
+            let other = if place == kept && own < RANGE_IDS { own } else { kept };
             extents.push(Extent::one(place, first + other));
             from = place + 1;
         }
     }
-    extents.push(Extent { from, to: first + from, count: RANGE_IDS - from });
+    if from < RANGE_IDS {
+        extents.push(Extent { from, to: first + from, count: RANGE_IDS - from });
+    }
     extents
 }
 
@@ -146,6 +149,10 @@ pub(crate) fn resolve(declared: &sandbox::Accounts, wanted: &mut Wanted) -> Resu
     }
     let mut table = Table::of(text(wanted, "etc/passwd", PASSWD)?, text(wanted, "etc/group", GROUP)?);
     let Identity { user, group } = wanted.identity;
+    if user.max(group) >= SEEING_GROUP {
+        let hint = "hint: leave `users`, `groups` and `user` out, or name another user";
+        return Err(failed(format!("the image's user {user}:{group} is beyond what a sandbox with users has; {hint}")));
+    }
     let own = table.own(user, group);
     table.user(ROOT_NAME, Some((0, 0)), "/root")?;
     for user in &declared.users {
@@ -468,6 +475,12 @@ mod tests {
             declared(&[], &[], Some("nobody-here")),
         ] {
             assert_eq!(resolve(&bad, &mut wanted(&files, 1_234)).unwrap_err().code(), "sandbox_start", "{bad:?}");
+        }
+        for user in [65_533, 65_536, u32::MAX] {
+            let error = resolve(&declared(&["a"], &[], None), &mut wanted(&[], user)).unwrap_err();
+            assert!(error.to_string().contains("beyond"), "{user}: {error}");
+            let map = Map::Range { first: 0x1000_0000, own: Identity { user, group: user } };
+            assert!(map.of_workspace().iter().flatten().all(|extent| extent.from < RANGE_IDS), "{user}");
         }
     }
 }

@@ -34,6 +34,7 @@ fn main() -> std::process::ExitCode {
     let data = tempfile::tempdir().unwrap();
     let cases: Vec<Case> = crate::cases![
         a_bucket_is_seen_and_stays_out_of_archives,
+        a_bucket_is_seen_by_all_users,
         a_mount_that_can_not_be_had_is_told,
         a_stalled_bucket_holds_up_nobody_who_is_killed,
         the_credential_is_nowhere_inside,
@@ -199,6 +200,34 @@ async fn a_bucket_is_seen_and_stays_out_of_archives(world: Arc<World>) {
         );
         sandbox.close().await;
     }
+}
+
+async fn a_bucket_is_seen_by_all_users(world: Arc<World>) {
+    let name = "a_bucket_is_seen_by_all_users";
+    // An ordinary user's sandboxes have one user.
+    if !world.root || !can_mount(&world, name).await {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let port = server(directory.path()).await;
+    put(directory.path(), "file", "shared\n");
+    let mut spec = world.spec(world.session(Start::Fresh, new_id()));
+    let named = |name: &str| sandbox::manifest::User { name: name.to_owned() };
+    let users = vec![named("alice"), named("bob")];
+    spec.accounts = sandbox::Accounts { users, groups: Vec::new(), user: Some("alice".to_owned()) };
+    spec.left_out = vec![path("data")];
+    spec.mounts = vec![mount("data", port, "")];
+    let sandbox = world.provider.create(spec).await.unwrap();
+    for user in ["alice", "bob", "root", "agent"] {
+        let script = "cat data/file; stat -c '%U %a' data/file; touch data/new 2>/dev/null || echo kept";
+        let argv = ["/bin/sh", "-c", script];
+        let asked = sandbox::Command { user: Some(user.to_owned()), ..command(&argv) };
+        let mut process = sandbox.start(asked).await.unwrap();
+        let seen = support::finish(process.as_mut()).await.unwrap();
+        assert_eq!(seen.out, "shared\nalice 444\nkept\n", "{user}: {}", seen.err);
+    }
+    assert_eq!(&sandbox.read(&path("data/file"), 0, 100).await.unwrap()[..], b"shared\n");
+    sandbox.close().await;
 }
 
 async fn a_mount_that_can_not_be_had_is_told(world: Arc<World>) {
