@@ -42,6 +42,8 @@ impl Case<'_> {
             Operation::PostApproval => r#"{"vote": "approve"}"#,
             Operation::ForkSession => r#"{"at": 3}"#,
             Operation::LinkPort => "{}",
+            Operation::RestoreWorkspace => r#"{"checkpoint_id": "chk_00000000000000000000000000000000"}"#,
+            Operation::PutWorkspace => "no archive",
             Operation::QuarantineSession => r#"{"reason": "To be looked at."}"#,
             _ => "",
         };
@@ -52,7 +54,10 @@ impl Case<'_> {
             self.endpoint.id
         );
         if !body.is_empty() {
-            headers.push("content-type: application/json");
+            headers.push(match self.endpoint.operation {
+                Operation::PutWorkspace => "content-type: application/x-tar",
+                _ => "content-type: application/json",
+            });
         }
         self.served.send(self.endpoint.method.name(), &self.path, &headers, body).await
     }

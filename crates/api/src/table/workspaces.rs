@@ -6,6 +6,8 @@ use crate::{RestoreWorkspace, RestoredWorkspace, WORKSPACE_MEDIA, WorkspaceDiff}
 
 const NO_CHECKPOINT: (u16, &str) = (404, "checkpoint_not_found");
 const UNDER_WAY: (u16, &str) = (409, "run_under_way");
+/// Without the local provider nobody looks into archives.
+const NO_PROVIDER: (u16, &str) = (501, "sandbox_unsupported");
 const ARCHIVE: Body = Body { media: WORKSPACE_MEDIA, schema: None };
 const RESTORED: Answer =
     Answer { status: 200, description: "What the session's files are now.", bodies: &[body(of::<RestoredWorkspace>)] };
@@ -30,7 +32,7 @@ pub(super) const DIFF_WORKSPACE: Endpoint = Endpoint {
     ],
     answers: &[Answer { status: 200, description: "The differences.", bodies: &[body(of::<WorkspaceDiff>)] }],
     refusals: &[crate::Refusal::RequestInvalid],
-    errors: &[NO_SESSION, NO_CHECKPOINT, (409, "checkpoint_damaged")],
+    errors: &[NO_SESSION, NO_CHECKPOINT, (409, "checkpoint_damaged"), NO_PROVIDER],
     example: "curl -s {auth}'{base}/sessions/demo/workspace/diff?patch=true' || true",
     ..plain(
         Operation::DiffWorkspace,
@@ -67,7 +69,7 @@ pub(super) const PUT_WORKSPACE: Endpoint = Endpoint {
     request: Request::Required(ARCHIVE),
     answers: &[RESTORED],
     refusals: BODY_REFUSALS,
-    errors: &[NO_SESSION, UNDER_WAY, (422, "archive_refused")],
+    errors: &[NO_SESSION, UNDER_WAY, (422, "archive_refused"), NO_PROVIDER],
     example: r"curl -s {auth}{base}/sessions/demo/workspace -H 'content-type: application/x-tar' --data-binary nothing || true",
     ..plain(
         Operation::PutWorkspace,
