@@ -18,6 +18,7 @@ pub(crate) fn cases() -> Vec<Case> {
         a_directory_is_a_root,
         an_image_is_a_root,
         an_image_says_who_runs_and_with_what,
+        an_image_has_users_or_they_are_refused,
         layers_cover_and_take_away,
         what_is_written_is_bounded_and_gone,
         layers_are_shared_and_nobodys,
@@ -194,6 +195,39 @@ async fn an_image_says_who_runs_and_with_what(world: Arc<World>) {
     let nobody = write(&world, "nobody.tar", &make::saved(&layers, r#"{"User":"mallory"}"#));
     let refused = on(&world, image(&nobody)).await.err().unwrap().to_string();
     assert!(refused.contains("image_form") && refused.contains("mallory"), "{refused}");
+}
+
+async fn an_image_has_users_or_they_are_refused(world: Arc<World>) {
+    let layers = small_or_skip!("an_image_has_users_or_they_are_refused");
+    let path = write(&world, "users.tar", &make::saved(&layers, r#"{"Env":["PATH=/bin"]}"#));
+    let named = |name: &str| sandbox::manifest::User { name: name.to_owned() };
+    let group = sandbox::manifest::Group { name: "staff".to_owned(), users: vec!["alice".to_owned()] };
+    let users = vec![named("alice"), named("node")];
+    let mut spec = world.spec(Workspace::Scratch);
+    spec.binds.clear();
+    spec.root = image(&path);
+    spec.accounts = sandbox::Accounts { users, groups: vec![group], user: Some("alice".to_owned()) };
+    let made = world.provider.create(spec).await;
+    if !world.root {
+        return assert_eq!(made.err().unwrap().code(), "sandbox_wall", "one id is no two users");
+    }
+    let sandbox = made.unwrap();
+    let rows = [
+        ("alice", "alice\n/home/alice 2000\n0\n0\nno\nno\n"),
+        // Whom the image knows keeps its number.
+        ("node", "node\n/home/node 1234\n0\n0\nno\nno\n"),
+        ("root", "root\n/root 0\n0\n0\nroot:*:0:0:::::\nyes\n"),
+    ];
+    let script = "id -un; echo $HOME $(stat -c %u $HOME); stat -c %u /bin/busybox /etc/shadow; \
+                  cat /etc/shadow 2>/dev/null || echo no; (echo x > /var/x) 2>/dev/null && echo yes || echo no";
+    for (user, expected) in rows {
+        let argv = ["/bin/sh", "-c", script];
+        let asked = sandbox::Command { user: Some(user.to_owned()), ..crate::support::command(&argv) };
+        let mut process = sandbox.start(asked).await.unwrap();
+        let seen = crate::support::finish(process.as_mut()).await.unwrap();
+        assert_eq!(seen.out, expected, "{user}: {}", seen.err);
+    }
+    sandbox.close().await;
 }
 
 async fn layers_cover_and_take_away(world: Arc<World>) {
