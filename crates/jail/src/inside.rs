@@ -209,16 +209,18 @@ pub(crate) fn run(door: OwnedFd, filters: &Filters) -> i32 {
     // The mounts' devices go to the launcher, and are nobody's in here.
     let beside: Vec<BorrowedFd<'_>> = devices.iter().map(|device| device.as_fd()).collect();
     let Walls { standing, missing, .. } = walls;
+    let is_filtered = standing.iter().any(|wall| wall == "seccomp");
+    let filter = is_filtered.then(|| filters.of_programs()).flatten();
     if !tell(&Told::Ready { standing, missing }, &beside) {
         return 1;
     }
     drop(devices);
     drop(door);
-    serve(site, claim, score)
+    serve(site, claim, score, filter)
 }
 
 /// Serves the guest, with nothing open but what that needs.
-fn serve(site: Site, claim: Claim, score: Option<guest::Score>) -> i32 {
+fn serve(site: Site, claim: Claim, score: Option<guest::Score>, filter: Option<guest::Filter>) -> i32 {
     drop(claim.workspace);
     drop(site.views);
     let accounts = site.stand.wanted.accounts.clone();
@@ -235,6 +237,7 @@ fn serve(site: Site, claim: Claim, score: Option<guest::Score>) -> i32 {
         layer: claim.layer.map(|directory| guest::Layer { directory, budget }),
         score,
         accounts,
+        filter,
     })
 }
 

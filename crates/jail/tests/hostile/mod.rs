@@ -25,6 +25,8 @@
 //! | 37 names | `names` |
 //! | 38 what sandboxes share | `apart` |
 //! | 40 residue | `residue` |
+//!
+//! Beyond the forty: `syncs`, whole file systems written out.
 
 mod apart;
 pub(crate) mod attempts;
@@ -47,6 +49,7 @@ mod setuid;
 mod sight;
 mod sockets;
 mod surface;
+mod syncs;
 mod syscalls;
 mod system_files;
 mod terminal;
@@ -59,7 +62,7 @@ pub(crate) type Act = (&'static str, fn(&[String]) -> String);
 
 /// Every attempt.
 pub(crate) fn attempts() -> Vec<Attempt> {
-    let all: [&[Attempt]; 15] = [
+    let all: [&[Attempt]; 16] = [
         devices::ATTEMPTS,
         first_process::ATTEMPTS,
         mounts::ATTEMPTS,
@@ -72,6 +75,7 @@ pub(crate) fn attempts() -> Vec<Attempt> {
         sockets::OUTSIDE,
         surface::ATTEMPTS,
         surface::OF_THIS_ARCHITECTURE,
+        syncs::ATTEMPTS,
         syscalls::ATTEMPTS,
         [system_files::ATTEMPTS, system_files::OUTSIDERS, system_files::SHOWN].concat().leak(),
         terminal::ATTEMPTS,
@@ -81,13 +85,14 @@ pub(crate) fn attempts() -> Vec<Attempt> {
 
 /// Every other attacking program.
 fn acts() -> Vec<Act> {
-    let all: [&[Act]; 8] = [
+    let all: [&[Act]; 9] = [
         apart::ACTS,
         disk::ACTS,
         fork_bomb::ACTS,
         hung::ACTS,
         memory_bomb::ACTS,
         orphans::ACTS,
+        syncs::ACTS,
         syscalls::ACTS,
         terminal::ACTS,
     ];
@@ -125,7 +130,7 @@ impl Other {
 pub(crate) fn cases() -> Vec<Case> {
     use {apart::*, devices::*, disk::*, first_process::*, fork_bomb::*, hung::*, links::*, memory_bomb::*, mounts::*};
     use {names::*, namespaces::*, orphans::*, output::*, processor::*, residue::*, setuid::*, sight::*, sockets::*};
-    use {surface::*, syscalls::*, system_files::*, terminal::*};
+    use {surface::*, syncs::*, syscalls::*, system_files::*, terminal::*};
     crate::cases![
         who_and_where_it_is,
         no_file_of_the_host,
@@ -166,5 +171,6 @@ pub(crate) fn cases() -> Vec<Case> {
         a_flood_of_starts,
         a_killed_harness_leaves_nothing,
         nothing_is_left,
+        nobody_writes_out_the_hosts_disks,
     ]
 }
