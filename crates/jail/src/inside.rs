@@ -2,6 +2,7 @@
 //! and becomes PID 1. It is forked, never executed, so no host file can stand in for it.
 
 use crate::door::{self, Failure, Stage};
+use crate::down::{self, Wall};
 use crate::filter::Filters;
 use crate::ids;
 use crate::names::Names;
@@ -182,7 +183,7 @@ pub(crate) fn run(door: OwnedFd, filters: &Filters) -> i32 {
     }
     let Some(site) = hear_site(&door) else { return 0 };
     // While this process still is who made it: later its own files are nobody's.
-    let score = guest::Score::own().ok();
+    let score = (!down::is_down(Wall::Score)).then(guest::Score::own).and_then(Result::ok);
     let mut walls = Walls { optional: &site.walls_optional, standing: Vec::new(), missing: Vec::new() };
     let tell = |told: &Told, beside: &[BorrowedFd<'_>]| door::send(&door, told, beside, SendFlags::empty()).is_ok();
     let devices = match build(&site, &mut walls) {
