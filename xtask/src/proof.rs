@@ -1,12 +1,13 @@
 //! `proof`: the full figures behind "nothing lost, nothing twice": seeds of the simulation, walls taken out of it one by one, and
-//! kills of the real binary. `check` runs the same with fewer.
+//! kills of the real binary; and behind "nothing left": hostile sandboxes by the thousand, and every wall of theirs taken down in
+//! a guest machine. `check` runs the same with fewer.
 
 use anyhow::Result;
 
 use crate::clock::Stopwatch;
 use crate::context::{Context, Scope};
 use crate::report::{Finding, Outcome, Tally, green, red};
-use crate::{crash, mutants, sim, upgrade};
+use crate::{crash, jail, machine, mutants, sim, upgrade};
 
 const SEEDS: u64 = 5_000;
 const KILLS: u64 = 1_000;
@@ -27,11 +28,13 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     let context = Context::here(true, Scope::Whole, None)?;
     let (mut tally, watch) = (Tally::default(), Stopwatch::start());
-    let parts: [(&str, &dyn Fn() -> Result<Outcome>); 4] = [
+    let parts: [(&str, &dyn Fn() -> Result<Outcome>); 6] = [
         ("sim", &|| sim::in_portions(&context, 0..arguments.seeds)),
         ("walls", &|| mutants::prove(&context)),
         ("crash", &|| crash::kills(&context, arguments.kills, CRASH_SEED)),
         ("upgrade", &|| upgrade::prove(&context)),
+        ("jail", &|| jail::prove(&context)),
+        ("machine", &|| machine::prove(&context)),
     ];
     let mut lines = Vec::new();
     for (part, prove) in parts {

@@ -110,7 +110,7 @@ pub(crate) fn tests(context: &Context) -> Result<Outcome> {
 }
 
 /// Counts what libtest reports, and finds what failed or was skipped.
-fn judge_tests(text: &str, success: bool, strict: bool) -> Outcome {
+pub(crate) fn judge_tests(text: &str, success: bool, strict: bool) -> Outcome {
     let mut outcome = Outcome::default();
     let mut ignored = 0;
     for line in text.lines() {

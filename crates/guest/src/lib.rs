@@ -33,6 +33,7 @@ mod watch;
 pub use account::{Account, Accounts, ROOT_CAPABILITIES, ROOT_NAME, SEEING_GROUP, SETPCAP};
 pub use score::Score;
 use std::os::fd::OwnedFd;
+pub use sys::{Filter, Instruction};
 
 /// Where the workspace stands inside.
 pub const WORKSPACE: &str = "/workspace";
@@ -65,6 +66,8 @@ pub struct Config {
     pub score: Option<Score>,
     /// Who programs may run as; `None`: everything inside is the one user that PID 1 is.
     pub accounts: Option<Accounts>,
+    /// What programs may not call, beside what PID 1 itself may not.
+    pub filter: Option<Filter>,
 }
 
 /// A directory that a workspace in memory is saved to after each command and at the end.

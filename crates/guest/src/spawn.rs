@@ -153,7 +153,7 @@ fn start_program(config: &Config, program: &Program, ends: Ends) -> Result<Comma
     let (errors, child_errors) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| format!("no descriptors: {error}"))?;
     match Score::fork(config.score.as_ref()) {
         Ok(Forked::Child) => {
-            let failure = execute(program, &ends.child, terminal);
+            let failure = execute(config, program, &ends.child, terminal);
             let _ = rustix::io::write(&child_errors, failure.as_bytes());
             sys::exit_now(127)
         }
@@ -218,7 +218,7 @@ fn command(pid: rustix::process::Pid, ends: Ends, start_errors: Option<OwnedFd>,
 }
 
 /// In the child: becomes the program. Returns only on failure, with its words.
-fn execute(program: &Program, ends: &[OwnedFd; 3], terminal: bool) -> String {
+fn execute(config: &Config, program: &Program, ends: &[OwnedFd; 3], terminal: bool) -> String {
     let prepared = || -> Result<(), Errno> {
         rustix::process::setsid()?;
         if terminal {
@@ -227,7 +227,8 @@ fn execute(program: &Program, ends: &[OwnedFd; 3], terminal: bool) -> String {
         for (fd, number) in ends.iter().zip(0..) {
             sys::install(fd.as_fd(), number)?;
         }
-        sys::close_on_exec_from(3)
+        sys::close_on_exec_from(3)?;
+        config.filter.as_ref().map_or(Ok(()), sys::Filter::install)
     };
     if let Err(error) = prepared() {
         return format!("preparing the process: {error}");

@@ -182,11 +182,11 @@ impl Part {
 
     fn limit(&self, limits: &Limits) -> io::Result<()> {
         let wall = match self.controller {
-            Controller::Memory => Some(Wall::MemoryLimit),
-            Controller::Pids => Some(Wall::ProcessLimit),
-            Controller::Cpu => None,
+            Controller::Memory => Wall::MemoryLimit,
+            Controller::Pids => Wall::ProcessLimit,
+            Controller::Cpu => Wall::CpuLimit,
         };
-        if wall.is_some_and(down::is_down) {
+        if down::is_down(wall) {
             return Ok(());
         }
         let set = |file: &str, value: String| set(&self.directory, file, &value);

@@ -8,15 +8,27 @@ compile_error!("`walls_down` is for tests in a guest machine; no build that coul
 /// A wall, or a part of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wall {
+    Capabilities,
+    CgroupNamespace,
+    CpuLimit,
     Dumpable,
+    /// That no process below the launcher carries the harness's variables.
+    Environment,
     IpcNamespace,
     Landlock,
     Masks,
     MemoryLimit,
     NetworkNamespace,
+    /// That nothing of the host is shown but its tools.
+    PrivateRoot,
     ProcessLimit,
+    /// That `/` and `/dev` can't be written to.
+    ReadOnly,
+    /// That commands go before the first process when memory is full.
+    Score,
     Seccomp,
     UserNamespaceLimit,
+    UtsNamespace,
 }
 
 /// Whether a test has taken down the namespace of this flag.
@@ -24,6 +36,8 @@ pub(crate) fn is_namespace_down(flag: i32) -> bool {
     match flag {
         libc::CLONE_NEWNET => is_down(Wall::NetworkNamespace),
         libc::CLONE_NEWIPC => is_down(Wall::IpcNamespace),
+        libc::CLONE_NEWUTS => is_down(Wall::UtsNamespace),
+        libc::CLONE_NEWCGROUP => is_down(Wall::CgroupNamespace),
         _ => false,
     }
 }
@@ -44,16 +58,24 @@ mod test_only {
     use super::Wall;
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    const NAMES: [(&str, Wall); 9] = [
+    const NAMES: [(&str, Wall); 17] = [
+        ("capabilities", Wall::Capabilities),
+        ("cgroup_namespace", Wall::CgroupNamespace),
+        ("cpu_limit", Wall::CpuLimit),
         ("dumpable", Wall::Dumpable),
+        ("environment", Wall::Environment),
         ("ipc_namespace", Wall::IpcNamespace),
         ("landlock", Wall::Landlock),
         ("masks", Wall::Masks),
         ("memory_limit", Wall::MemoryLimit),
         ("network_namespace", Wall::NetworkNamespace),
+        ("private_root", Wall::PrivateRoot),
         ("process_limit", Wall::ProcessLimit),
+        ("read_only", Wall::ReadOnly),
+        ("score", Wall::Score),
         ("seccomp", Wall::Seccomp),
         ("user_namespace_limit", Wall::UserNamespaceLimit),
+        ("uts_namespace", Wall::UtsNamespace),
     ];
 
     /// The word of the kernel's command line without which every wall stays.

@@ -1,7 +1,7 @@
 //! The system calls that no program inside may make, one reason each. A deny list: whatever ordinary tools need goes through,
 //! and the other walls do not rest on it. Two filters: ours refuses foreign call numbers, those that nobody here has looked
 //! at, and `clone3`, whose flags no filter can see; the table's refuses the rest, and kills whoever calls through another
-//! architecture's door. What comes of every number stands in `tests/hostile/syscalls.x86_64.txt`.
+//! architecture's door. A third is for programs alone: what PID 1 itself does to keep a workspace. What comes of every number stands in `tests/hostile/syscalls.x86_64.txt`.
 
 use crate::down::{self, Wall};
 use seccompiler::{
@@ -12,7 +12,11 @@ use std::collections::BTreeMap;
 
 /// Built once by the launcher, installed by every PID 1.
 #[derive(Debug)]
-pub(crate) struct Filters(Vec<BpfProgram>);
+pub(crate) struct Filters {
+    all: Vec<BpfProgram>,
+    /// What every program is restricted by before it runs.
+    programs: guest::Filter,
+}
 
 /// When a call is refused.
 enum When {
@@ -33,6 +37,7 @@ const NAMESPACES: &str = "makes or joins a namespace";
 const HANDLES: &str = "opens files by handle, past every path check";
 const CLOCKS: &str = "sets the clocks of the host";
 const ACCOUNTS: &str = "host-wide accounting, quota or swap";
+const DISKS: &str = "waits until whole file systems are on their disks, the host's and everybody's among them";
 const LEGACY: &str = "obsolete, kept only for old programs, and a source of kernel bugs";
 
 const NAMESPACE_FLAGS: [libc::c_int; 8] = [
@@ -113,10 +118,11 @@ fn always() -> Vec<Line> {
         (KEYS, &[libc::SYS_keyctl, libc::SYS_add_key, libc::SYS_request_key]),
         (ACCOUNTS, &[libc::SYS_swapon, libc::SYS_swapoff, libc::SYS_acct, libc::SYS_quotactl, libc::SYS_quotactl_fd]),
     ];
-    let more: [(&str, &[libc::c_long]); 4] = [
+    let more: [(&str, &[libc::c_long]); 5] = [
         (NAMESPACES, &[libc::SYS_setns]),
         (HANDLES, &[libc::SYS_open_by_handle_at, libc::SYS_name_to_handle_at]),
         (CLOCKS, &[libc::SYS_settimeofday, libc::SYS_clock_settime, libc::SYS_clock_adjtime, libc::SYS_adjtimex]),
+        (DISKS, &[libc::SYS_sync]),
         (LEGACY, &[libc::SYS_nfsservctl, libc::SYS_lookup_dcookie]),
     ];
     let lines =
@@ -238,7 +244,7 @@ impl Filters {
         let filter =
             SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch).map_err(|error| error.to_string())?;
         let table: BpfProgram = filter.try_into().map_err(|error: seccompiler::BackendError| error.to_string())?;
-        Ok(Self(vec![numbers(), table]))
+        Ok(Self { all: vec![numbers(), table], programs: guest::Filter::new(programs()) })
     }
 
     /// Installs the filters for this process and all it starts. `no_new_privileges` must be set.
@@ -246,23 +252,45 @@ impl Filters {
         if down::is_down(Wall::Seccomp) {
             return Ok(());
         }
-        self.0.iter().try_for_each(|program| seccompiler::apply_filter(program)).map_err(|error| error.to_string())
+        self.all.iter().try_for_each(|program| seccompiler::apply_filter(program)).map_err(|error| error.to_string())
+    }
+
+    /// What every program is restricted by before it runs.
+    pub(crate) fn of_programs(&self) -> Option<guest::Filter> {
+        (!down::is_down(Wall::Seccomp)).then(|| self.programs.clone())
     }
 }
+
+/// What PID 1 may do and no program: its reason stands in [`DISKS`].
+const PROGRAMS: [libc::c_long; 1] = [libc::SYS_syncfs];
 
 /// The last call that somebody has looked at (`mseal`). What kernels add after it is missing here until it is looked at, too:
 /// programs then fall back to what they did before.
 const NUMBER_MAX: u32 = 462;
 
+const LOAD_NUMBER: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+const IF_AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
+const IF_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+const ALLOW: u32 = 0x7fff_0000;
+const ERRNO: u32 = 0x0005_0000;
+
+/// The filter of programs, as the kernel takes it. Other doors than this architecture's are shut by the other filters.
+fn programs() -> Vec<guest::Instruction> {
+    let line = |code, jt, jf, k| guest::Instruction { code, jt, jf, k };
+    let refused = ERRNO | u32::try_from(libc::EPERM).unwrap_or(1);
+    let mut lines = vec![line(LOAD_NUMBER, 0, 0, 0)];
+    for call in PROGRAMS {
+        lines.push(line(IF_EQUAL, 0, 1, u32::try_from(call).unwrap_or(u32::MAX)));
+        lines.push(line(RETURN, 0, 0, refused));
+    }
+    lines.push(line(RETURN, 0, 0, ALLOW));
+    lines
+}
+
 /// Refuses with `ENOSYS` the numbers beyond those that are known, with them the x32 interface's (bit 30), which would pass the
 /// table, and `clone3`, so that the C library falls back to `clone`.
 fn numbers() -> BpfProgram {
-    const LOAD_NUMBER: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
-    const IF_AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
-    const IF_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
-    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
-    const ALLOW: u32 = 0x7fff_0000;
-    const ERRNO: u32 = 0x0005_0000;
     let line = |code, jt, jf, k| sock_filter { code, jt, jf, k };
     let clone3 = u32::try_from(libc::SYS_clone3).unwrap_or(435);
     let missing = ERRNO | u32::try_from(libc::ENOSYS).unwrap_or(38);
@@ -313,7 +341,10 @@ mod tests {
             assert_eq!(*told, reason, "call {call}");
             assert!(*verdict == "EPERM" || matches!(when, When::Cases(_)), "call {call} is refused with {verdict}");
         }
-        let count = table().len() + 1; // clone3
+        for call in PROGRAMS {
+            assert_eq!(told.get(&call), Some(&("EPERM", DISKS)), "call {call}");
+        }
+        let count = table().len() + PROGRAMS.len() + 1; // clone3
         assert_eq!(told.len(), count, "a reason for what is not refused");
     }
 }

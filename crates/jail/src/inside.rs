@@ -2,6 +2,7 @@
 //! and becomes PID 1. It is forked, never executed, so no host file can stand in for it.
 
 use crate::door::{self, Failure, Stage};
+use crate::down::{self, Wall};
 use crate::filter::Filters;
 use crate::ids;
 use crate::names::Names;
@@ -182,7 +183,7 @@ pub(crate) fn run(door: OwnedFd, filters: &Filters) -> i32 {
     }
     let Some(site) = hear_site(&door) else { return 0 };
     // While this process still is who made it: later its own files are nobody's.
-    let score = guest::Score::own().ok();
+    let score = (!down::is_down(Wall::Score)).then(guest::Score::own).and_then(Result::ok);
     let mut walls = Walls { optional: &site.walls_optional, standing: Vec::new(), missing: Vec::new() };
     let tell = |told: &Told, beside: &[BorrowedFd<'_>]| door::send(&door, told, beside, SendFlags::empty()).is_ok();
     let devices = match build(&site, &mut walls) {
@@ -209,16 +210,18 @@ pub(crate) fn run(door: OwnedFd, filters: &Filters) -> i32 {
     // The mounts' devices go to the launcher, and are nobody's in here.
     let beside: Vec<BorrowedFd<'_>> = devices.iter().map(|device| device.as_fd()).collect();
     let Walls { standing, missing, .. } = walls;
+    let is_filtered = standing.iter().any(|wall| wall == "seccomp");
+    let filter = is_filtered.then(|| filters.of_programs()).flatten();
     if !tell(&Told::Ready { standing, missing }, &beside) {
         return 1;
     }
     drop(devices);
     drop(door);
-    serve(site, claim, score)
+    serve(site, claim, score, filter)
 }
 
 /// Serves the guest, with nothing open but what that needs.
-fn serve(site: Site, claim: Claim, score: Option<guest::Score>) -> i32 {
+fn serve(site: Site, claim: Claim, score: Option<guest::Score>, filter: Option<guest::Filter>) -> i32 {
     drop(claim.workspace);
     drop(site.views);
     let accounts = site.stand.wanted.accounts.clone();
@@ -235,6 +238,7 @@ fn serve(site: Site, claim: Claim, score: Option<guest::Score>) -> i32 {
         layer: claim.layer.map(|directory| guest::Layer { directory, budget }),
         score,
         accounts,
+        filter,
     })
 }
 

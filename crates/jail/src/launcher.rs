@@ -6,6 +6,7 @@ use crate::cgroup::Groups;
 use crate::create::{self, Made, Starting};
 use crate::door::{self, Answer, Ask, Failure, Keep, Reply, Request, Stage};
 use crate::doors::{Doors, Heard, Home};
+use crate::down::{self, Wall};
 use crate::filter::Filters;
 use crate::ids;
 use crate::keeper::Keeper;
@@ -76,7 +77,9 @@ pub(crate) fn withdraw(door: &OwnedFd) -> Result<(), Errno> {
         guest::sys::install(null.as_fd(), number)?;
     }
     raw::close_inherited(&[0, 1, 2, null.as_raw_fd(), door.as_raw_fd()])?;
-    raw::scrub_environment();
+    if !down::is_down(Wall::Environment) {
+        raw::scrub_environment();
+    }
     guest::sys::ignore_group_signals();
     // A session of its own: Ctrl-C is for the harness, which then closes its sandboxes in order.
     rustix::process::setsid()?;

@@ -107,7 +107,8 @@ pub(crate) fn opened_tree(directory: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
 
 /// The host's directories that are shown unless others are named.
 pub(crate) fn directories() -> Vec<PathBuf> {
-    SYSTEM.iter().map(PathBuf::from).collect()
+    let more: &[&str] = if down::is_down(Wall::PrivateRoot) { &["/opt"] } else { &[] };
+    SYSTEM.iter().chain(more).map(PathBuf::from).collect()
 }
 
 /// A new file system in memory.
@@ -184,6 +185,9 @@ pub(crate) fn finish(limits: &Limits, stand: &Stand, workspace: &Workspace) -> R
         }
     };
     attach(mount.as_fd(), guest::WORKSPACE).map_err(at("/workspace"))?;
+    if down::is_down(Wall::ReadOnly) {
+        return Ok(());
+    }
     for path in ["/", "/dev"].into_iter().skip(usize::from(stand.is_being_made())) {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let place = rustix::fs::open(path, flags, Mode::empty()).map_err(at(path))?;

@@ -90,7 +90,7 @@ fn look(data: &Path) -> ExitCode {
     let session = std::env::args().next_back().unwrap().parse().unwrap();
     let launcher = jail::launch().unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let provider = jail::Provider::new(launcher, data.to_owned(), Random::system()).unwrap();
+    let provider = support::Outside::new(jail::Provider::new(launcher, data.to_owned(), Random::system()).unwrap());
     let world = World { provider, data: data.to_owned(), root: true };
     runtime.block_on(async {
         let sandbox = open(&world, KEPT, session).await;

@@ -17,7 +17,7 @@ const INIT: &str = include_str!("init.sh");
 const TOOLS: &[&str] = &[
     "sh", "cat", "chmod", "cp", "cut", "dd", "echo", "env", "find", "grep", "head", "id", "ln", "ls", "mkdir",
     "mkfifo", "mv", "od", "pgrep", "pkill", "printf", "readlink", "rm", "seq", "setsid", "sleep", "sort", "stat", "su",
-    "tail", "tar", "touch", "tr", "true", "wc",
+    "sync", "tail", "tar", "touch", "tr", "true", "wc", "yes",
 ];
 
 /// Lays the files out and packs them.

@@ -3,6 +3,8 @@
 # that root's: it runs each line of /tests/list and says on the second serial line, which nothing that is tested can reach and
 # whose word it does not know, how it ended. The first serial line is for people.
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/ CI=true RUST_BACKTRACE=0
+# Nothing here runs at the speed of the machine underneath.
+export TOPSIDE_HOSTILE_CYCLES=24 TOPSIDE_HOSTILE_RACES=120 TOPSIDE_CASE_SECONDS_MAX=300
 b=/bin/busybox
 if [ ! -e /second ]; then
     $b mkdir -p /proc /new
@@ -15,7 +17,7 @@ fi
 $b mount -t proc proc /proc
 $b mount -t sysfs sysfs /sys
 $b mount -t devtmpfs devices /dev
-$b mkdir -p /dev/pts /dev/shm
+$b mkdir -p /dev/pts /dev/shm /opt
 $b mount -t devpts -o ptmxmode=666 terminals /dev/pts
 $b mount -t tmpfs -o mode=1777 shared /dev/shm
 $b mount -t tmpfs -o size=700m,mode=1777 temporary /tmp

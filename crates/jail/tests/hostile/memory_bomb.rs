@@ -3,7 +3,7 @@
 
 use super::attempts::{MODE, PROGRAM, io};
 use super::raw;
-use crate::support::{World, command, finish, resident_bytes, sh};
+use crate::support::{World, children_named, command, finish, resident_bytes, sh};
 use sandbox::{Exit, Provider as _, Workspace};
 use std::io::Write as _;
 use std::sync::Arc;
@@ -121,6 +121,20 @@ pub(crate) async fn memory_is_limited_whichever_way_it_is_taken(world: Arc<World
         }
     }
     assert!(resident_bytes().saturating_sub(before) < 16 << 20);
+}
+
+/// By size alone the first process could seem the largest, since much of what a bomb takes is counted to nobody.
+pub(crate) async fn a_command_goes_before_the_first_process(world: Arc<World>) {
+    let sandbox = world.sandbox().await;
+    let scores = "cat /proc/self/oom_score_adj";
+    assert_eq!(sh(&sandbox, scores).await.out, "1000\n");
+    let own = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+    let first = children_named("topside-init").into_iter();
+    // Those that were closed before may be on their way out.
+    let scores = first.filter_map(|first| std::fs::read_to_string(format!("/proc/{first}/oom_score_adj")).ok());
+    let scores: Vec<String> = scores.collect();
+    assert!(!scores.is_empty() && scores.iter().all(|score| *score == own), "{scores:?}");
+    sandbox.close().await;
 }
 
 /// A shell that reports its child's death is told on, too; an ordinary kill is not called one by memory.

@@ -20,14 +20,17 @@
 //! | 22 other architectures' calls | `syscalls` |
 //! | 23 other people's terminals | `terminal` |
 //! | 24, 25 sockets | `sockets` |
-//! | 34 links and races | `links` |
+//! | 34 links and races | `links`, `races` |
 //! | 35, 36 hostile archives | `checkpoints` of the conformance suite |
 //! | 37 names | `names` |
 //! | 38 what sandboxes share | `apart` |
-//! | 40 residue | `residue` |
+//! | 40 residue | `residue`, `cycles` |
+//!
+//! Beyond the forty: `syncs`, whole file systems written out. What holds each case stands in `table`.
 
 mod apart;
 pub(crate) mod attempts;
+mod cycles;
 mod devices;
 mod disk;
 mod first_process;
@@ -41,14 +44,17 @@ mod namespaces;
 mod orphans;
 mod output;
 mod processor;
+mod races;
 pub(crate) mod raw;
 mod residue;
 mod setuid;
 mod sight;
 mod sockets;
 mod surface;
+mod syncs;
 mod syscalls;
 mod system_files;
+pub(crate) mod table;
 mod terminal;
 
 use self::attempts::{Attempt, Control};
@@ -59,7 +65,7 @@ pub(crate) type Act = (&'static str, fn(&[String]) -> String);
 
 /// Every attempt.
 pub(crate) fn attempts() -> Vec<Attempt> {
-    let all: [&[Attempt]; 15] = [
+    let all: [&[Attempt]; 16] = [
         devices::ATTEMPTS,
         first_process::ATTEMPTS,
         mounts::ATTEMPTS,
@@ -72,6 +78,7 @@ pub(crate) fn attempts() -> Vec<Attempt> {
         sockets::OUTSIDE,
         surface::ATTEMPTS,
         surface::OF_THIS_ARCHITECTURE,
+        syncs::ATTEMPTS,
         syscalls::ATTEMPTS,
         [system_files::ATTEMPTS, system_files::OUTSIDERS, system_files::SHOWN].concat().leak(),
         terminal::ATTEMPTS,
@@ -81,13 +88,16 @@ pub(crate) fn attempts() -> Vec<Attempt> {
 
 /// Every other attacking program.
 fn acts() -> Vec<Act> {
-    let all: [&[Act]; 8] = [
+    let all: [&[Act]; 11] = [
         apart::ACTS,
+        cycles::ACTS,
         disk::ACTS,
         fork_bomb::ACTS,
         hung::ACTS,
         memory_bomb::ACTS,
         orphans::ACTS,
+        races::ACTS,
+        syncs::ACTS,
         syscalls::ACTS,
         terminal::ACTS,
     ];
@@ -123,9 +133,15 @@ impl Other {
 }
 
 pub(crate) fn cases() -> Vec<Case> {
-    use {apart::*, devices::*, disk::*, first_process::*, fork_bomb::*, hung::*, links::*, memory_bomb::*, mounts::*};
-    use {names::*, namespaces::*, orphans::*, output::*, processor::*, residue::*, setuid::*, sight::*, sockets::*};
-    use {surface::*, syscalls::*, system_files::*, terminal::*};
+    use {
+        apart::*, cycles::*, devices::*, disk::*, first_process::*, fork_bomb::*, hung::*, links::*, memory_bomb::*,
+        mounts::*,
+    };
+    use {
+        names::*, namespaces::*, orphans::*, output::*, processor::*, races::*, residue::*, setuid::*, sight::*,
+        sockets::*,
+    };
+    use {surface::*, syncs::*, syscalls::*, system_files::*, table::*, terminal::*};
     crate::cases![
         who_and_where_it_is,
         no_file_of_the_host,
@@ -134,6 +150,7 @@ pub(crate) fn cases() -> Vec<Case> {
         processes_are_limited,
         a_fork_bomb_hurts_nobody_else,
         memory_is_limited_whichever_way_it_is_taken,
+        a_command_goes_before_the_first_process,
         a_kill_by_memory_is_told,
         a_processor_hog_is_slowed,
         a_full_disk_is_ones_own,
@@ -160,11 +177,15 @@ pub(crate) fn cases() -> Vec<Case> {
         no_socket_leads_outside,
         links_lead_nowhere,
         a_pipe_blocks_nobody,
-        races_against_files_lead_nowhere,
+        races_against_every_operation_lead_nowhere,
         names_that_are_attacks,
         two_sandboxes_share_nothing,
         a_flood_of_starts,
         a_killed_harness_leaves_nothing,
         nothing_is_left,
+        hostile_cycles_leave_nothing,
+        nobody_writes_out_the_hosts_disks,
+        every_case_has_its_row,
+        each_limit_is_what_holds,
     ]
 }

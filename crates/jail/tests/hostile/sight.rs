@@ -31,6 +31,8 @@ pub(crate) async fn who_and_where_it_is(world: Arc<World>) {
     let known = ["alternatives", "group", "hostname", "hosts", "ld.so.cache", "machine-id", "nsswitch.conf", "passwd"];
     assert!(settings.lines().all(|name| known.contains(&name)), "{settings}");
     assert_eq!(sh(&sandbox, "cat /proc/self/uid_map | tr -s ' ' | cut -d' ' -f2,4").await.out, "1000 1\n");
+    let name = "/proc/sys/kernel/hostname";
+    assert_ne!(sh(&sandbox, &format!("cat {name}")).await.out, std::fs::read_to_string(name).unwrap());
     sandbox.close().await;
 }
 

@@ -27,8 +27,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use stdx::{Clock, Random};
 
-/// A hang is a failure; nothing here takes near as long.
-const CASE_WAIT_MAX: Duration = Duration::from_secs(120);
+/// A hang is a failure; nothing here takes near as long, unless the environment asks for more of it than usual.
+const CASE_SECONDS_MAX: (&str, usize) = ("TOPSIDE_CASE_SECONDS_MAX", 120);
 /// The name of a variable that is in the harness's environment, and its value: neither may be seen inside.
 pub(crate) const CANARY: (&str, &str) = ("TOPSIDE_TEST_CANARY", "canary-5b1c9f72e0");
 
@@ -46,9 +46,103 @@ macro_rules! cases {
     ($($name:ident),* $(,)?) => { vec![$({ let case: $crate::support::Case = (stringify!($name), |world| Box::pin($name(world))); case }),*] };
 }
 
+/// A number that the environment may set, and what it is otherwise.
+pub(crate) fn environment((name, usual): (&str, usize)) -> usize {
+    std::env::var(name).map_or(usual, |value| value.parse().unwrap_or_else(|_| panic!("{name}={value}")))
+}
+
+/// The provider, and limits that sandboxes get looser than their specs say.
+#[derive(Debug)]
+pub(crate) struct Outside {
+    provider: Arc<jail::Provider>,
+    loose: &'static [&'static str],
+}
+
+impl std::ops::Deref for Outside {
+    type Target = jail::Provider;
+
+    fn deref(&self) -> &jail::Provider {
+        &self.provider
+    }
+}
+
+impl Outside {
+    pub(crate) fn new(provider: jail::Provider) -> Self {
+        Self { provider: Arc::new(provider), loose: &[] }
+    }
+
+    /// The same provider with limits loosened: never removed, and still within what bounds the whole test program.
+    pub(crate) fn loosened(&self, loose: &'static [&'static str]) -> Self {
+        Self { provider: Arc::clone(&self.provider), loose }
+    }
+
+    /// Loosens one limit by its name.
+    pub(crate) fn loosen(limits: &mut Limits, limit: &str) {
+        match limit {
+            "memory_bytes_max" => limits.memory_bytes_max = 2 << 30,
+            "processes_max" => limits.processes_max = 400,
+            "cpu_milli_max" => limits.cpu_milli_max = 64_000,
+            "workspace_bytes_max" => limits.workspace_bytes_max = 256 << 20,
+            "workspace_inodes_max" => limits.workspace_inodes_max = 20_000,
+            // Above what memory there is for it.
+            "tmp_bytes_max" => limits.tmp_bytes_max = 1 << 40,
+            "commands_max" => limits.commands_max = 256,
+            other => panic!("no limit `{other}` can be loosened"),
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl sandbox::Provider for Outside {
+    fn name(&self) -> &'static str {
+        self.provider.name()
+    }
+
+    async fn probe(&self) -> sandbox::Probe {
+        self.provider.probe().await
+    }
+
+    async fn mounts_missing(&self) -> Option<String> {
+        self.provider.mounts_missing().await
+    }
+
+    async fn accounts_missing(&self) -> Option<String> {
+        self.provider.accounts_missing().await
+    }
+
+    async fn create(&self, mut spec: Spec) -> Result<Arc<dyn Sandbox>, Error> {
+        self.loose.iter().for_each(|limit| Self::loosen(&mut spec.limits, limit));
+        self.provider.create(spec).await
+    }
+
+    async fn workspace_exists(&self, workspace: &Workspace) -> Result<bool, Error> {
+        self.provider.workspace_exists(workspace).await
+    }
+
+    async fn workspace_remove(&self, workspace: &Workspace) -> Result<(), Error> {
+        self.provider.workspace_remove(workspace).await
+    }
+
+    async fn living(&self) -> Result<Vec<sandbox::Living>, Error> {
+        self.provider.living().await
+    }
+
+    async fn find(&self, id: Id<id::Sandbox>) -> Option<Arc<dyn Sandbox>> {
+        self.provider.find(id).await
+    }
+
+    async fn end(&self, id: Id<id::Sandbox>, why: &str) -> Result<(), Error> {
+        self.provider.end(id, why).await
+    }
+
+    async fn farewell(&self) {
+        self.provider.farewell().await;
+    }
+}
+
 /// What cases share.
 pub(crate) struct World {
-    pub(crate) provider: jail::Provider,
+    pub(crate) provider: Outside,
     pub(crate) data: PathBuf,
     pub(crate) root: bool,
 }
@@ -69,7 +163,7 @@ pub(crate) fn victim() -> Option<ExitCode> {
     let session = std::env::args().next_back()?.parse().ok()?;
     let launcher = jail::launch().unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let provider = jail::Provider::new(launcher, data.clone(), Random::system()).unwrap();
+    let provider = Outside::new(jail::Provider::new(launcher, data.clone(), Random::system()).unwrap());
     let world = World { provider, data, root: rustix::process::geteuid().is_root() };
     runtime.block_on(async {
         if mode == HEIR {
@@ -105,8 +199,9 @@ pub(crate) fn run_with(
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let root = rustix::process::geteuid().is_root();
-    let provider = make(jail::Provider::new(launcher, data.to_owned(), Random::system()).unwrap());
+    let provider = Outside::new(make(jail::Provider::new(launcher, data.to_owned(), Random::system()).unwrap()));
     let world = Arc::new(World { provider, data: data.to_owned(), root });
+    let wait = Duration::from_secs(environment(CASE_SECONDS_MAX) as u64);
     let (mut passed, mut failed, mut filtered) = (0, Vec::new(), 0);
     for (name, case) in cases {
         if !wanted.is_empty() && !wanted.iter().any(|wanted| name.contains(wanted.as_str())) {
@@ -115,7 +210,7 @@ pub(crate) fn run_with(
         }
         let done = runtime.block_on(async {
             let task = tokio::spawn(case(Arc::clone(&world)));
-            match tokio::time::timeout(CASE_WAIT_MAX, task).await {
+            match tokio::time::timeout(wait, task).await {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(error)) => Err(error.to_string()),
                 Err(_) => Err("it hangs".to_owned()),
@@ -281,7 +376,9 @@ pub(crate) struct Traces {
 
 pub(crate) fn traces(data: &Path) -> Traces {
     let launcher = children_named("topside-launch").first().copied().unwrap_or(0);
-    let groups = ["memory", "pids", "cpu"].iter().map(|controller| groups_below(controller, launcher)).sum();
+    let bases = directories_named(Path::new("/sys/fs/cgroup"), &format!("topside-{launcher}"), 6);
+    let groups = bases.iter().flat_map(|base| list(&base.display().to_string()).collect::<Vec<_>>());
+    let groups = groups.filter(|name| name.parse::<u64>().is_ok()).count();
     let (loops, pools) = loops(data);
     Traces {
         processes: children_named("topside-init").len(),
@@ -332,15 +429,16 @@ fn list(directory: &str) -> impl Iterator<Item = String> {
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
 }
 
-/// Groups of sandboxes below the launcher's own.
-fn groups_below(controller: &str, launcher: u32) -> usize {
-    let own = std::fs::read_to_string(format!("/proc/{launcher}/cgroup")).unwrap_or_default();
-    let below = own.lines().filter_map(|line| {
-        let mut fields = line.splitn(3, ':').skip(1);
-        (fields.next()?.split(',').any(|name| name == controller)).then(|| fields.next())?
-    });
-    let directories = below.map(|own| format!("/sys/fs/cgroup/{controller}{own}/topside-{launcher}"));
-    directories.map(|base| list(&base).filter(|name| name.parse::<u64>().is_ok()).count()).sum()
+/// The directories of this name, at most so deep: where groups lie differs between versions of cgroups.
+pub(crate) fn directories_named(below: &Path, name: &str, depth: usize) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(below).into_iter().flatten().flatten();
+    let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    let found = |path: PathBuf| match path.file_name().is_some_and(|found| found == name) {
+        true => vec![path],
+        false if depth > 0 => directories_named(&path, name, depth - 1),
+        false => Vec::new(),
+    };
+    directories.flat_map(|entry| found(entry.path())).collect()
 }
 
 /// Descendants of this process with a name.
