@@ -75,6 +75,31 @@ impl No {
     }
 }
 
+/// Why the door to a sandbox is closed, beside what the sandbox itself says.
+#[derive(Clone, Copy, Debug)]
+enum Closed {
+    Left,
+    Upgrade,
+    Unsigned,
+    Worker,
+    Answer,
+    Timeout,
+}
+
+impl Closed {
+    /// Stable code, with a page under `docs/errors/`.
+    const fn code(self) -> &'static str {
+        match self {
+            Self::Left => "sandbox_left",
+            Self::Upgrade => "upgrade_required",
+            Self::Unsigned => "links_unsigned",
+            Self::Worker => "port_service_worker",
+            Self::Answer => "port_answer",
+            Self::Timeout => "port_timeout",
+        }
+    }
+}
+
 /// What goes wrong with sandboxes and their ports.
 impl No {
     /// There is no such sandbox, so far as the caller may know.
@@ -88,7 +113,7 @@ impl No {
         let message = format!(
             "sandbox {sandbox} was left by an earlier service and nobody has it yet; hint: it can be ended, or its run goes on soon"
         );
-        Self::new(Problem::new("sandbox_left", 409, "Nobody has the sandbox", &message))
+        Self::new(Problem::new(Closed::Left.code(), 409, "Nobody has the sandbox", &message))
     }
 
     pub(crate) fn sandbox_gone(detail: &str) -> Self {
@@ -98,28 +123,28 @@ impl No {
     pub(crate) fn upgrade_required() -> Self {
         let message =
             "this is a WebSocket; hint: send Connection, Upgrade, Sec-WebSocket-Version: 13 and Sec-WebSocket-Key";
-        Self::new(Problem::new("upgrade_required", 426, "A WebSocket is expected", message))
+        Self::new(Problem::new(Closed::Upgrade.code(), 426, "A WebSocket is expected", message))
     }
 
     pub(crate) fn links_unsigned() -> Self {
         let message = "this service has no key to sign links to ports with";
-        Self::new(Problem::new("links_unsigned", 503, "No links to ports here", message))
+        Self::new(Problem::new(Closed::Unsigned.code(), 503, "No links to ports here", message))
     }
 
     /// Scripts that outlive their page have no place in a link's page.
     pub(crate) fn service_worker() -> Self {
         let message = "a page from a sandbox can't install what outlives it at this address";
-        Self::new(Problem::new("port_service_worker", 403, "No service workers from sandboxes", message))
+        Self::new(Problem::new(Closed::Worker.code(), 403, "No service workers from sandboxes", message))
     }
 
     pub(crate) fn port_answer(detail: &str) -> Self {
         let message = format!("what answers on the port does not speak HTTP as it should: {detail}");
-        Self::new(Problem::new("port_answer", 502, "No proper answer from the sandbox", &message))
+        Self::new(Problem::new(Closed::Answer.code(), 502, "No proper answer from the sandbox", &message))
     }
 
     pub(crate) fn port_timeout(ms: u64) -> Self {
         let message = format!("the program in the sandbox did not answer within {ms} ms");
-        Self::new(Problem::new("port_timeout", 504, "No answer from the sandbox in time", &message))
+        Self::new(Problem::new(Closed::Timeout.code(), 504, "No answer from the sandbox in time", &message))
     }
 }
 
