@@ -304,7 +304,8 @@ pub(crate) fn receive<T: for<'de> Deserialize<'de>>(socket: impl AsFd) -> Result
     let mut beside = RecvAncillaryBuffer::new(&mut space);
     let got = loop {
         match recvmsg(&socket, &mut [IoSliceMut::new(&mut text)], &mut beside, RecvFlags::CMSG_CLOEXEC) {
-            Err(Errno::INTR) => {}
+            // Told once when the other side ended with something unread; what it said before is still to come.
+            Err(Errno::INTR | Errno::CONNRESET) => {}
             got => break got?,
         }
     };
