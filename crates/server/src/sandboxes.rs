@@ -72,7 +72,11 @@ pub(crate) async fn operated(
 ) -> Result<(), No> {
     let (tenant, principal) = (&*asked.caller.tenant, asked.caller.principal);
     let (session, sandbox) = (found.session, found.living.id);
-    app.engine.operated(Operation { tenant, session, principal, sandbox, deed, detail }).await?;
+    match app.engine.operated(Operation { tenant, session, principal, sandbox, deed, detail }).await {
+        // It was deleted, and takes its sandbox along.
+        Err(engine::Error::NoSuchSession { .. }) => return Err(No::no_sandbox(&sandbox.to_string())),
+        recorded => recorded?,
+    }
     tracing::info!(target: "operator", %principal, %sandbox, %session, deed = deed.name(), "an operator is at a sandbox");
     Ok(())
 }

@@ -230,7 +230,8 @@ async fn begin(sandbox: &Arc<dyn sandbox::Sandbox>, deed: Deed) -> Option<Box<dy
     }
 }
 
-async fn cycle(world: &World, number: usize, choices: &mut Choices) {
+/// Gives the workspace of a start that was given up: what of it was under way then may come after its removal.
+async fn cycle(world: &World, number: usize, choices: &mut Choices) -> Option<Workspace> {
     let (name, deed) = DEEDS[number % DEEDS.len()];
     let end = ENDS[usize::try_from(choices.of(ENDS.len() as u64)).unwrap()];
     let workspace = if choices.of(3) == 0 { Workspace::Scratch } else { world.session(Start::Fresh, new_id()) };
@@ -264,6 +265,7 @@ async fn cycle(world: &World, number: usize, choices: &mut Choices) {
     }
     let removed = world.provider.workspace_remove(&workspace).await;
     removed.unwrap_or_else(|error| panic!("{told}: {error}"));
+    (end == End::GivenUp).then_some(workspace)
 }
 
 fn kill(process: u32) {
@@ -271,13 +273,23 @@ fn kill(process: u32) {
     let _ = rustix::process::kill_process(process.unwrap(), rustix::process::Signal::KILL);
 }
 
+/// Removes them once more, behind a start that came after all of them.
+async fn remove(world: &World, workspaces: Vec<Workspace>) {
+    world.provider.create(spec(world, Workspace::Scratch)).await.unwrap().close().await;
+    for workspace in workspaces {
+        world.provider.workspace_remove(&workspace).await.unwrap();
+    }
+}
+
 pub(crate) async fn hostile_cycles_leave_nothing(world: Arc<World>) {
     let cycles = environment(CYCLES);
     let mut choices = Choices(environment(SEED) as u64);
     // What is made once is made before.
+    let mut given_up = Vec::new();
     for number in 0..DEEDS.len() {
-        cycle(&world, number, &mut choices).await;
+        given_up.extend(cycle(&world, number, &mut choices).await);
     }
+    remove(&world, std::mem::take(&mut given_up)).await;
     settled(&world, "earlier sandboxes are gone", |now| now.traces.processes == 0 && now.traces.loops == 0).await;
     let before = Footprint::now(&world);
     let launcher = children_named("topside-launch")[0];
@@ -287,8 +299,9 @@ pub(crate) async fn hostile_cycles_leave_nothing(world: Arc<World>) {
             harness_growth.0.push((number as u64, own_bytes(std::process::id())));
             launcher_growth.0.push((number as u64, own_bytes(launcher)));
         }
-        cycle(&world, number, &mut choices).await;
+        given_up.extend(cycle(&world, number, &mut choices).await);
     }
+    remove(&world, given_up).await;
     settled(&world, &format!("everything is as before {cycles} cycles: {before:?}"), |now| *now == before).await;
     harness_growth.check("harness");
     launcher_growth.check("launcher");

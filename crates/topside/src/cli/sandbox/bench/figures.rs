@@ -128,7 +128,12 @@ pub(super) fn table(machine: &Machine, figures: &[Figure]) -> String {
                 shown(most),
                 figure.count()
             ),
-            _ => writeln!(out, "{:<58} –  {}", figure.says, clean(figure.missing().unwrap_or_default())),
+            _ => writeln!(
+                out,
+                "{:<58} –  {}",
+                figure.says,
+                clean(figure.missing().unwrap_or_default()).replace('\n', " ")
+            ),
         };
     }
     out
