@@ -126,6 +126,20 @@ impl Place {
         }
     }
 
+    /// Whether an image of this size could be written anew, all that it shares with a copy. Waits for the disk where it is close.
+    pub(crate) fn has_room_beside(&self, image_bytes: u64) -> Result<bool, Error> {
+        if self.quota.admit(image_bytes).is_ok() {
+            return Ok(true);
+        }
+        // What was written and is not yet on the disk does not count yet.
+        self.write_out();
+        match self.admit(0) {
+            Ok(_) => Ok(true),
+            Err(Error::Limit { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Removes all checkpoints of all sessions; one that is being read stays until it was.
     fn sweep(&self) {
         let below = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
@@ -136,6 +150,10 @@ impl Place {
             tracing::info!(removed, "checkpoints kept beside their workspaces made way for others");
         }
         // The room of what was removed, now or before, is free when the file system has written that it is.
+        self.write_out();
+    }
+
+    fn write_out(&self) {
         let synced = File::open(&self.images).and_then(|images| Ok(rustix::fs::syncfs(&images)?));
         if let Err(error) = synced {
             tracing::debug!(%error, "the place of workspaces could not be written out");

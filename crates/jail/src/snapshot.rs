@@ -120,13 +120,16 @@ pub(crate) async fn take(
         return Ok(None);
     };
     let left_out = serde_json::to_vec(&live.left_out).unwrap_or_default();
-    if left_out.len() > LEFT_OUT_BYTES_MAX || !make_room(stored).await? {
+    if left_out.len() > LEFT_OUT_BYTES_MAX {
         return Ok(None);
     }
-    // What was written until now goes out before anybody stands still for it.
+    // What was written until now goes out before anybody stands still for it, and counts from then on.
     perform(live, Work::Sync).await?;
     let flushed = image.clone();
     blocking(move || raw::flush(File::open(&flushed).map_err(broken(&flushed))?.as_fd()).map_err(refused)).await?;
+    if !make_room(stored, &image).await? {
+        return Ok(None);
+    }
     let kept = stored.home.checkpoint(checkpoint);
     for _ in 0..ATTEMPTS_MAX {
         match attempt(live, &image, &kept, &left_out).await? {
@@ -153,9 +156,10 @@ async fn perform(live: &Live, work: Work) -> Result<(), Error> {
 }
 
 /// Removes what is too old to be kept, and looks whether there is room to write everything anew that a copy shares.
-async fn make_room(stored: &Stored) -> Result<bool, Error> {
-    let (place, images) = (Arc::clone(&stored.place), stored.home.images.clone());
+async fn make_room(stored: &Stored, image: &Path) -> Result<bool, Error> {
+    let (place, images, image) = (Arc::clone(&stored.place), stored.home.images.clone(), image.to_owned());
     blocking(move || {
+        let image_bytes = fs::metadata(&image).map_err(broken(&image))?.len();
         let mut kept: Vec<(SystemTime, PathBuf)> = checkpoints(&images)
             .filter_map(|path| Some((fs::symlink_metadata(&path).ok()?.modified().ok()?, path)))
             .collect();
@@ -164,11 +168,7 @@ async fn make_room(stored: &Stored) -> Result<bool, Error> {
         for (_, path) in kept.iter().take(surplus) {
             fs::remove_file(path).map_err(broken(path))?;
         }
-        match place.admit(0) {
-            Ok(_) => Ok(true),
-            Err(Error::Limit { .. }) => Ok(false),
-            Err(error) => Err(error),
-        }
+        place.has_room_beside(image_bytes)
     })
     .await
 }

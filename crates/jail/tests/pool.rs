@@ -511,7 +511,7 @@ async fn what_all_take_is_bounded(world: Arc<World>) {
     // Those that are open have all that was promised to them, at once.
     let fill = |bytes: u64| {
         format!(
-            "head -c {bytes} /dev/urandom > full && sync && cksum full > sum && cksum full | cmp - sum && echo same"
+            "head -c {bytes} /dev/urandom > full && sync full && cksum full > sum && cksum full | cmp - sum && echo same"
         )
     };
     let (large, little) = (fill(60_000_000), fill(10_000_000));
