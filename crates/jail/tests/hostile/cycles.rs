@@ -16,6 +16,9 @@ const SEED: (&str, usize) = ("TOPSIDE_HOSTILE_SEED", 1);
 /// What one process may hold more after all cycles than after a third of them, beside what each cycle may leave; and a part of
 /// what it holds already, by which an allocator that was used a lot comes and goes.
 const SETTLES_BYTES_MAX: u64 = 512 << 10;
+/// From so many cycles on what each leaves can be told from what any process takes once it is busy.
+const CYCLES_TOLD_MIN: u64 = 500;
+const RUNS_AWAY_BYTES_MIN: u64 = 8 << 20;
 const SETTLES_PART: u64 = 20;
 /// What one cycle may leave in a process's memory: less than the smallest thing that is kept for one sandbox.
 const CYCLE_BYTES_MAX: u64 = 256;
@@ -198,7 +201,9 @@ impl Growth {
             last >> 10,
             self.slope()
         );
-        let allowed = SETTLES_BYTES_MAX + first / SETTLES_PART + (last_cycle - first_cycle) * CYCLE_BYTES_MAX;
+        // So few cycles say nothing of each, only that nothing runs away.
+        let settles = if last_cycle < CYCLES_TOLD_MIN { RUNS_AWAY_BYTES_MIN } else { SETTLES_BYTES_MAX };
+        let allowed = settles + first / SETTLES_PART + (last_cycle - first_cycle) * CYCLE_BYTES_MAX;
         assert!(last.saturating_sub(first) <= allowed, "{who} grew from {first} to {last} bytes");
     }
 }
