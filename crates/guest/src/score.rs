@@ -4,7 +4,7 @@
 //! A process inherits its score and may always make it worse, so PID 1 takes the worst one for the moment in which it forks.
 //! A command may take its own back to what PID 1 has; then it may be PID 1 that goes, and that sandbox with it: nobody else.
 
-use crate::sys::{self, Forked};
+use crate::sys::Forked;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::os::fd::OwnedFd;
@@ -34,11 +34,11 @@ impl Score {
         Ok(Self { file, own })
     }
 
-    /// Forks a child that goes before this process does. A score that can't be set is no reason not to fork.
-    pub(crate) fn fork(score: Option<&Self>) -> Result<Forked, Errno> {
+    /// Forks, as `fork` says, a child that goes before this process does. A score that can't be set is no reason not to fork.
+    pub(crate) fn fork(score: Option<&Self>, fork: fn() -> Result<Forked, Errno>) -> Result<Forked, Errno> {
         let set = |value: &str| score.map(|score| rustix::io::pwrite(&score.file, value.as_bytes(), 0));
         set(FIRST_TO_GO);
-        let forked = sys::fork();
+        let forked = fork();
         if !matches!(forked, Ok(Forked::Child)) {
             set(score.map_or("", |score| &score.own));
         }

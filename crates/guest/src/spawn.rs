@@ -151,7 +151,7 @@ fn terminal_ends() -> Result<Ends, Errno> {
 fn start_program(config: &Config, program: &Program, ends: Ends) -> Result<Command, String> {
     let terminal = ends.terminal.is_some();
     let (errors, child_errors) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| format!("no descriptors: {error}"))?;
-    match Score::fork(config.score.as_ref()) {
+    match Score::fork(config.score.as_ref(), sys::fork_to_execute) {
         Ok(Forked::Child) => {
             let failure = execute(config, program, &ends.child, terminal);
             let _ = rustix::io::write(&child_errors, failure.as_bytes());
@@ -171,7 +171,7 @@ fn start_operation(config: &Config, work: Work, ends: Ends) -> Result<Command, S
     let budget = layer.map(|layer| layer.budget);
     let kept = layer.map(|layer| rustix::io::fcntl_dupfd_cloexec(&layer.directory, 3)).transpose();
     let kept = kept.map_err(|error| format!("no descriptors: {error}"))?;
-    match Score::fork(config.score.as_ref()) {
+    match Score::fork(config.score.as_ref(), sys::fork) {
         Ok(Forked::Child) => {
             let _ = rustix::process::setsid();
             let accounts = config.accounts.clone();
