@@ -59,7 +59,11 @@ pub(crate) struct Made {
 
 /// A root that is being built, and the walls around it that stand already.
 #[derive(Debug)]
-pub(crate) struct Footing(Walls);
+pub(crate) struct Footing {
+    walls: Walls,
+    /// As root, the first process's user namespace, whose ids a workspace is shown with.
+    ids: Option<OwnedFd>,
+}
 
 /// Has a stem build its root. What is asked for beyond that does not matter yet.
 pub(crate) fn build(stem: &Stem, ask: &Create) -> Result<Footing, Failure> {
@@ -95,7 +99,9 @@ pub(crate) fn build(stem: &Stem, ask: &Create) -> Result<Footing, Failure> {
     admit(stem, map, root)?;
     inside::send_site(&stem.door, &site)
         .map_err(|errno| Failure::stage(Stage::Claim, format!("the first process: {errno}")))?;
-    Ok(Footing(walls))
+    // While it builds.
+    let ids = if root { Some(own_ids(stem)?) } else { None };
+    Ok(Footing { walls, ids })
 }
 
 /// Begins to make a sandbox; on failure nothing of it is left.
@@ -133,13 +139,12 @@ struct Claimed {
 
 fn claim(stem: &mut Stem, ask: &Create, descriptor: Option<OwnedFd>) -> Result<Claimed, Failure> {
     let failed = |errno: Errno| Failure::stage(Stage::Claim, errno.to_string());
-    let Footing(mut walls) = match stem.built.take() {
+    let Footing { mut walls, ids } = match stem.built.take() {
         Some(footing) => footing,
         None => build(stem, ask)?,
     };
-    let root = Rank::own().is_root();
     let (workspace, layer) = workspace(ask, descriptor)?;
-    own_workspace(stem, &workspace, &ask.root, root)?;
+    own_workspace(stem, &workspace, &ask.root, ids)?;
     walls.standing.push("workspace_limit".to_owned());
     let (stream, socket) =
         socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).map_err(failed)?;
@@ -482,18 +487,22 @@ fn admit(stem: &Stem, map: Map, root: bool) -> Result<(), Failure> {
     map.write(pid).map_err(user_namespace("its ids"))
 }
 
-/// Gives a workspace that was mounted outside to the guest's user.
-fn own_workspace(stem: &Stem, workspace: &Workspace, wanted: &Wanted, root: bool) -> Result<(), Failure> {
-    let (Workspace::Mounted(mount), true) = (workspace, root) else { return Ok(()) };
+/// The user namespace of a first process that has its ids.
+fn own_ids(stem: &Stem) -> Result<OwnedFd, Failure> {
     let pid = stem.pid().ok_or_else(ended)?;
+    fs::File::open(format!("/proc/{pid}/ns/user")).map(OwnedFd::from).map_err(user_namespace("its namespace"))
+}
+
+/// Gives a workspace that was mounted outside to the guest's user, whose `ids` are there when the launcher is root.
+fn own_workspace(stem: &Stem, workspace: &Workspace, wanted: &Wanted, ids: Option<OwnedFd>) -> Result<(), Failure> {
+    let (Workspace::Mounted(mount), Some(ids)) = (workspace, ids) else { return Ok(()) };
     // Kept workspaces belong to the same user whoever uses them.
     let own = if wanted.identity == Identity::default() {
-        fs::File::open(format!("/proc/{pid}/ns/user")).map(OwnedFd::from)
+        ids
     } else {
-        let [users, groups] = map(stem.slot, wanted, root)?.of_workspace();
-        stack::mapping([&users, &groups]).map_err(std::io::Error::from)
+        let [users, groups] = map(stem.slot, wanted, true)?.of_workspace();
+        stack::mapping([&users, &groups]).map_err(|errno| user_namespace("its namespace")(errno.into()))?
     };
-    let own = own.map_err(user_namespace("its namespace"))?;
     raw::mount_idmap(mount.as_fd(), own.as_fd())
         .map_err(|errno| Failure::stage(Stage::Workspace, format!("giving the image to the guest's user: {errno}")))
 }

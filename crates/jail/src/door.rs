@@ -8,6 +8,7 @@ use rustix::net::{
 };
 use sandbox::{Limits, Usage, Walls};
 use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -299,11 +300,22 @@ pub(crate) fn send(
 
 /// Waits for one message; `None` when the other side is gone.
 pub(crate) fn receive<T: for<'de> Deserialize<'de>>(socket: impl AsFd) -> Result<Option<(T, Vec<OwnedFd>)>, Errno> {
-    let mut text = vec![0; MESSAGE_BYTES_MAX];
+    MESSAGE.with_borrow_mut(|text| receive_into(text, socket))
+}
+
+thread_local! {
+    /// What messages are read into, one after the other: a new one for each would be made of new pages for each.
+    static MESSAGE: RefCell<Box<[u8]>> = RefCell::new(vec![0; MESSAGE_BYTES_MAX].into());
+}
+
+fn receive_into<T: for<'de> Deserialize<'de>>(
+    text: &mut [u8],
+    socket: impl AsFd,
+) -> Result<Option<(T, Vec<OwnedFd>)>, Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut beside = RecvAncillaryBuffer::new(&mut space);
     let got = loop {
-        match recvmsg(&socket, &mut [IoSliceMut::new(&mut text)], &mut beside, RecvFlags::CMSG_CLOEXEC) {
+        match recvmsg(&socket, &mut [IoSliceMut::new(text)], &mut beside, RecvFlags::CMSG_CLOEXEC) {
             // Told once when the other side ended with something unread; what it said before is still to come.
             Err(Errno::INTR | Errno::CONNRESET) => {}
             got => break got?,
@@ -318,6 +330,8 @@ pub(crate) fn receive<T: for<'de> Deserialize<'de>>(socket: impl AsFd) -> Result
     if got.bytes == 0 {
         return Ok(None);
     }
-    let message = serde_json::from_slice(&text[..got.bytes]).map_err(|_| Errno::BADMSG)?;
-    Ok(Some((message, fds)))
+    let message = serde_json::from_slice(&text[..got.bytes]).map_err(|_| Errno::BADMSG);
+    // Those who are forked hereafter have no business with it.
+    text[..got.bytes].fill(0);
+    Ok(Some((message?, fds)))
 }

@@ -1,28 +1,23 @@
 //! The system calls that no program inside may make, one reason each. A deny list: whatever ordinary tools need goes through,
-//! and the other walls do not rest on it. Two filters: ours refuses foreign call numbers, those that nobody here has looked
-//! at, and `clone3`, whose flags no filter can see; the table's refuses the rest, and kills whoever calls through another
-//! architecture's door. A third is for programs alone: what PID 1 itself does to keep a workspace. What comes of every number stands in `tests/hostile/syscalls.x86_64.txt`.
+//! and the other walls do not rest on it. Two filters refuse what stands in the table, foreign call numbers, those that nobody here
+//! has looked at, and `clone3`, whose flags no filter can see, and kill whoever calls through another architecture's door: the
+//! large one while the sandbox is not anybody's yet, and what it needs to become somebody's in a small one after that. A third
+//! is for programs alone: what PID 1 itself does to keep a workspace. What comes of every number stands in `tests/hostile/syscalls.x86_64.txt`.
 
+use crate::decision::{self, ALLOW, Test, When, refusal};
 use crate::down::{self, Wall};
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen as Length, SeccompCmpOp as Op, SeccompCondition as Condition,
-    SeccompFilter, SeccompRule as Rule, TargetArch, sock_filter,
-};
+use seccompiler::BpfProgram;
 use std::collections::BTreeMap;
 
 /// Built once by the launcher, installed by every PID 1.
 #[derive(Debug)]
 pub(crate) struct Filters {
-    all: Vec<BpfProgram>,
+    /// All but what a first process still calls when its root stands.
+    early: BpfProgram,
+    /// The rest.
+    late: BpfProgram,
     /// What every program is restricted by before it runs.
     programs: guest::Filter,
-}
-
-/// When a call is refused.
-enum When {
-    Always,
-    /// In any of these cases, each a list of conditions that all hold.
-    Cases(Vec<Vec<Condition>>),
 }
 
 /// A line of the table.
@@ -130,51 +125,48 @@ fn always() -> Vec<Line> {
     lines.collect()
 }
 
-/// A condition on the low 32 bits of an argument.
-fn on(argument: u8, operation: Op, value: u64) -> Option<Condition> {
-    Condition::new(argument, Length::Dword, operation, value).ok()
+fn masked(argument: u8, mask: u32, value: u32) -> Vec<Test> {
+    vec![Test::Masked { argument, mask, value }]
 }
 
-fn case(conditions: impl IntoIterator<Item = Option<Condition>>) -> Vec<Condition> {
-    conditions.into_iter().flatten().collect()
+/// Cases in which an argument says that a device node is made.
+fn device(argument: u8) -> When {
+    When::Cases([libc::S_IFBLK, libc::S_IFCHR].map(|kind| masked(argument, libc::S_IFMT, kind)).to_vec())
 }
 
 fn sometimes() -> Vec<Line> {
-    let bits = |argument: u8| -> Vec<Vec<Condition>> {
-        let flags = NAMESPACE_FLAGS.iter().filter_map(|flag| u64::try_from(*flag).ok());
-        flags.map(|flag| case([on(argument, Op::MaskedEq(flag), flag)])).collect()
-    };
-    let device = |argument: u8| -> Vec<Vec<Condition>> {
-        let kinds = [libc::S_IFBLK, libc::S_IFCHR].into_iter().map(u64::from);
-        kinds.map(|kind| case([on(argument, Op::MaskedEq(u64::from(libc::S_IFMT)), kind)])).collect()
+    let bits = |argument: u8| -> When {
+        let flags = NAMESPACE_FLAGS.map(i32::unsigned_abs);
+        When::Cases(flags.map(|flag| masked(argument, flag, flag)).to_vec())
     };
     let unix = number(libc::AF_UNIX);
     let netlink = number(libc::AF_NETLINK);
     let families = [unix, number(libc::AF_INET), number(libc::AF_INET6), netlink];
+    let kind = |value| Test::Masked { argument: 1, mask: 0xf, value };
     let sockets = vec![
-        case(families.map(|family| on(0, Op::Ne, family))),
-        case([on(0, Op::Eq, netlink), on(2, Op::Ne, 0)]),
-        case([on(0, Op::Ne, netlink), on(1, Op::MaskedEq(0xf), number(libc::SOCK_RAW))]),
-        case([on(1, Op::MaskedEq(0xf), 10)]),
+        families.map(|family| Test::Differs(0, family)).to_vec(),
+        vec![Test::Equal(0, netlink), Test::Differs(2, 0)],
+        vec![Test::Differs(0, netlink), kind(number(libc::SOCK_RAW))],
+        vec![kind(10)],
     ];
     let personalities = [0, 0x8, 0x2_0000, 0x2_0008, 0x4_0000, 0xffff_ffff];
     vec![
-        (libc::SYS_clone, When::Cases(bits(0)), NAMESPACES),
-        (libc::SYS_unshare, When::Cases(bits(0)), NAMESPACES),
-        (libc::SYS_mknodat, When::Cases(device(2)), "makes a device node"),
+        (libc::SYS_clone, bits(0), NAMESPACES),
+        (libc::SYS_unshare, bits(0), NAMESPACES),
+        (libc::SYS_mknodat, device(2), "makes a device node"),
         (
             libc::SYS_socket,
             When::Cases(sockets),
             "families that the network namespace does not contain, and raw sockets",
         ),
-        (libc::SYS_socketpair, When::Cases(vec![case([on(0, Op::Ne, unix)])]), "only local pairs have a use"),
+        (libc::SYS_socketpair, When::Cases(vec![vec![Test::Differs(0, unix)]]), "only local pairs have a use"),
         (libc::SYS_ioctl, When::Cases(requests()), REQUESTS),
         (
             libc::SYS_personality,
-            When::Cases(vec![case(personalities.map(|value| on(0, Op::Ne, value)))]),
+            When::Cases(vec![personalities.map(|value| Test::Differs(0, value)).to_vec()]),
             "weakens memory protection",
         ),
-        (libc::SYS_prlimit64, When::Cases(vec![case([on(0, Op::Ne, 0), wide(2)])]), "would starve PID 1"),
+        (libc::SYS_prlimit64, When::Cases(vec![vec![Test::Differs(0, 0), Test::Given(2)]]), "would starve PID 1"),
     ]
 }
 
@@ -182,29 +174,22 @@ const REQUESTS: &str =
     "puts words into another program's terminal, loads a line discipline, or makes a subvolume that no quota counts";
 
 /// The requests of `ioctl` that are refused.
-fn requests() -> Vec<Vec<Condition>> {
+fn requests() -> Vec<Vec<Test>> {
     // TIOCSTI types into a terminal, TIOCLINUX pastes into a console, TIOCCONS takes the console over, and TIOCSETD makes
     // the kernel load a line discipline: old drivers that nobody here needs.
-    let terminals = [0x5412, 0x541c, 0x541d, 0x5423].map(|request| case([on(1, Op::Eq, request)]));
+    let terminals = [0x5412, 0x541c, 0x541d, 0x5423].map(|request| vec![Test::Equal(1, request)]);
     // Everything of btrfs but what all file systems share by its numbers: FICLONE, FICLONERANGE, FIDEDUPERANGE.
-    let shared = [0x4004_9409, 0x4020_940d, 0xc018_9436].map(|request| on(1, Op::Ne, request));
-    let btrfs = case(std::iter::once(on(1, Op::MaskedEq(0xff00), 0x9400)).chain(shared));
+    let shared = [0x4004_9409, 0x4020_940d, 0xc018_9436].map(|request| Test::Differs(1, request));
+    let btrfs = masked(1, 0xff00, 0x9400).into_iter().chain(shared).collect();
     terminals.into_iter().chain([btrfs]).collect()
 }
 
-/// That a pointer argument is given.
-fn wide(argument: u8) -> Option<Condition> {
-    Condition::new(argument, Length::Qword, Op::Ne, 0).ok()
-}
-
-fn number(value: libc::c_int) -> u64 {
-    u64::try_from(value).unwrap_or_default()
+fn number(value: libc::c_int) -> u32 {
+    value.unsigned_abs()
 }
 
 #[cfg(target_arch = "x86_64")]
 fn on_this_architecture() -> Vec<Line> {
-    let device = [libc::S_IFBLK, libc::S_IFCHR].into_iter().map(u64::from);
-    let device = device.map(|kind| case([on(1, Op::MaskedEq(u64::from(libc::S_IFMT)), kind)])).collect();
     let always: [(libc::c_long, &str); 8] = [
         (libc::SYS_kexec_file_load, KERNEL),
         (libc::SYS_iopl, "reaches the machine's ports"),
@@ -216,7 +201,7 @@ fn on_this_architecture() -> Vec<Line> {
         (libc::SYS_sysfs, LEGACY),
     ];
     let mut lines: Vec<Line> = always.into_iter().map(|(call, reason)| (call, When::Always, reason)).collect();
-    lines.push((libc::SYS_mknod, When::Cases(device), "makes a device node"));
+    lines.push((libc::SYS_mknod, device(1), "makes a device node"));
     lines
 }
 
@@ -226,33 +211,41 @@ fn on_this_architecture() -> Vec<Line> {
 }
 
 impl Filters {
-    /// Compiles the table.
+    /// Compiles the table. Refuses with `ENOSYS` the numbers beyond those that are known, with them the x32 interface's
+    /// (bit 30), and `clone3`, so that the C library falls back to `clone`.
     pub(crate) fn build() -> Result<Self, String> {
-        let mut rules: BTreeMap<i64, Vec<Rule>> = BTreeMap::new();
-        for (call, when, _) in table() {
-            let cases = match when {
-                When::Always => Vec::new(),
-                When::Cases(cases) => {
-                    cases.into_iter().map(Rule::new).collect::<Result<_, _>>().map_err(|error| error.to_string())?
-                }
-            };
-            rules.insert(call, cases);
+        let foreign = |call: libc::c_long| format!("{call} is no number of a call");
+        let (mut early, mut late) = (BTreeMap::new(), BTreeMap::new());
+        for (call, when, reason) in table() {
+            let rules = if reason == MOUNTS { &mut late } else { &mut early };
+            rules.insert(u32::try_from(call).map_err(|_| foreign(call))?, (when, refusal(libc::EPERM)));
         }
-        let refuse = SeccompAction::Errno(u32::try_from(libc::EPERM).unwrap_or(1));
-        let arch: TargetArch =
-            std::env::consts::ARCH.try_into().map_err(|_| "no filter for this architecture".to_owned())?;
-        let filter =
-            SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch).map_err(|error| error.to_string())?;
-        let table: BpfProgram = filter.try_into().map_err(|error: seccompiler::BackendError| error.to_string())?;
-        Ok(Self { all: vec![numbers(), table], programs: guest::Filter::new(programs()) })
+        let clone3 = u32::try_from(libc::SYS_clone3).map_err(|_| foreign(libc::SYS_clone3))?;
+        early.insert(clone3, (When::Always, refusal(libc::ENOSYS)));
+        let assemble = |rules| decision::assemble(rules, NUMBER_MAX, refusal(libc::ENOSYS));
+        Ok(Self { early: assemble(&early)?, late: assemble(&late)?, programs: guest::Filter::new(programs()) })
     }
 
-    /// Installs the filters for this process and all it starts. `no_new_privileges` must be set.
+    /// Installs both filters for this process and all it starts. `no_new_privileges` must be set.
     pub(crate) fn install(&self) -> Result<(), String> {
+        self.install_early().and_then(|()| self.install_late())
+    }
+
+    /// Installs all that a first process can do with while it is not anybody's yet.
+    pub(crate) fn install_early(&self) -> Result<(), String> {
+        Self::apply(&self.early)
+    }
+
+    /// Installs what is left after [`Filters::install_early`].
+    pub(crate) fn install_late(&self) -> Result<(), String> {
+        Self::apply(&self.late)
+    }
+
+    fn apply(program: &BpfProgram) -> Result<(), String> {
         if down::is_down(Wall::Seccomp) {
             return Ok(());
         }
-        self.all.iter().try_for_each(|program| seccompiler::apply_filter(program)).map_err(|error| error.to_string())
+        seccompiler::apply_filter(program).map_err(|error| error.to_string())
     }
 
     /// What every program is restricted by before it runs.
@@ -269,16 +262,13 @@ const PROGRAMS: [libc::c_long; 1] = [libc::SYS_syncfs];
 const NUMBER_MAX: u32 = 462;
 
 const LOAD_NUMBER: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
-const IF_AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
 const IF_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
 const RETURN: u16 = 0x06; // BPF_RET | BPF_K
-const ALLOW: u32 = 0x7fff_0000;
-const ERRNO: u32 = 0x0005_0000;
 
 /// The filter of programs, as the kernel takes it. Other doors than this architecture's are shut by the other filters.
 fn programs() -> Vec<guest::Instruction> {
     let line = |code, jt, jf, k| guest::Instruction { code, jt, jf, k };
-    let refused = ERRNO | u32::try_from(libc::EPERM).unwrap_or(1);
+    let refused = refusal(libc::EPERM);
     let mut lines = vec![line(LOAD_NUMBER, 0, 0, 0)];
     for call in PROGRAMS {
         lines.push(line(IF_EQUAL, 0, 1, u32::try_from(call).unwrap_or(u32::MAX)));
@@ -286,21 +276,6 @@ fn programs() -> Vec<guest::Instruction> {
     }
     lines.push(line(RETURN, 0, 0, ALLOW));
     lines
-}
-
-/// Refuses with `ENOSYS` the numbers beyond those that are known, with them the x32 interface's (bit 30), which would pass the
-/// table, and `clone3`, so that the C library falls back to `clone`.
-fn numbers() -> BpfProgram {
-    let line = |code, jt, jf, k| sock_filter { code, jt, jf, k };
-    let clone3 = u32::try_from(libc::SYS_clone3).unwrap_or(435);
-    let missing = ERRNO | u32::try_from(libc::ENOSYS).unwrap_or(38);
-    vec![
-        line(LOAD_NUMBER, 0, 0, 0),
-        line(IF_AT_LEAST, 2, 0, NUMBER_MAX + 1),
-        line(IF_EQUAL, 1, 0, clone3),
-        line(RETURN, 0, 0, ALLOW),
-        line(RETURN, 0, 0, missing),
-    ]
 }
 
 #[cfg(test)]

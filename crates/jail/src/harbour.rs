@@ -49,8 +49,9 @@ impl Shared {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn send(&self, number: u64, request: Request, fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
-        door::send(&self.socket, &Ask { number, request }, fds, SendFlags::empty())
+    fn send(&self, ask: &Ask, fds: &[OwnedFd], flags: SendFlags) -> Result<(), Errno> {
+        let fds: Vec<BorrowedFd<'_>> = fds.iter().map(|fd| fd.as_fd()).collect();
+        door::send(&self.socket, ask, &fds, flags)
     }
 }
 
@@ -171,19 +172,26 @@ impl Harbour {
             }
             waiting.askers.insert(number, asker);
         }
-        // The message may wait for room while the launcher is busy, so this is no work for an async thread.
-        let shared = Arc::clone(&door);
-        let sent = tokio::task::spawn_blocking(move || {
-            let fds: Vec<BorrowedFd<'_>> = fds.iter().map(|fd| fd.as_fd()).collect();
-            shared.send(number, request, &fds)
-        });
-        match sent.await {
-            Ok(Ok(())) => {}
-            Ok(Err(Errno::MSGSIZE)) => {
+        let ask = Ask { number, request };
+        let sent = match door.send(&ask, &fds, SendFlags::DONTWAIT) {
+            // It waits for room while the launcher is busy, which is no work for an async thread.
+            Err(Errno::AGAIN) => {
+                let shared = Arc::clone(&door);
+                let sent = tokio::task::spawn_blocking(move || shared.send(&ask, &fds, SendFlags::empty()));
+                sent.await.unwrap_or(Err(Errno::IO))
+            }
+            sent => {
+                drop(fds);
+                sent
+            }
+        };
+        match sent {
+            Ok(()) => {}
+            Err(Errno::MSGSIZE) => {
                 door.waiting().askers.remove(&number);
                 return Err(Error::Limit { limit: format!("request_bytes_max = {}", door::MESSAGE_BYTES_MAX) });
             }
-            Ok(Err(_)) | Err(_) => return Err(gone()),
+            Err(_) => return Err(gone()),
         }
         answer.await.map_err(|_| gone())
     }
@@ -242,7 +250,7 @@ impl Drop for Slot {
         if self.open {
             // Nobody waits for the answer to number 0.
             let request = Request::Close { slot: self.number, grace_ms: self.grace_ms };
-            let _ = self.shared.send(0, request, &[]);
+            let _ = self.shared.send(&Ask { number: 0, request }, &[], SendFlags::empty());
         }
     }
 }

@@ -33,6 +33,13 @@ pub(crate) struct Site {
     pub(crate) names: Option<Names>,
 }
 
+impl Site {
+    /// What the first process needs to make other users of itself.
+    fn kept_capabilities(&self) -> u64 {
+        self.stand.wanted.accounts.as_ref().map_or(0, |_| guest::ROOT_CAPABILITIES | guest::SETPCAP)
+    }
+}
+
 /// A [`Site`] without its descriptors, which come beside the message: those of views, then the root's.
 #[derive(Debug, Serialize, Deserialize)]
 struct Build {
@@ -186,8 +193,8 @@ pub(crate) fn run(door: OwnedFd, filters: &Filters) -> i32 {
     let score = (!down::is_down(Wall::Score)).then(guest::Score::own).and_then(Result::ok);
     let mut walls = Walls { optional: &site.walls_optional, standing: Vec::new(), missing: Vec::new() };
     let tell = |told: &Told, beside: &[BorrowedFd<'_>]| door::send(&door, told, beside, SendFlags::empty()).is_ok();
-    let devices = match build(&site, &mut walls) {
-        Ok(devices) => devices,
+    let (devices, filtered) = match build(&site, &mut walls, filters) {
+        Ok(built) => built,
         Err(failure) => {
             tell(&Told::Failed(failure), &[]);
             return 1;
@@ -202,7 +209,8 @@ pub(crate) fn run(door: OwnedFd, filters: &Filters) -> i32 {
     if claim.layer.is_some() && loaded.is_ok() && !tell(&Told::Past(Stage::Workspace), &[]) {
         return 1;
     }
-    let ready = loaded.and_then(|()| wall_in(&site, &claim, &mut walls, filters));
+    let ready =
+        loaded.and_then(|()| wall_in(&site, &claim, &mut walls, || filtered.and_then(|()| filters.install_late())));
     if let Err(failure) = ready {
         tell(&Told::Failed(failure), &[]);
         return 1;
@@ -260,8 +268,9 @@ fn private_root(failed: root::Failed) -> Failure {
     Failure::wall("private_root", format!("{}: {}", failed.what, failed.errno))
 }
 
-/// Becomes the guest's user and builds the root, with nothing in it that is anybody's; gives the devices of its mounts.
-fn build(site: &Site, walls: &mut Walls<'_>) -> Result<Vec<OwnedFd>, Failure> {
+/// Becomes the guest's user and builds the root, with nothing in it that is anybody's; gives the devices of its mounts, and
+/// whether the first filter stands.
+fn build(site: &Site, walls: &mut Walls<'_>, filters: &Filters) -> Result<(Vec<OwnedFd>, Result<(), String>), Failure> {
     let devices = mounting::devices(&site.mounts)?;
     let inside = site.stand.wanted.main();
     let became = match &site.stand.wanted.accounts {
@@ -278,9 +287,13 @@ fn build(site: &Site, walls: &mut Walls<'_>) -> Result<Vec<OwnedFd>, Failure> {
     // Never optional: a guest with the host's files in sight would be no sandbox.
     root::build(&site.limits, &site.stand, &site.views, site.names.as_ref()).map_err(private_root)?;
     walls.raise("private_root", Ok(()))?;
+    privileges::limit(&site.limits).map_err(stage(Stage::Claim, "resource limits"))?;
+    privileges::bound_capabilities(site.kept_capabilities())
+        .map_err(|errno| Failure::wall("capabilities", said(errno)))?;
     // Without it programs only miss their own loopback; nothing gets weaker.
     let _ = raw::loopback_up();
-    Ok(devices)
+    walls.raise("no_new_privileges", privileges::no_new_privileges().map_err(said))?;
+    Ok((devices, filters.install_early()))
 }
 
 /// Puts names and workspace into the root, which is read-only from then on.
@@ -299,22 +312,25 @@ fn move_in(site: &Site, claim: &Claim, devices: &[OwnedFd]) -> Result<(), Failur
 }
 
 /// Raises the last walls: what is left afterwards is the guest.
-fn wall_in(site: &Site, claim: &Claim, walls: &mut Walls<'_>, filters: &Filters) -> Result<(), Failure> {
+fn wall_in(
+    site: &Site,
+    claim: &Claim,
+    walls: &mut Walls<'_>,
+    filter: impl FnOnce() -> Result<(), String>,
+) -> Result<(), Failure> {
     // Without a namespace of its own for it there is a wall missing already, and the host keeps its name.
     let _ = claim.names.set();
     root::close_process_settings().map_err(private_root)?;
-    privileges::limit(&site.limits).map_err(stage(Stage::Claim, "resource limits"))?;
-    walls.raise("no_new_privileges", privileges::no_new_privileges().map_err(said))?;
     let layer = claim.layer.as_ref().map(|layer| layer.as_fd());
     walls.raise("landlock", access::restrict(layer, site.stand.writable()))?;
     let dropped = match &site.stand.wanted.accounts {
-        Some(_) => privileges::keep_capabilities(guest::ROOT_CAPABILITIES | guest::SETPCAP),
+        Some(_) => privileges::keep_capabilities(site.kept_capabilities()),
         None => privileges::drop_capabilities(),
     };
     walls.raise("capabilities", dropped.map_err(said))?;
     privileges::hide().map_err(stage(Stage::Claim, "hiding PID 1"))?;
     privileges::die_with_parent().map_err(stage(Stage::Claim, "dying with the launcher"))?;
-    walls.raise("seccomp", filters.install())
+    walls.raise("seccomp", filter())
 }
 
 /// Fills a workspace in memory from the directory it is kept in.

@@ -93,7 +93,7 @@ fn prepare(door: OwnedFd, generation: u64) -> Result<State, Errno> {
         doors: Doors::new(door),
         groups: Groups::discover(),
         filters: Filters::build(),
-        lives: Lives::default(),
+        lives: Lives::new()?,
         // A slot of one launcher means nothing to another.
         stems: Stems::after(generation << SLOT_BITS),
         pool: None,
@@ -176,7 +176,7 @@ impl State {
     /// Keeps stems ready for the next requests; where none can be had, the next request says why.
     fn grow_stems(&mut self) {
         if let Ok(filters) = &self.filters {
-            let _ = self.stems.grow(&self.groups, filters, now_ms());
+            self.stems.grow(&self.groups, filters, self.starting.len(), now_ms());
         }
     }
 
@@ -211,11 +211,7 @@ impl State {
     fn wait(&self) -> Woken {
         let doors = self.doors.sockets();
         let mut polled: Vec<PollFd<'_>> = doors.iter().map(|door| PollFd::new(door, PollFlags::IN)).collect();
-        let mut slots = Vec::new();
-        for (slot, pidfd) in self.lives.running() {
-            slots.push(slot);
-            polled.push(PollFd::new(pidfd, PollFlags::IN));
-        }
+        polled.push(PollFd::new(self.lives.ends(), PollFlags::IN));
         let before = polled.len();
         polled.extend(
             self.starting.iter().map(|(_, _, starting)| PollFd::from_borrowed_fd(starting.door(), PollFlags::IN)),
@@ -233,11 +229,12 @@ impl State {
             return Woken::default();
         }
         let (others, starting) = polled[..all].split_at(before);
-        let (doors, ended) = others.split_at(doors.len());
+        let (doors, ends) = others.split_at(doors.len());
         let starting = starting.iter().enumerate().filter(|(_, fd)| !fd.revents().is_empty()).map(|(index, _)| index);
-        let ended = slots.into_iter().zip(ended).filter(|(_, fd)| !fd.revents().is_empty()).map(|(slot, _)| slot);
+        let has_ends = ends.iter().any(|fd| !fd.revents().is_empty());
+        let ended = if has_ends { self.lives.who_ended() } else { Vec::new() };
         let doors = doors.iter().enumerate().filter(|(_, fd)| !fd.revents().is_empty()).map(|(index, _)| index);
-        Woken { ended: ended.collect(), doors: doors.collect(), starting: starting.collect() }
+        Woken { ended, doors: doors.collect(), starting: starting.collect() }
     }
 
     fn handle(&mut self, ask: Ask, mut fds: Vec<OwnedFd>) {
@@ -357,7 +354,9 @@ impl State {
             closing: None,
             helpers,
         };
-        self.lives.insert(slot, live);
+        if let Err(failure) = self.lives.insert(slot, live, &self.groups) {
+            return self.answer(number, Reply::Failed(failure), &[]);
+        }
         let mut beside: Vec<BorrowedFd<'_>> = doors.iter().map(|door| door.as_fd()).collect();
         beside.push(stream.as_fd());
         self.answer(number, Reply::Created { slot, walls, took }, &beside);

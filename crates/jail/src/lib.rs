@@ -25,6 +25,7 @@ mod access;
 mod btrfs;
 mod cgroup;
 mod create;
+mod decision;
 mod dial;
 mod door;
 mod doors;

@@ -5,7 +5,7 @@ use crate::door::{self, Adopt, Failure, Label, Reply, Stage};
 use crate::launcher::{now_ms, timespec};
 use crate::mounting::Helpers;
 use crate::raw;
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, epoll};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sendmsg, socketpair,
@@ -18,6 +18,8 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 /// Sandboxes alive at once.
 const SANDBOXES_MAX: usize = 4_096;
+/// Ends that are seen to in one turn.
+const ENDS_MAX: usize = 64;
 /// Sandboxes told of in one message.
 const PAGE_MAX: usize = 64;
 /// What PID 1 gets to save the files of a sandbox that nobody closes in order.
@@ -51,43 +53,72 @@ pub(crate) struct Live {
 }
 
 /// All of them.
-#[derive(Debug, Default)]
-pub(crate) struct Lives(BTreeMap<u64, Live>);
+#[derive(Debug)]
+pub(crate) struct Lives {
+    all: BTreeMap<u64, Live>,
+    /// Where the end of any first process is heard, however many there are: an epoll instance.
+    ends: OwnedFd,
+}
 
 impl Lives {
+    /// None yet.
+    pub(crate) fn new() -> Result<Self, Errno> {
+        Ok(Self { all: BTreeMap::new(), ends: epoll::create(epoll::CreateFlags::CLOEXEC)? })
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.all.is_empty()
     }
 
     /// The slots that are taken.
     pub(crate) fn slots(&self) -> impl Iterator<Item = u64> {
-        self.0.keys().copied()
+        self.all.keys().copied()
     }
 
     /// Whether there is room for one beside those on their way.
     pub(crate) fn check_room(&self, starting: usize) -> Result<(), Failure> {
-        if self.0.len() + starting >= SANDBOXES_MAX {
+        if self.all.len() + starting >= SANDBOXES_MAX {
             return Err(Failure::stage(Stage::Claim, format!("sandboxes_max = {SANDBOXES_MAX}")));
         }
         Ok(())
     }
 
-    pub(crate) fn insert(&mut self, slot: u64, live: Live) {
-        self.0.insert(slot, live);
+    /// Takes one in. One whose end could not be heard is ended; nothing of it is left then.
+    pub(crate) fn insert(&mut self, slot: u64, live: Live, groups: &Groups) -> Result<(), Failure> {
+        let heard = epoll::add(&self.ends, &live.pidfd, epoll::EventData::new_u64(slot), epoll::EventFlags::IN);
+        let heard = heard.map_err(|errno| Failure::stage(Stage::Ready, format!("awaiting its end: {errno}")));
+        self.all.insert(slot, live);
+        if heard.is_err()
+            && let Some(live) = self.all.get_mut(&slot)
+        {
+            live.close(0, 0);
+            guest::sys::kill(live.pid);
+            raw::reap(live.pid);
+            self.clear(slot, groups);
+        }
+        heard
     }
 
-    /// The first processes whose end is awaited.
-    pub(crate) fn running(&self) -> impl Iterator<Item = (u64, &OwnedFd)> {
-        self.0.iter().filter(|(_, live)| !live.ended).map(|(slot, live)| (*slot, &live.pidfd))
+    /// Readable when a first process has ended.
+    pub(crate) fn ends(&self) -> &OwnedFd {
+        &self.ends
+    }
+
+    /// Some of those whose first process has ended; the others are heard the next time.
+    pub(crate) fn who_ended(&self) -> Vec<u64> {
+        let mut events = [MaybeUninit::uninit(); ENDS_MAX];
+        let now = timespec(0);
+        let heard = epoll::wait(&self.ends, &mut events, Some(&now));
+        heard.map_or(Vec::new(), |(heard, _)| heard.iter().map(|event| event.data.u64()).collect())
     }
 
     pub(crate) fn next_kill_ms(&self) -> Option<u64> {
-        let running = self.0.values().filter(|live| !live.ended);
+        let running = self.all.values().filter(|live| !live.ended);
         running.filter_map(|live| live.closing).map(|(_, kill_ms)| kill_ms).min()
     }
 
     pub(crate) fn kill_overdue(&self, now_ms: u64) {
-        for live in self.0.values().filter(|live| !live.ended) {
+        for live in self.all.values().filter(|live| !live.ended) {
             if live.closing.is_some_and(|(_, kill_ms)| now_ms >= kill_ms) {
                 guest::sys::kill(live.pid);
             }
@@ -96,7 +127,7 @@ impl Lives {
 
     /// How often the memory limit killed something in a sandbox.
     pub(crate) fn kills(&mut self, slot: u64) -> u64 {
-        self.0.get_mut(&slot).map_or(0, |live| {
+        self.all.get_mut(&slot).map_or(0, |live| {
             live.kills_told = live.group.kills();
             live.kills_told
         })
@@ -104,7 +135,8 @@ impl Lives {
 
     /// What lives, from the slot after `after` on.
     pub(crate) fn page(&self, after: u64, now_ms: u64) -> Vec<door::Lives> {
-        let beyond = self.0.range(after.saturating_add(1)..).filter(|(_, live)| !live.ended && live.closing.is_none());
+        let beyond =
+            self.all.range(after.saturating_add(1)..).filter(|(_, live)| !live.ended && live.closing.is_none());
         let told = beyond.take(PAGE_MAX).map(|(slot, live)| door::Lives {
             slot: *slot,
             label: live.label.clone(),
@@ -122,7 +154,7 @@ impl Lives {
     pub(crate) fn adopt(&mut self, ask: &Adopt) -> Result<(Reply, OwnedFd), Failure> {
         let refused = |detail: &str| Failure::stage(Stage::Claim, detail);
         let alive = |live: &&mut Live| !live.ended && live.closing.is_none();
-        let live = self.0.get_mut(&ask.slot).filter(alive).ok_or_else(|| refused("there is no such sandbox"))?;
+        let live = self.all.get_mut(&ask.slot).filter(alive).ok_or_else(|| refused("there is no such sandbox"))?;
         if ask.epoch < live.epoch {
             return Err(Failure::Stale { epoch: ask.epoch, seen: live.epoch });
         }
@@ -142,11 +174,11 @@ impl Lives {
 
     /// The harness is gone: nobody has any of them, and nobody waits for their end.
     pub(crate) fn leave(&mut self, groups: &Groups) {
-        for live in self.0.values_mut() {
+        for live in self.all.values_mut() {
             live.held = false;
             live.closing = live.closing.map(|(_, kill_ms)| (0, kill_ms));
         }
-        let ended: Vec<u64> = self.0.iter().filter(|(_, live)| live.ended).map(|(slot, _)| *slot).collect();
+        let ended: Vec<u64> = self.all.iter().filter(|(_, live)| live.ended).map(|(slot, _)| *slot).collect();
         for slot in ended {
             self.clear(slot, groups);
         }
@@ -154,14 +186,14 @@ impl Lives {
 
     /// Begins to end a sandbox; gives the number of the request when nothing of it is left already.
     pub(crate) fn close(&mut self, slot: u64, number: u64, kill_ms: u64, groups: &Groups) -> Option<u64> {
-        let Some(live) = self.0.get_mut(&slot) else { return Some(number) };
+        let Some(live) = self.all.get_mut(&slot) else { return Some(number) };
         live.close(number, kill_ms);
         if live.ended { self.clear(slot, groups) } else { None }
     }
 
     /// Begins to end all that the present harness does not have.
     pub(crate) fn close_unheld(&mut self, now_ms: u64) {
-        for live in self.0.values_mut().filter(|live| !live.held && live.closing.is_none()) {
+        for live in self.all.values_mut().filter(|live| !live.held && live.closing.is_none()) {
             live.close(0, if live.saves { now_ms + SAVE_MS } else { 0 });
         }
         self.kill_overdue(now_ms);
@@ -169,8 +201,10 @@ impl Lives {
 
     /// PID 1 ended, and with it everything in its namespace; gives the request that waited for it.
     pub(crate) fn ended(&mut self, slot: u64, groups: &Groups) -> Option<u64> {
-        let live = self.0.get_mut(&slot)?;
+        let live = self.all.get_mut(&slot)?;
         raw::reap(live.pid);
+        // A copy that a child still has open would be heard of again and again.
+        let _ = epoll::delete(&self.ends, &live.pidfd);
         live.ended = true;
         // One that nobody has is asked for by nobody.
         if live.closing.is_some() || !live.held { self.clear(slot, groups) } else { None }
@@ -178,7 +212,7 @@ impl Lives {
 
     /// Removes the last traces of a sandbox that ended; gives the request that waited for it.
     fn clear(&mut self, slot: u64, groups: &Groups) -> Option<u64> {
-        let live = self.0.remove(&slot)?;
+        let live = self.all.remove(&slot)?;
         groups.discard(live.group);
         live.closing.map(|(number, _)| number)
     }
@@ -186,13 +220,13 @@ impl Lives {
     /// Ends all and waits until they are gone; those that save files may finish.
     pub(crate) fn end_all(&mut self, groups: &Groups) {
         let last_ms = now_ms() + SAVE_MS;
-        for live in self.0.values_mut() {
+        for live in self.all.values_mut() {
             live.close(0, if live.saves { last_ms } else { 0 });
         }
         self.kill_overdue(now_ms());
-        let slots: Vec<u64> = self.0.keys().copied().collect();
+        let slots: Vec<u64> = self.all.keys().copied().collect();
         for slot in slots {
-            let Some(live) = self.0.get(&slot) else { continue };
+            let Some(live) = self.all.get(&slot) else { continue };
             if !live.ended {
                 let timeout = timespec(last_ms.saturating_sub(now_ms()));
                 let _ = rustix::event::poll(&mut [PollFd::new(&live.pidfd, PollFlags::IN)], Some(&timeout));

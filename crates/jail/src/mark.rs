@@ -1,5 +1,6 @@
 //! The mark beside a session's layer: under which epoch it was opened last, and whether it is whole. It is written before
-//! anything runs in the layer, replaced in one step, and durable when the call returns. Nothing inside can reach it.
+//! anything runs in the layer and replaced in one step; over an older one it is durable when the call returns. Nothing inside
+//! can reach it.
 
 use sandbox::{Error, Start};
 use serde::{Deserialize, Serialize};
@@ -43,14 +44,25 @@ impl Mark {
         Ok(Some(serde_json::from_slice(&fs::read(path)?).unwrap_or(broken)))
     }
 
-    /// Puts the mark in the place of the older one.
+    /// Puts the mark in the place of the older one; durable when this returns.
     pub(crate) fn write(&self, directory: &Path) -> io::Result<()> {
-        let new = directory.join(NEW);
-        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(&serde_json::to_vec(self)?)?;
-        file.sync_all()?;
-        fs::rename(&new, directory.join(FILE))?;
+        self.lay(directory)?.sync_all()?;
+        fs::rename(directory.join(NEW), directory.join(FILE))?;
         File::open(directory)?.sync_all()
+    }
+
+    /// Puts a mark where there is none, and no layer either, without waiting for the disk. A crash of this process loses
+    /// nothing of it; one of the machine may lose it or leave it empty, as it may what programs wrote. Then the layer is of no
+    /// generation that is on record, or not whole, and its session goes on from what was kept.
+    pub(crate) fn write_first(&self, directory: &Path) -> io::Result<()> {
+        self.lay(directory)?;
+        fs::rename(directory.join(NEW), directory.join(FILE))
+    }
+
+    fn lay(&self, directory: &Path) -> io::Result<File> {
+        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(directory.join(NEW))?;
+        file.write_all(&serde_json::to_vec(self)?)?;
+        Ok(file)
     }
 
     /// The mark of a layer that `epoch` opens with `start`, `found` being its mark so far.
@@ -131,8 +143,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         assert_eq!(Mark::read(directory.path()).unwrap(), None);
         for mark in [Mark { epoch: 7, before: Some(3), whole: true }, Mark { epoch: 8, before: None, whole: false }] {
-            mark.write(directory.path()).unwrap();
-            assert_eq!(Mark::read(directory.path()).unwrap(), Some(mark));
+            for write in [Mark::write, Mark::write_first] {
+                write(&mark, directory.path()).unwrap();
+                assert_eq!(Mark::read(directory.path()).unwrap(), Some(mark));
+                fs::remove_file(directory.path().join(FILE)).unwrap();
+            }
         }
         for broken in ["", "{\"epoch\":9", &"x".repeat(5_000)] {
             fs::write(directory.path().join(FILE), broken).unwrap();

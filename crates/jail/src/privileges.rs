@@ -21,17 +21,25 @@ const CAPABILITIES_MAX: u64 = 64;
 /// What one process may lock in memory.
 const MEMLOCK_BYTES_MAX: u64 = 64 << 10;
 
-/// Gives up every capability and the ways to get one.
-pub(crate) fn drop_capabilities() -> Result<(), Errno> {
-    if down::is_down(Wall::Capabilities) {
+/// Gives up the way to get any capability but `kept` by an exec; what this process has it keeps until it gives it up.
+pub(crate) fn bound_capabilities(kept: u64) -> Result<(), Errno> {
+    if kept == 0 && down::is_down(Wall::Capabilities) {
         return Ok(());
     }
-    for capability in 0..CAPABILITIES_MAX {
+    for capability in (0..CAPABILITIES_MAX).filter(|capability| kept & (1 << capability) == 0) {
         match raw::prctl(PR_CAPBSET_DROP, capability, 0) {
             Ok(_) => {}
             Err(Errno::INVAL) => break,
             Err(error) => return Err(error),
         }
+    }
+    Ok(())
+}
+
+/// Gives up every capability and, after [`bound_capabilities`], the other ways to get one.
+pub(crate) fn drop_capabilities() -> Result<(), Errno> {
+    if down::is_down(Wall::Capabilities) {
+        return Ok(());
     }
     raw::prctl(PR_SET_SECUREBITS, SECUREBITS, 0)?;
     raw::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0)?;
@@ -41,15 +49,9 @@ pub(crate) fn drop_capabilities() -> Result<(), Errno> {
 /// No ambient capabilities, locked; user 0 has by an exec what is left to it.
 const SECUREBITS_ROOT: u64 = 0b1100_0000;
 
-/// Gives up every capability but `kept`, of which what is executed as user 0 gets what its starter leaves to it.
+/// Gives up every capability but `kept`, of which what is executed as user 0 gets what its starter leaves to it. After
+/// [`bound_capabilities`].
 pub(crate) fn keep_capabilities(kept: u64) -> Result<(), Errno> {
-    for capability in (0..CAPABILITIES_MAX).filter(|capability| kept & (1 << capability) == 0) {
-        match raw::prctl(PR_CAPBSET_DROP, capability, 0) {
-            Ok(_) => {}
-            Err(Errno::INVAL) => break,
-            Err(error) => return Err(error),
-        }
-    }
     raw::prctl(PR_SET_SECUREBITS, SECUREBITS_ROOT, 0)?;
     raw::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0)?;
     guest::sys::set_capabilities(kept, kept)

@@ -184,11 +184,14 @@ impl Provider {
 
     /// Changes what stands ready to what is asked for twice in a row.
     async fn follow_demand(&self, spec: &Spec, root: &Wanted) {
+        if hold(&self.warm).wanted.max == 0 {
+            return;
+        }
         let kind = request(spec, Keep::Nowhere, root).kind();
         let wanted = {
             let mut warm = hold(&self.warm);
             let is_usual = warm.kind.is_none() || kind == warm.last;
-            let is_new = warm.wanted.max > 0 && kind.is_some() && kind != warm.kind && is_usual;
+            let is_new = kind.is_some() && kind != warm.kind && is_usual;
             warm.last = kind;
             is_new.then_some(warm.wanted)
         };
@@ -571,10 +574,14 @@ impl sandbox::Provider for Provider {
         };
         let (mut stood, claimed) = match stocked {
             // It becomes the session's while the sandbox is made: whichever fails, nothing has run.
-            Some((image, mount)) => tokio::try_join!(
-                raise(&self.harbour, &spec, Keep::Mounted, &root, vec![mount]),
-                workspaces::claim(&place, &spec.workspace, spec.epoch, making, Some(image)),
-            )?,
+            Some((image, mount)) => {
+                // Whoever claims is awake before the first process is, and does not push it from its processor.
+                let (claimed, stood) = tokio::try_join!(
+                    workspaces::claim(&place, &spec.workspace, spec.epoch, making, Some(image)),
+                    raise(&self.harbour, &spec, Keep::Mounted, &root, vec![mount]),
+                )?;
+                (stood, claimed)
+            }
             None => {
                 let mut claimed = workspaces::claim(&place, &spec.workspace, spec.epoch, making, None).await?;
                 let descriptors = claimed.descriptor.take().into_iter().collect();

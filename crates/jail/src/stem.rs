@@ -25,6 +25,8 @@ const WARM_MAX: usize = 64;
 const DEMAND_MS: u64 = 10_000;
 /// They are grown again only when nothing was asked for so long: what is asked for now goes first.
 const LULL_MS: u64 = 20;
+/// Where none could be had, it is tried again after so long, or when one is asked for.
+const RETRY_MS: u64 = 1_000;
 /// How long a stem may take to be born.
 const WAIT_SECONDS_MAX: i64 = 20;
 
@@ -70,6 +72,8 @@ pub(crate) struct Stems {
     warm: Option<Warm>,
     /// When something was asked for last.
     busy_ms: u64,
+    /// Before that none is grown ahead of need: the last one could not be had.
+    retry_ms: u64,
     next_slot: u64,
 }
 
@@ -86,7 +90,7 @@ impl Stems {
     /// Whose first slot is the one after this.
     pub(crate) fn after(slot: u64) -> Self {
         let (plain, built) = (VecDeque::new(), VecDeque::new());
-        Self { plain, built, warm: None, busy_ms: 0, next_slot: slot }
+        Self { plain, built, warm: None, busy_ms: 0, retry_ms: 0, next_slot: slot }
     }
 
     /// Keeps between `min` and `max` stems of the kind of `like` ready with their roots, as many as are asked for.
@@ -110,13 +114,23 @@ impl Stems {
         self.built.iter().filter(|stem| is_readable(&stem.door)).count()
     }
 
-    /// Grows what is missing; with roots only one at a time, and only while nothing else is asked for.
-    pub(crate) fn grow(&mut self, groups: &Groups, filters: &Filters, now_ms: u64) -> Result<(), Errno> {
+    /// Grows what is missing, unless it could not be had a moment ago; `starting` are on their way.
+    pub(crate) fn grow(&mut self, groups: &Groups, filters: &Filters, starting: usize, now_ms: u64) {
         for stem in self.plain.iter_mut().filter(|stem| stem.is_awaited() && is_readable(&stem.door)) {
             // Whoever takes one that is not born is told why.
             let _ = stem.hear_birth();
         }
-        while self.plain.len() < STEMS {
+        if now_ms >= self.retry_ms && self.try_to_grow(groups, filters, starting, now_ms).is_err() {
+            // Whoever asks for one is told why.
+            self.retry_ms = now_ms + RETRY_MS;
+        }
+    }
+
+    /// Until nothing was asked for some time only what others need that come as close as those on their way; with roots only
+    /// one at a time.
+    fn try_to_grow(&mut self, groups: &Groups, filters: &Filters, starting: usize, now_ms: u64) -> Result<(), Errno> {
+        let is_calm = now_ms >= self.busy_ms + LULL_MS;
+        while self.plain.len() < if is_calm { STEMS } else { starting.min(STEMS) } {
             let stem = self.sprout(create::namespaces(&[]).0, groups, filters)?;
             self.plain.push_back(stem);
         }
@@ -126,7 +140,7 @@ impl Stems {
             let surplus = self.built.len().saturating_sub(warm.wanted);
             self.built.drain(..surplus).for_each(|stem| stem.fell(groups));
         }
-        if self.built.len() < warm.wanted && now_ms >= self.busy_ms + LULL_MS {
+        if self.built.len() < warm.wanted && is_calm {
             let like = warm.like.clone();
             let mut stem = self.take_plain(create::namespaces(&like.walls_optional).0, groups, filters)?;
             match create::build(&stem, &like) {
@@ -162,10 +176,11 @@ impl Stems {
 
     /// When [`Stems::grow`] has something to do next.
     pub(crate) fn next_moment_ms(&self) -> Option<u64> {
-        let warm = self.warm.as_ref()?;
-        let short = (self.built.len() < warm.wanted).then_some(self.busy_ms + LULL_MS);
-        let many = (self.built.len() > warm.min).then_some(warm.asked_ms + DEMAND_MS);
-        short.into_iter().chain(many).min()
+        let is_short =
+            self.plain.len() < STEMS || self.warm.as_ref().is_some_and(|warm| self.built.len() < warm.wanted);
+        let short = is_short.then_some((self.busy_ms + LULL_MS).max(self.retry_ms));
+        let many = self.warm.as_ref().filter(|warm| self.built.len() > warm.min);
+        short.into_iter().chain(many.map(|warm| warm.asked_ms + DEMAND_MS)).min()
     }
 
     /// Takes one for this request: with its root when one of that kind stands ready.

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use stdx::Random;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 /// How many are kept.
 const STOCK: usize = 4;
@@ -50,6 +51,8 @@ impl Image {
 #[derive(Debug, Default)]
 pub(crate) struct Stock {
     items: Arc<Mutex<Vec<Item>>>,
+    /// When something was asked for last.
+    asked: Arc<Mutex<Option<Instant>>>,
     filling: Mutex<Option<AbortHandle>>,
 }
 
@@ -76,6 +79,7 @@ fn size(limits: &Limits) -> (u64, u64) {
 impl Stock {
     /// Takes one that fits, with its mount.
     pub(crate) fn take(&self, limits: &Limits) -> Option<(Image, OwnedFd)> {
+        *hold(&self.asked) = Some(Instant::now());
         let mut items = hold(&self.items);
         let found = items.iter().position(|item| item.size == size(limits))?;
         let Item { image, mount, .. } = items.swap_remove(found);
@@ -89,10 +93,10 @@ impl Stock {
             return;
         }
         let maker = Maker { place: Arc::clone(place), harbour: harbour.clone(), random: random.clone(), limits };
-        let items = Arc::clone(&self.items);
+        let (items, asked) = (Arc::clone(&self.items), Arc::clone(&self.asked));
         let task = tokio::spawn(async move {
             loop {
-                tokio::time::sleep(LULL).await;
+                calm(&asked).await;
                 let gone: Vec<Item> = hold(&items).extract_if(.., |item| item.size != size(&limits)).collect();
                 let count = hold(&items).len();
                 maker.remove(gone).await;
@@ -106,6 +110,17 @@ impl Stock {
             }
         });
         *filling = Some(task.abort_handle());
+    }
+}
+
+/// Waits until nothing was asked for some time.
+async fn calm(asked: &Mutex<Option<Instant>>) {
+    loop {
+        let last = *hold(asked);
+        tokio::time::sleep_until(last.map_or_else(Instant::now, |last| last + LULL)).await;
+        if *hold(asked) == last {
+            return;
+        }
     }
 }
 

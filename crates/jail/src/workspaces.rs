@@ -18,6 +18,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 const IMAGE: &str = "image.ext4";
 const NEW: &str = "image.new";
@@ -104,14 +105,14 @@ pub(crate) async fn claim(
     let source = source(place, workspace)?;
     let left_out = source.as_deref().map(snapshot::left_out).transpose()?.unwrap_or_default();
     let (inner, given) = (Arc::clone(place), home.clone());
-    let (found, mark, is_marked, room) = blocking(move || {
+    let (found, mark, [is_marked, is_first], room) = step(move || {
         let (place, home) = (inner, given);
         let found = Mark::read(&home.directory).map_err(broken(&home.directory))?;
         let mark = Mark::next(found, start, epoch)?;
         if matches!(start, Start::Kept { .. }) {
             let (keep, file) = kept.ok_or(Error::WorkspaceLost)?;
             let room = place.admit(size(keep, &file, making).map_err(broken(&home.images))?)?;
-            return Ok((Found::Image(keep, file), mark, false, room));
+            return Ok((Found::Image(keep, file), mark, [false, false], room));
         }
         let forked = source.as_deref().and_then(|source| fs::metadata(source).ok()).map_or(0, |image| image.len());
         let room = place.admit(making.bytes().max(forked))?;
@@ -122,7 +123,7 @@ pub(crate) async fn claim(
         }
         drop(kept);
         let found = make(&home, making, source.as_deref(), image)?;
-        Ok((found, mark, replaces, room))
+        Ok((found, mark, [replaces, !replaces], room))
     })
     .await?;
     let (keep, file) = match found {
@@ -140,7 +141,10 @@ pub(crate) async fn claim(
         true => None,
     };
     let marking = match is_marked {
-        false => Some(Marking::begin(directory.clone(), mark, [claim, copy(&file)?])),
+        false => {
+            let write = if is_first { Mark::write_first } else { Mark::write };
+            Some(Marking::begin(directory.clone(), mark, write, [claim, copy(&file)?]))
+        }
         true => None,
     };
     Ok(Claimed { keep, descriptor: Some(file.into()), unfinished, marking, room: Some(room), left_out })
@@ -160,7 +164,7 @@ enum Quick {
     Slow(Image),
 }
 
-/// Gives a session that had no workspace one from stock, all of it on one thread: the mark is durable when this returns.
+/// Gives a session that had no workspace one from stock, all of it on one thread: the mark is there when this returns.
 async fn quickly(
     place: &Arc<Place>,
     home: &Home,
@@ -170,7 +174,7 @@ async fn quickly(
     image: Image,
 ) -> Result<Quick, Error> {
     let (place, home) = (Arc::clone(place), home.clone());
-    blocking(move || {
+    step(move || {
         let directory = &home.directory;
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
         let Some(entered) =
@@ -192,7 +196,7 @@ async fn quickly(
             }
             true => None,
         };
-        mark.write(directory).map_err(broken(directory))?;
+        mark.write_first(directory).map_err(broken(directory))?;
         drop(entered);
         let (keep, descriptor, room) = (Keep::Mounted, Some(file.into()), Some(room));
         Ok(Quick::Done(Box::new(Claimed { keep, descriptor, unfinished, room, ..Claimed::nowhere() })))
@@ -279,15 +283,15 @@ pub(crate) struct Marking(tokio::task::JoinHandle<Result<(), Error>>);
 
 impl Marking {
     /// Whoever gives up meanwhile leaves the `locks` to the writing, so that no mark of another is overwritten.
-    fn begin(directory: PathBuf, mark: Mark, locks: [File; 2]) -> Self {
+    fn begin(directory: PathBuf, mark: Mark, write: fn(&Mark, &Path) -> io::Result<()>, locks: [File; 2]) -> Self {
         Self(tokio::task::spawn_blocking(move || {
-            let written = mark.write(&directory).map_err(broken(&directory));
+            let written = write(&mark, &directory).map_err(broken(&directory));
             drop(locks);
             written
         }))
     }
 
-    /// Waits until it is durable.
+    /// Waits until it is there.
     pub(crate) async fn done(self) -> Result<(), Error> {
         self.0.await.unwrap_or_else(|error| Err(failed(error.to_string())))
     }
@@ -300,7 +304,7 @@ async fn enter(directory: &Path, opens: Option<(Start, u64)>) -> Result<File, Er
     let makes = matches!(opens, Some((Start::Fresh | Start::Forked { .. } | Start::Restored, _)));
     for _ in 0..ENTER_ATTEMPTS_MAX {
         let path = directory.to_owned();
-        let entered = blocking(move || {
+        let entered = step(move || {
             let lost = |error: io::Error| match error.kind() {
                 io::ErrorKind::NotFound => Error::WorkspaceLost,
                 _ => broken(&path)(error),
@@ -326,6 +330,16 @@ async fn enter(directory: &Path, opens: Option<(Start, u64)>) -> Result<File, Er
         }
     }
     Err(failed("the workspace is being removed over and over"))
+}
+
+/// Steps of claims under way at once: when a hundred come together, more threads only stand in each other's way.
+const STEPS_MAX: usize = 8;
+static STEPS: Semaphore = Semaphore::const_new(STEPS_MAX);
+
+/// Runs a step of a claim, which is short and waits for nobody.
+async fn step<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    let _place = STEPS.acquire().await.map_err(|error| failed(error.to_string()))?;
+    blocking(work).await
 }
 
 /// Runs what waits for the disk on a thread that may wait.
@@ -432,7 +446,7 @@ pub(crate) async fn exists(home: Home) -> Result<bool, Error> {
 /// Waits until no sandbox has the workspace any more; gives it, locked, when there is one.
 pub(crate) async fn await_release(home: &Home) -> Result<Option<(Keep, File)>, Error> {
     let home = home.clone();
-    match blocking(move || open(&home)).await {
+    match step(move || open(&home)).await {
         Ok((keep, file)) => lock(&file).await.map(|()| Some((keep, file))),
         Err(Error::WorkspaceLost) => Ok(None),
         Err(error) => Err(error),

@@ -38,7 +38,15 @@ struct Peer {
     /// Which of our figures it stands beside.
     beside: &'static str,
     command: fn(&Path) -> Command,
+    until: Until,
     figure: Figure,
+}
+
+/// To what a peer is measured.
+#[derive(Clone, Copy)]
+enum Until {
+    FirstByte,
+    End,
 }
 
 pub(crate) fn measure(built: &Path, arguments: &Arguments, page: &mut Page) -> Result<()> {
@@ -53,7 +61,7 @@ pub(crate) fn measure(built: &Path, arguments: &Arguments, page: &mut Page) -> R
             values.extend(told[key].as_f64());
         }
         for peer in &mut peers {
-            peer.figure.add(median(|| first_byte((peer.command)(folder.path())))?);
+            peer.figure.add(median(|| took((peer.command)(folder.path()), peer.until))?);
         }
         if let Some(program) = &floor {
             let told = process::capture(Command::new(program).arg(folder.path().join("floor.d")))?;
@@ -83,15 +91,17 @@ fn show(page: &mut Page, ours: &[Vec<f64>], peers: &[Peer], floor: Option<&Figur
     }
     for ((key, says), values) in ALONE.iter().zip(&ours[1..]) {
         let mine = figure(values);
-        match peers.iter().find(|peer| peer.beside == *key) {
+        let beside: Vec<&Peer> = peers.iter().filter(|peer| peer.beside == *key).collect();
+        match beside.as_slice() {
             _ if values.is_empty() => page.skipped(says, "this machine does not have it"),
-            Some(peer) => page.beside(says, &mine, peer.name, &peer.figure),
-            None => page.alone(says, &mine),
+            [] => page.alone(says, &mine),
+            beside => beside.iter().for_each(|peer| page.beside(says, &mine, peer.name, &peer.figure)),
         }
     }
 }
 
 const COLD_KEY: &str = "cold_ms_p50";
+const EXEC_KEY: &str = "exec_ms_p50";
 
 fn own(built: &Path) -> Result<Value> {
     let mut bench = Command::new(built.join("topside"));
@@ -103,10 +113,17 @@ fn own(built: &Path) -> Result<Value> {
 
 /// The peers that this machine has; the others are noted.
 fn peers(folder: &Path, page: &mut Page) -> Result<Vec<Peer>> {
-    let peer = |name, beside, command| Peer { name, beside, command, figure: Figure::default() };
-    let mut found = Vec::new();
+    let peer = |name, beside, command| {
+        let until = if beside == COLD_KEY { Until::FirstByte } else { Until::End };
+        Peer { name, beside, command, until, figure: Figure::default() }
+    };
+    // What of every figure is the program's own, on this machine and at this time.
+    let mut found = vec![
+        peer("the program alone, no sandbox", COLD_KEY, echo as fn(&Path) -> Command),
+        peer("the program alone, no sandbox", EXEC_KEY, nothing),
+    ];
     match process::is_present("bwrap") {
-        true => found.push(peer("bwrap --unshare-all", COLD_KEY, bwrap as fn(&Path) -> Command)),
+        true => found.push(peer("bwrap --unshare-all", COLD_KEY, bwrap)),
         false => page.skipped("bwrap", "it is not installed"),
     }
     match process::is_present("runc") {
@@ -119,11 +136,21 @@ fn peers(folder: &Path, page: &mut Page) -> Result<Vec<Peer>> {
     match begin_docker(folder) {
         Ok(()) => {
             found.push(peer("docker run", COLD_KEY, docker_run));
-            found.push(peer("docker exec", "exec_ms_p50", docker_exec));
+            found.push(peer("docker exec", EXEC_KEY, docker_exec));
         }
         Err(why) => page.skipped("docker", &why.to_string()),
     }
     Ok(found)
+}
+
+fn echo(_: &Path) -> Command {
+    let mut command = Command::new("/bin/echo");
+    command.arg("up");
+    command
+}
+
+fn nothing(_: &Path) -> Command {
+    Command::new("/bin/true")
 }
 
 fn bwrap(_: &Path) -> Command {
@@ -178,7 +205,7 @@ fn docker_run(_: &Path) -> Command {
 
 fn docker_exec(_: &Path) -> Command {
     let mut command = Command::new("docker");
-    command.args(["exec", DOCKER_NAME, "/bin/echo", "up"]);
+    command.args(["exec", DOCKER_NAME, "/bin/true"]);
     command
 }
 
@@ -206,15 +233,20 @@ fn end_docker() {
     }
 }
 
-/// Milliseconds from the start of a program to its first byte.
-fn first_byte(mut command: Command) -> Result<f64> {
+/// Milliseconds from the start of a program to its first byte or its end.
+fn took(mut command: Command, until: Until) -> Result<f64> {
     let watch = Stopwatch::start();
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
     let mut out = child.stdout.take().context("its output")?;
     let read = out.read(&mut [0; 1])?;
-    let ms = watch.seconds() * 1_000.0;
+    let first_ms = watch.seconds() * 1_000.0;
     let status = child.wait()?;
-    ensure!(read == 1 && status.success(), "{command:?} gave nothing: {status}");
+    let ended_ms = watch.seconds() * 1_000.0;
+    let (ms, bytes) = match until {
+        Until::FirstByte => (first_ms, 1),
+        Until::End => (ended_ms, 0),
+    };
+    ensure!(read == bytes && status.success(), "{command:?} gave {read} bytes: {status}");
     Ok(ms)
 }
 

@@ -53,15 +53,11 @@ async fn measure(console: &Console, ground: &Ground, arguments: &SandboxBench) {
         if console.talk_is_terminal {
             console.talk_line(&format!("measuring {name} …"));
         }
-        measured.extend(match name {
-            "cold" => measures::starts(ground, samples).await,
-            "warm" => measures::warm(ground, samples).await,
-            "exec" => measures::commands(ground, samples).await,
-            "burst" => measures::burst(ground, samples).await,
-            "checkpoint" => measures::checkpoints(ground, samples).await,
-            "stdout" => measures::stdout(ground, samples).await,
-            _ => measures::memory(ground).await,
-        });
+        let mut measuring = measures::Measuring::begin(name, ground, samples);
+        match measuring.done().await {
+            Ok(figures) => measured.extend(figures),
+            Err(error) => console.talk_line(&format!("error: measuring {name}: {error}")),
+        }
     }
     let machine = Machine::here(ground).await;
     console.data(&if arguments.json {
