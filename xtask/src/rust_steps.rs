@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 
 use crate::context::{Context, Scope};
-use crate::process;
 use crate::report::{Finding, Outcome};
+use crate::{failures, process};
 
 /// The one skip that continuous integration allows; `deny` tells it.
 pub(crate) const SKIP_ALLOWED: &str = "SKIPPED advisories:";
@@ -93,18 +93,29 @@ pub(crate) fn tests(context: &Context) -> Result<Outcome> {
     if context.strict {
         command.env("CI", "true");
     }
+    let mut program = String::new();
     let captured = process::stream(&mut command, |line| {
         tell_progress(line);
+        if line.trim_start().starts_with("Running ") {
+            program.clear();
+        }
+        program.push_str(line);
+        program.push('\n');
         // A test that hangs is named by libtest after a minute; without that line nobody would know which one it is.
         if line.starts_with("test ") && (line.ends_with("FAILED") || line.ends_with("seconds")) {
             println!("   {line}");
+        }
+        // At once where it is known at once: what stops the check half-way must not take the cause with it.
+        let failed = line.ends_with("... FAILED").then(|| failures::find(&program).pop()).flatten();
+        if let Some(failed) = failed.filter(|failed| !failed.words.is_empty()) {
+            println!("     {}", failed.why().replace('\n', "\n     "));
         }
     })?;
     let log = context.scratch("check")?.join("tests.log");
     std::fs::write(&log, &captured.text)?;
     let outcome = judge_tests(&captured.text, captured.status.success(), context.strict);
     if !outcome.is_green() {
-        println!("{}", failures(&captured.text));
+        println!("{}", failures::shown(&captured.text));
     }
     Ok(outcome.note(format!("all that the tests said: {}", log.display())))
 }
@@ -124,10 +135,12 @@ pub(crate) fn judge_tests(text: &str, success: bool, strict: bool) -> Outcome {
             } else {
                 outcome.notes.push(skip.to_owned());
             }
-        } else if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED")) {
-            outcome.findings.push(Finding::new(name, "the test failed"));
         }
     }
+    let failed = failures::find(text);
+    outcome
+        .findings
+        .extend(failed.iter().map(|failed| Finding::new(&*failed.name, format!("the test failed: {}", failed.why()))));
     if ignored > 0 {
         outcome
             .findings
@@ -154,26 +167,6 @@ fn skip(line: &str) -> Option<&str> {
 fn count(result: &str, what: &str) -> usize {
     let parts = result.split([';', '.']).map(str::trim);
     parts.filter_map(|part| part.strip_suffix(what)).find_map(|number| number.trim().parse().ok()).unwrap_or(0)
-}
-
-/// What libtest and the compiler said about failures only; what passing tests said stays in the log.
-fn failures(text: &str) -> String {
-    let mut shown = Vec::new();
-    let (mut failing, mut passing) = (false, false);
-    for line in text.lines() {
-        match line {
-            "failures:" => (failing, passing) = (true, false),
-            "successes:" => (failing, passing) = (false, true),
-            line if line.starts_with("test result:") => (failing, passing) = (false, false),
-            line if line.trim_start().starts_with("Running ") => failing = false,
-            line if line.starts_with("error") && !passing => failing = true,
-            _ => {}
-        }
-        if failing {
-            shown.push(line);
-        }
-    }
-    shown.join("\n")
 }
 
 #[cfg(test)]
@@ -234,11 +227,5 @@ mod tests {
             told,
             ["crates/net/src/a.rs:1:1: error[E0308]: mismatched", "crates/net/src/lib.rs:7:9: used `unwrap()`"]
         );
-    }
-
-    #[test]
-    fn only_failures_are_shown() {
-        let text = "successes:\n---- a stdout ----\nerror: noise\nfailures:\n---- b stdout ----\nwrong\ntest result: FAILED.\nnoise\n";
-        assert_eq!(failures(text), "failures:\n---- b stdout ----\nwrong");
     }
 }
