@@ -4,7 +4,7 @@
 use crate::cgroup::{Controller, Group, Groups};
 use crate::door::{self, Create, Failure, Keep, Stage, Took};
 use crate::filter::Filters;
-use crate::ids::{self, Map};
+use crate::ids::Map;
 use crate::image;
 use crate::inside::{self, Claim, Site, Told};
 use crate::launcher::now_us;
@@ -345,7 +345,9 @@ fn map(slot: u64, wanted: &Wanted, root: bool) -> Result<Map, Failure> {
     match (root, &wanted.accounts) {
         (true, accounts) => Ok(Map::of_root(slot, wanted.identity, accounts.as_ref())),
         (false, None) => Ok(Map::of_ordinary(wanted.identity)),
-        (false, Some(_)) => Err(Failure::wall("user_namespace", ids::ORDINARY)),
+        (false, Some(_)) => {
+            wanted.lent.map(Map::Part).ok_or_else(|| Failure::wall("user_namespace", "no ids were given for its users"))
+        }
     }
 }
 
@@ -475,7 +477,8 @@ fn user_namespace(what: &str) -> impl Fn(std::io::Error) -> Failure + '_ {
 /// Gives a first process its ids, before it takes its first step.
 fn admit(stem: &Stem, map: Map, root: bool) -> Result<(), Failure> {
     let pid = stem.pid().ok_or_else(ended)?;
-    if !root {
+    // Who has one group of its own has no others to become.
+    if let (false, Map::One { .. }) = (root, map) {
         fs::write(format!("/proc/{pid}/setgroups"), "deny").map_err(user_namespace("setgroups"))?;
     }
     spare_nobody(pid);

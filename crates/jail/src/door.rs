@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 /// Version of the list of requests. `Hello`, `Farewell`, `Welcome` and `Owned` are the same in all versions.
-pub(crate) const VERSION: u32 = 3;
+pub(crate) const VERSION: u32 = 4;
 /// Bytes of one message at most.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 96 << 10;
 /// Descriptors beside one message at most.
@@ -52,6 +52,9 @@ pub(crate) enum Request {
     /// Looks into an image, or unpacks one layer, in a process of its own: the image comes as a descriptor, then the directory
     /// to unpack into, when the task has one, then where the result goes.
     Work { task: ::image::Task },
+    /// Gives a tree of an ordinary user's to other ids, or empties it, in a process of its own: the tree comes as a descriptor,
+    /// then where the result goes.
+    Own { task: crate::owners::Task },
     /// Ends such a process.
     Worked { worker: i32 },
     /// Keeps between `min` and `max` first processes ready for sandboxes like this one, whose workspace, names and environment
@@ -93,7 +96,10 @@ impl Create {
         let (walls_optional, label, shape) = (Vec::new(), Label::default(), String::new());
         // Who mounted it, and when, does not show.
         let workspace = if self.workspace == Keep::Mounted { Keep::Image } else { self.workspace };
-        let shape = serde_json::to_string(&Self { epoch: 0, walls_optional, label, shape, workspace, ..self.clone() });
+        // Nor which ids of several it got.
+        let root = crate::stack::Wanted { lent: None, ..self.root.clone() };
+        let plain = Self { epoch: 0, walls_optional, label, shape, workspace, root, ..self.clone() };
+        let shape = serde_json::to_string(&plain);
         shape.ok().filter(|shape| shape.len() <= SHAPE_BYTES_MAX).unwrap_or_default()
     }
 }
@@ -101,7 +107,7 @@ impl Create {
 impl Create {
     /// All that a first process must know to build the root; `None`: it needs descriptors, and can't be built ahead.
     pub(crate) fn kind(&self) -> Option<String> {
-        if !self.binds.is_empty() || !self.mounts.is_empty() || self.root.descriptors > 0 {
+        if !self.binds.is_empty() || !self.mounts.is_empty() || self.root.descriptors > 0 || self.root.lent.is_some() {
             return None;
         }
         serde_json::to_string(&(&self.root, &self.limits, &self.walls_optional)).ok()

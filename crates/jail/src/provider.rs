@@ -7,6 +7,7 @@ use crate::harbour::{Arrived, Harbour, Slot};
 use crate::home::{self, Door};
 use crate::ids;
 use crate::live::{Live, Watch};
+use crate::owners::Owners;
 use crate::pool::{Place, Pool};
 use crate::quota::Room;
 use crate::rank::Rank;
@@ -15,7 +16,7 @@ use crate::snapshot::{Reader, Stored};
 use crate::stack::Wanted;
 use crate::stock::Stock;
 use crate::wire::Wire;
-use crate::workspaces::{self, Making, Unfinished};
+use crate::workspaces::{self, Claimed, Making, Unfinished};
 use crate::{Error as LaunchError, Launcher, outlives, shown};
 use async_trait::async_trait;
 use domain::{Id, id};
@@ -60,6 +61,7 @@ pub struct Provider {
     harbour: Harbour,
     roots: Roots,
     random: Random,
+    owners: Owners,
     root: bool,
     pool: Pool,
     network: mounts::Network,
@@ -212,10 +214,11 @@ impl Provider {
         let root = Rank::own().is_root();
         let roots = Roots::new(harbour.clone(), &data, root);
         let pool = Pool::new(data, root);
+        let owners = Owners::new(harbour.clone());
         let (network, mount_limits) = (mounts::Network::default(), mounts::Limits::default());
         let (stock, warm) = (None, Mutex::default());
         let (left, held) = (Mutex::default(), Mutex::default());
-        Ok(Self { harbour, roots, random, root, pool, network, mount_limits, stock, warm, left, held })
+        Ok(Self { harbour, roots, owners, random, root, pool, network, mount_limits, stock, warm, left, held })
     }
 
     /// Learns what an earlier harness left; what is nobody's workspace ends at once.
@@ -367,6 +370,27 @@ impl Provider {
 
     async fn place(&self) -> Result<Arc<Place>, Error> {
         self.pool.place(&self.harbour, self.random.bytes()).await
+    /// Gives an ordinary user's sandbox ids for its users, and its workspace to them.
+    async fn lend(
+        &self,
+        place: &Place,
+        workspace: &Workspace,
+        root: &mut Wanted,
+        claimed: &Claimed,
+    ) -> Result<(), Error> {
+        if self.root {
+            return Ok(());
+        }
+        let rather = place.home(workspace)?.as_ref().and_then(workspaces::owner);
+        if let Some(lent) = ids::lend(root, rather)? {
+            (root.lent, root.lock) = (Some(lent.part), Some(lent.lock));
+        }
+        match (&claimed.descriptor, claimed.keep) {
+            (Some(files), Keep::Layer) => self.owners.settle(files, root.lent).await,
+            _ => Ok(()),
+        }
+    }
+
     }
 
     fn stored(&self, spec: &Spec, place: Arc<Place>, room: Option<Room>) -> Result<Option<Stored>, Error> {
@@ -407,6 +431,8 @@ pub(crate) async fn raise(
     sent.extend(descriptors);
     let descriptors = sent;
     let (doors, told);
+    let lock = root.lock.as_ref().map(|lock| rustix::io::fcntl_dupfd_cloexec(lock, 3)).transpose();
+    sent.extend(lock.map_err(crate::roots::failed)?);
     let (mut slot, walls, stream) = match harbour.ask(request, descriptors).await? {
         Arrived::Created { slot, walls, stream, mounts, took } => {
             (doors, told) = (mounts, took);
@@ -532,7 +558,8 @@ impl sandbox::Provider for Provider {
     }
 
     async fn accounts_missing(&self) -> Option<String> {
-        (!self.root).then(|| ids::ORDINARY.to_owned())
+        let root = self.root;
+        tokio::task::spawn_blocking(move || ids::missing(root)).await.ok().flatten()
     }
 
     async fn probe(&self) -> Probe {
@@ -554,7 +581,7 @@ impl sandbox::Provider for Provider {
         let began = Instant::now();
         check_binds(&spec)?;
         let Ready { wanted: mut root, environment, .. } = self.ready(&spec).await?;
-        root.accounts = ids::resolve(&spec.accounts, &mut root)?;
+        root.accounts = ids::resolve(&spec.accounts, &mut root, ids::below(self.root))?;
         spec.environment = environment.into_iter().chain(spec.environment).collect();
         if let Some(key) = self.left(&spec.workspace)
             && let Some(taken) = self.take_over(&spec, &root, &key).await?
@@ -573,10 +600,12 @@ impl sandbox::Provider for Provider {
             // It becomes the session's while the sandbox is made: whichever fails, nothing has run.
             Some((image, mount)) => tokio::try_join!(
                 raise(&self.harbour, &spec, Keep::Mounted, &root, vec![mount]),
-                workspaces::claim(&place, &spec.workspace, spec.epoch, making, Some(image)),
+                workspaces::claim(&place, &spec.workspace, spec.epoch, making, Some(image), &self.owners),
             )?,
             None => {
-                let mut claimed = workspaces::claim(&place, &spec.workspace, spec.epoch, making, None).await?;
+                let mut claimed =
+                    workspaces::claim(&place, &spec.workspace, spec.epoch, making, None, &self.owners).await?;
+                self.lend(&place, &spec.workspace, &mut root, &claimed).await?;
                 let descriptors = claimed.descriptor.take().into_iter().collect();
                 (raise(&self.harbour, &spec, claimed.keep, &root, descriptors).await?, claimed)
             }
@@ -611,7 +640,7 @@ impl sandbox::Provider for Provider {
             }
         }
         match self.place().await?.home(workspace)? {
-            Some(home) => workspaces::remove(home).await,
+            Some(home) => workspaces::remove(home, &self.owners).await,
             None => Ok(()),
         }
     }

@@ -5,6 +5,7 @@
 use crate::door::Keep;
 use crate::ext4;
 use crate::mark::Mark;
+use crate::owners::Owners;
 use crate::pool::{Home, Place};
 use crate::quota::Room;
 use crate::snapshot;
@@ -88,6 +89,7 @@ pub(crate) async fn claim(
     epoch: u64,
     making: Making,
     mut image: Option<Image>,
+    owners: &Owners,
 ) -> Result<Claimed, Error> {
     let (Some(home), Workspace::Session { start, .. }) = (place.home(workspace)?, workspace) else {
         return Ok(Claimed::nowhere());
@@ -101,6 +103,11 @@ pub(crate) async fn claim(
     }
     let claim = enter(&home.directory, Some((start, epoch))).await?;
     let kept = await_release(&home).await?;
+    if !matches!(start, Start::Kept { .. })
+        && let Some((Keep::Layer, files)) = &kept
+    {
+        empty(owners, &home, start, epoch, files).await?;
+    }
     let source = source(place, workspace)?;
     let left_out = source.as_deref().map(snapshot::left_out).transpose()?.unwrap_or_default();
     let (inner, given) = (Arc::clone(place), home.clone());
@@ -144,6 +151,21 @@ pub(crate) async fn claim(
         true => None,
     };
     Ok(Claimed { keep, descriptor: Some(file.into()), unfinished, marking, room: Some(room), left_out })
+}
+
+/// Empties a layer that another is made in the place of, where only the launcher can. The mark goes first, as everywhere.
+async fn empty(owners: &Owners, home: &Home, start: Start, epoch: u64, files: &File) -> Result<(), Error> {
+    let directory = home.directory.clone();
+    let files = OwnedFd::from(files.try_clone().map_err(broken(&directory))?);
+    if Owners::is_own(&files)? {
+        return Ok(());
+    }
+    blocking(move || {
+        let mark = Mark::next(Mark::read(&directory).map_err(broken(&directory))?, start, epoch)?;
+        mark.write(&directory).map_err(broken(&directory))
+    })
+    .await?;
+    owners.clear(&files).await
 }
 
 impl Claimed {
@@ -340,6 +362,13 @@ pub(crate) fn image(home: &Home) -> Option<PathBuf> {
     [&home.images, &home.directory].map(|directory| directory.join(IMAGE)).into_iter().find(|image| image.exists())
 }
 
+/// Whose a kept layer is on the host, when it is not the user's own.
+pub(crate) fn owner(home: &Home) -> Option<u32> {
+    use std::os::unix::fs::MetadataExt as _;
+    let top = fs::symlink_metadata(home.directory.join(FILES)).ok()?.uid();
+    (top != rustix::process::geteuid().as_raw()).then_some(top)
+}
+
 fn open(home: &Home) -> Result<(Keep, File), Error> {
     let image = image(home);
     let files = home.directory.join(FILES);
@@ -440,12 +469,14 @@ pub(crate) async fn await_release(home: &Home) -> Result<Option<(Keep, File)>, E
 }
 
 /// Removes a workspace with its checkpoints.
-pub(crate) async fn remove(home: Home) -> Result<(), Error> {
+pub(crate) async fn remove(home: Home, owners: &Owners) -> Result<(), Error> {
     let _claim = match enter(&home.directory, None).await {
         Err(Error::WorkspaceLost) => return Ok(()),
         entered => entered?,
     };
-    await_release(&home).await?;
+    if let Some((Keep::Layer, files)) = await_release(&home).await? {
+        owners.clear(&files.into()).await?;
+    }
     blocking(move || {
         // The image first: what a crash leaves is then found again by its directory.
         for directory in [&home.images, &home.directory] {
