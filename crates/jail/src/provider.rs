@@ -60,8 +60,8 @@ struct Warmth {
 pub struct Provider {
     harbour: Harbour,
     roots: Roots,
-    random: Random,
     owners: Owners,
+    random: Random,
     root: bool,
     pool: Pool,
     network: mounts::Network,
@@ -213,8 +213,8 @@ impl Provider {
         let harbour = Harbour::new(door)?;
         let root = Rank::own().is_root();
         let roots = Roots::new(harbour.clone(), &data, root);
-        let pool = Pool::new(data, root);
         let owners = Owners::new(harbour.clone());
+        let pool = Pool::new(data, root);
         let (network, mount_limits) = (mounts::Network::default(), mounts::Limits::default());
         let (stock, warm) = (None, Mutex::default());
         let (left, held) = (Mutex::default(), Mutex::default());
@@ -368,8 +368,6 @@ impl Provider {
         Ok(live)
     }
 
-    async fn place(&self) -> Result<Arc<Place>, Error> {
-        self.pool.place(&self.harbour, self.random.bytes()).await
     /// Gives an ordinary user's sandbox ids for its users, and its workspace to them.
     async fn lend(
         &self,
@@ -391,6 +389,8 @@ impl Provider {
         }
     }
 
+    async fn place(&self) -> Result<Arc<Place>, Error> {
+        self.pool.place(&self.harbour, self.random.bytes()).await
     }
 
     fn stored(&self, spec: &Spec, place: Arc<Place>, room: Option<Room>) -> Result<Option<Stored>, Error> {
@@ -428,11 +428,11 @@ pub(crate) async fn raise(
     let request = Request::Create(Box::new(request(spec, keep, root)));
     let layers = root.opened.iter().map(|opened| rustix::io::fcntl_dupfd_cloexec(opened, 3));
     let mut sent = layers.collect::<Result<Vec<_>, _>>().map_err(crate::roots::failed)?;
+    let lock = root.lock.as_ref().map(|lock| rustix::io::fcntl_dupfd_cloexec(lock, 3)).transpose();
+    sent.extend(lock.map_err(crate::roots::failed)?);
     sent.extend(descriptors);
     let descriptors = sent;
     let (doors, told);
-    let lock = root.lock.as_ref().map(|lock| rustix::io::fcntl_dupfd_cloexec(lock, 3)).transpose();
-    sent.extend(lock.map_err(crate::roots::failed)?);
     let (mut slot, walls, stream) = match harbour.ask(request, descriptors).await? {
         Arrived::Created { slot, walls, stream, mounts, took } => {
             (doors, told) = (mounts, took);
