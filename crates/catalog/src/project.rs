@@ -79,6 +79,7 @@ pub(crate) fn project(node: &Node, check: &mut Check<'_>) -> Project {
     }
     if let Some(sandbox) = node.get("sandbox") {
         settings.sandbox.walls_optional = texts(sandbox, "walls_optional");
+        settings.sandbox.landlock_version_min = number(sandbox, "landlock_version_min", 0);
         settings.sandbox.host_directories = texts(sandbox, "host_directories").into_iter().map(Into::into).collect();
         settings.sandbox.workspaces_bytes_max =
             sandbox.get("workspaces_bytes_max").map(|_| number(sandbox, "workspaces_bytes_max", 0));

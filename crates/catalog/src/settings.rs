@@ -43,6 +43,8 @@ pub struct SandboxSettings {
     pub limits: sandbox::Limits,
     /// Walls it may do without where the kernel refuses them, by the names in [`sandbox::Walls`].
     pub walls_optional: Vec<String>,
+    /// The least version of Landlock that must hold, whatever it may do without; 0: whichever there is.
+    pub landlock_version_min: u32,
     /// The directories of the host that are shown where a root is the host's own; none: the usual ones.
     pub host_directories: Vec<std::path::PathBuf>,
     /// What all workspaces kept on this machine may take together, in bytes; `None`: what the provider allows by itself.
@@ -63,6 +65,7 @@ impl Default for SandboxSettings {
         Self {
             limits: sandbox::Limits::default(),
             walls_optional: Vec::new(),
+            landlock_version_min: 0,
             host_directories: Vec::new(),
             workspaces_bytes_max: None,
             warm_min: WARM_MIN,

@@ -313,6 +313,7 @@ async fn make(
         left_out: laying.left_out.clone(),
         limits: settings.limits,
         walls_optional: settings.walls_optional.clone(),
+        landlock_version_min: settings.landlock_version_min,
         epoch,
     };
     let opened = |sandbox, manifest, restored, before| Opened {

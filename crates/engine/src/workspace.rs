@@ -317,6 +317,7 @@ impl Inner {
         Spec {
             root: Root::Host { directories: settings.host_directories.clone() },
             walls_optional: settings.walls_optional.clone(),
+            landlock_version_min: settings.landlock_version_min,
             epoch: self.parts.clock.wall_ms(),
             ..Spec::plain(self.id(), workspace.clone(), limits)
         }

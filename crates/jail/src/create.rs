@@ -112,6 +112,7 @@ pub(crate) fn begin(
     if ask.binds.len() > BINDS_MAX {
         return Err(Failure::stage(Stage::Root, format!("binds_max = {BINDS_MAX}")));
     }
+    crate::access::check_version(ask.landlock_version_min)?;
     let began_us = now_us();
     let mut stem = stems.take(ask, groups, filters, began_us / 1_000)?;
     let begun = claim(&mut stem, ask, descriptor);

@@ -75,6 +75,8 @@ pub(crate) struct Create {
     pub(crate) binds: Vec<(PathBuf, String)>,
     pub(crate) limits: Limits,
     pub(crate) walls_optional: Vec<String>,
+    #[serde(default)]
+    pub(crate) landlock_version_min: u32,
     pub(crate) epoch: u64,
     pub(crate) workspace: Keep,
     /// Where buckets are shown in the workspace, and which; not what opens them.
@@ -98,7 +100,9 @@ impl Create {
         let workspace = if self.workspace == Keep::Mounted { Keep::Image } else { self.workspace };
         // Nor which ids of several it got.
         let root = crate::stack::Wanted { lent: None, ..self.root.clone() };
-        let plain = Self { epoch: 0, walls_optional, label, shape, workspace, root, ..self.clone() };
+        let landlock_version_min = 0;
+        let plain =
+            Self { epoch: 0, walls_optional, landlock_version_min, label, shape, workspace, root, ..self.clone() };
         let shape = serde_json::to_string(&plain);
         shape.ok().filter(|shape| shape.len() <= SHAPE_BYTES_MAX).unwrap_or_default()
     }
@@ -150,6 +154,8 @@ pub(crate) struct Adopt {
     /// What would be made otherwise.
     pub(crate) shape: String,
     pub(crate) walls_optional: Vec<String>,
+    #[serde(default)]
+    pub(crate) landlock_version_min: u32,
 }
 
 /// How the workspace is kept.

@@ -329,7 +329,8 @@ impl Provider {
         let keep = if self.root { Keep::Image } else { Keep::Layer };
         let shape = request(spec, keep, root).shape();
         let (slot, epoch, walls_optional) = (left.slot, spec.epoch, spec.walls_optional.clone());
-        let adopt = Request::Adopt(Adopt { slot, epoch, shape, walls_optional });
+        let landlock_version_min = spec.landlock_version_min;
+        let adopt = Request::Adopt(Adopt { slot, epoch, shape, walls_optional, landlock_version_min });
         let (mut slot, walls, stream, saves, kills_told) = match self.harbour.ask(adopt, Vec::new()).await? {
             Arrived::Adopted { slot, walls, stream, saves, kills_told } => (slot, walls, stream, saves, kills_told),
             Arrived::Other(Reply::Failed(failure)) => return Err(failure.into()),
@@ -508,6 +509,7 @@ fn request(spec: &Spec, workspace: Keep, root: &Wanted) -> Create {
         binds: spec.binds.iter().map(|bind| (bind.host.clone(), bind.inside.clone())).collect(),
         limits: spec.limits,
         walls_optional: spec.walls_optional.clone(),
+        landlock_version_min: spec.landlock_version_min,
         epoch: spec.epoch,
         workspace,
         mounts: spec.mounts.iter().map(shown::asked).collect(),

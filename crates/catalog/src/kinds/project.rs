@@ -212,6 +212,12 @@ static SANDBOX: Object = Object {
             "Walls that a sandbox may do without where the kernel refuses them. `topside doctor` names what is refused.",
         ),
         field(
+            "landlock_version_min",
+            Optional("0"),
+            Shape::Integer { min: 0, max: 6 },
+            "The least version of Landlock that must hold, also where `walls_optional` names it: with an older kernel nothing starts. 0: whichever there is.",
+        ),
+        field(
             "host_directories",
             Optional("/usr, /bin, /sbin, /lib, /lib32, /lib64 and /libx32, as far as there are such"),
             Shape::List { of: &HOST_DIRECTORY, items_max: 32 },

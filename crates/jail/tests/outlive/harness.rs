@@ -203,6 +203,7 @@ impl World {
             binds: Vec::new(),
             limits,
             walls_optional: if self.ordinary { LIMITS.map(str::to_owned).into() } else { Vec::new() },
+            landlock_version_min: 0,
             epoch: epoch.parse().unwrap(),
         };
         let sandbox = self.provider.create(spec).await?;

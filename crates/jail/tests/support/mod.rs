@@ -276,6 +276,7 @@ impl World {
             left_out: Vec::new(),
             limits,
             walls_optional,
+            landlock_version_min: 0,
             epoch: 1,
         }
     }
