@@ -53,12 +53,22 @@ pub struct SandboxSettings {
     pub warm_min: usize,
     /// How many at most, as they are asked for; 0: none.
     pub warm_max: usize,
+    /// How long the sandbox of a run that waits for somebody stands still before it is closed, in milliseconds; 0: not at all.
+    pub keep_parked_ms: u64,
+    /// The same for the sandbox of a run that ended, for the session's next one.
+    pub keep_idle_ms: u64,
+    /// How many sandboxes stand still at once at most; of more the first goes.
+    pub idle_max: usize,
 }
 
 /// Sandboxes that stand ready unless `topside.yaml` says otherwise.
 pub(crate) const WARM_MIN: usize = 1;
 /// And at most.
 pub(crate) const WARM_MAX: usize = 4;
+/// How long sandboxes stand still unless `topside.yaml` says otherwise: while a run waits for somebody who is at hand.
+pub(crate) const KEEP_PARKED_MS: u64 = 180_000;
+/// And how many.
+pub(crate) const IDLE_MAX: usize = 16;
 
 impl Default for SandboxSettings {
     fn default() -> Self {
@@ -70,6 +80,9 @@ impl Default for SandboxSettings {
             workspaces_bytes_max: None,
             warm_min: WARM_MIN,
             warm_max: WARM_MAX,
+            keep_parked_ms: KEEP_PARKED_MS,
+            keep_idle_ms: 0,
+            idle_max: IDLE_MAX,
         }
     }
 }

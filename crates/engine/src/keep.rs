@@ -9,6 +9,7 @@ use crate::driver::{Done, Driver};
 use crate::engine::Inner;
 use crate::facts::Fact;
 use crate::liveness::Pulse;
+use crate::stages::Stages;
 use domain::agent::Checkpoint;
 use domain::record::{Checkpointed, Snapshot};
 use domain::{Event, Failure, FailureClass, Id, id};
@@ -228,17 +229,15 @@ pub(crate) async fn restore(
     key: &SessionKey,
     sandbox: &dyn Sandbox,
     snapshot: &Snapshot,
+    stages: Arc<Stages>,
 ) -> Result<(), Error> {
-    let pulse = inner.pulses.of(key);
     let lost = |detail: String| Error::Start { stage: "workspace", detail };
     let archive = archive(inner, key, snapshot).await.map_err(|error| lost(format!("{}: {error}", error.code())))?;
     // What the store says of an object that is damaged; the sandbox knows only that its archive did not end.
     let broken: Arc<Mutex<Option<String>>> = Arc::default();
     let told = broken.clone();
     let sign = move |piece: &io::Result<_>| {
-        if let Some(pulse) = &pulse {
-            pulse.sign();
-        }
+        stages.moved();
         if let Err(error) = piece {
             *told.lock() = Some(error.to_string());
         }

@@ -186,6 +186,8 @@ impl Engine {
         let event = Event::WorkspaceRestored(WorkspaceRestored { run, snapshot, from });
         let written =
             inner.wish(key.clone(), Wish { principal, event, contents: Vec::new(), idempotency: None }).await?;
+        // What stood still has the files that were there before.
+        inner.idle.end(&key).await;
         let at = written.map_or(0, |written| written.last_position + 1);
         // A run that was asked for meanwhile came first, or not at all.
         let mut state = Session::default();

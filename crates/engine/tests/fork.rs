@@ -237,6 +237,7 @@ async fn with_files(engine: &Engine, form: &str) -> (SessionKey, Snapshot) {
         manifest: Some(Digest([1; 32])),
         generation: 1,
         restored: None,
+        start: None,
     };
     let replied = Replied {
         run,

@@ -115,9 +115,14 @@ pub(crate) fn begin(
     crate::access::check_version(ask.landlock_version_min)?;
     let began_us = now_us();
     let mut stem = stems.take(ask, groups, filters, began_us / 1_000)?;
+    let stood_ready = stem.built.is_some();
     let begun = claim(&mut stem, ask, descriptor);
     match begun {
-        Ok(Claimed { stream, control, walls }) => Starting::new(stem, ask, stream, control, walls, began_us),
+        Ok(Claimed { stream, control, walls }) => {
+            let mut starting = Starting::new(stem, ask, stream, control, walls, began_us)?;
+            starting.took.stood_ready = stood_ready;
+            Ok(starting)
+        }
         Err(failure) => {
             stem.fell(groups);
             Err(failure)

@@ -121,6 +121,9 @@ impl Create {
 /// How long the launcher's part of a start took, by stages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Took {
+    /// Whether its root was built before it was asked for.
+    #[serde(default)]
+    pub(crate) stood_ready: bool,
     pub(crate) claim_us: u64,
     pub(crate) root_us: u64,
     pub(crate) workspace_us: u64,

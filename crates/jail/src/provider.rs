@@ -20,6 +20,7 @@ use crate::workspaces::{self, Claimed, Making, Unfinished};
 use crate::{Error as LaunchError, Launcher, outlives, shown};
 use async_trait::async_trait;
 use domain::{Id, id};
+use sandbox::report::Way;
 use sandbox::{About, Error, Finding, Limits, Living, Probe, RelPath, Report, Sandbox, Spec, Start, Walls, Workspace};
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -273,7 +274,8 @@ impl Provider {
             }
             None => (None, None),
         };
-        Some(Living { is_held: live.is_some(), about, commands, ..left_over(one)? })
+        let is_paused = live.as_ref().is_some_and(|live| live.gate.is_still());
+        Some(Living { is_held: live.is_some(), is_paused, about, commands, ..left_over(one)? })
     }
 
     /// Ends a sandbox that nobody holds.
@@ -344,7 +346,7 @@ impl Provider {
             stream,
             kills_told,
             doors: Vec::new(),
-            report: Report::none(),
+            report: Report { way: Some(Way::TakenOver), ..Report::none() },
         };
         // It runs already: that all of them take too much is no reason to end it.
         let stored = self.stored(spec, place, None)?;
@@ -411,6 +413,7 @@ pub(crate) fn left_over(one: door::Lives) -> Option<Living> {
         walls: one.walls,
         age_ms: one.age_ms,
         is_held: false,
+        is_paused: false,
         usage: one.usage,
         limits: Some(one.limits),
         about: None,
@@ -477,8 +480,9 @@ pub(crate) fn assemble(
 
 /// What the launcher says of a start.
 const fn report(took: Took) -> Report {
-    let Took { claim_us, root_us, workspace_us, ready_us } = took;
-    Report { claim_us, root_us, workspace_us, ready_us, ..Report::none() }
+    let Took { stood_ready, claim_us, root_us, workspace_us, ready_us } = took;
+    let way = Some(if stood_ready { Way::Warm } else { Way::Cold });
+    Report { way, claim_us, root_us, workspace_us, ready_us, ..Report::none() }
 }
 
 /// A sandbox that stands and that nobody holds yet.

@@ -242,6 +242,24 @@ static SANDBOX: Object = Object {
             "How many stand ready at most, as they are asked for; ten seconds without a request let go of those above `warm_min`. 0: none. Only roots of the host's own tools can stand ready, without mounts.",
         ),
         field(
+            "keep_parked_ms",
+            Optional("180000"),
+            Shape::Integer { min: 0, max: 86_400_000 },
+            "How long, in milliseconds, the sandbox of a run that waits for somebody stands still with its programs and terminals, before it is closed and the run goes on from its kept files. 0: it is closed at once.",
+        ),
+        field(
+            "keep_idle_ms",
+            Optional("0"),
+            Shape::Integer { min: 0, max: 86_400_000 },
+            "How long, in milliseconds, the sandbox of a completed run stands still for the session's next run. 0: it is closed with the run.",
+        ),
+        field(
+            "idle_max",
+            Optional("16"),
+            Shape::Integer { min: 0, max: 4_096 },
+            "How many sandboxes stand still at once at most; of more, and where room is needed, the one that has stood longest is closed.",
+        ),
+        field(
             "templates",
             Optional("none"),
             Shape::Map { keys: Keys::Name, of: &TEMPLATE, entries_max: 64 },

@@ -216,6 +216,7 @@ impl Teller {
                 manifest: (argument != "again").then_some(Digest([2; 32])),
                 generation: if name == "made" { 7 } else { 0 },
                 restored: None,
+                start: None,
             }),
             "closed" => Event::SandboxClosed(SandboxClosed { run, sandbox, reason: "run_ended".into() }),
             "changed" => {
