@@ -19,6 +19,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::RwLock;
 
 const IMAGE: &str = "image.ext4";
 const NEW: &str = "image.new";
@@ -28,6 +29,10 @@ const ENTER_ATTEMPTS_MAX: u32 = 100;
 /// How long a start waits for an earlier sandbox of the same workspace to be gone.
 pub(crate) const LOCK_ATTEMPTS_MAX: u32 = 8_000;
 pub(crate) const LOCK_WAIT: Duration = Duration::from_millis(5);
+
+/// Held while a workspace's directory is made and opened, by the thread that does it: a start that was given up meanwhile goes on
+/// there, and whoever removes the workspace waits for it.
+static ENTERING: RwLock<()> = RwLock::const_new(());
 
 /// A workspace that is ready to be shown, and locked.
 #[derive(Debug)]
@@ -111,14 +116,15 @@ pub(crate) async fn claim(
     let source = source(place, workspace)?;
     let left_out = source.as_deref().map(snapshot::left_out).transpose()?.unwrap_or_default();
     let (inner, given) = (Arc::clone(place), home.clone());
-    let (found, mark, is_marked, room) = blocking(move || {
-        let (place, home) = (inner, given);
+    let (found, mark, is_marked, room, claim) = blocking(move || {
+        // The lock goes along: whoever removes the workspace of a start that was given up waits for what is made here.
+        let (place, home, claim) = (inner, given, claim);
         let found = Mark::read(&home.directory).map_err(broken(&home.directory))?;
         let mark = Mark::next(found, start, epoch)?;
         if matches!(start, Start::Kept { .. }) {
             let (keep, file) = kept.ok_or(Error::WorkspaceLost)?;
             let room = place.admit(size(keep, &file, making).map_err(broken(&home.images))?)?;
-            return Ok((Found::Image(keep, file), mark, false, room));
+            return Ok((Found::Image(keep, file), mark, false, room, claim));
         }
         let forked = source.as_deref().and_then(|source| fs::metadata(source).ok()).map_or(0, |image| image.len());
         let room = place.admit(making.bytes().max(forked))?;
@@ -129,7 +135,7 @@ pub(crate) async fn claim(
         }
         drop(kept);
         let found = make(&home, making, source.as_deref(), image)?;
-        Ok((found, mark, replaces, room))
+        Ok((found, mark, replaces, room, claim))
     })
     .await?;
     let (keep, file) = match found {
@@ -192,7 +198,9 @@ async fn quickly(
     image: Image,
 ) -> Result<Quick, Error> {
     let (place, home) = (Arc::clone(place), home.clone());
+    let entering = ENTERING.read().await;
     blocking(move || {
+        let _entering = entering;
         let directory = &home.directory;
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
         let Some(entered) =
@@ -322,7 +330,9 @@ async fn enter(directory: &Path, opens: Option<(Start, u64)>) -> Result<File, Er
     let makes = matches!(opens, Some((Start::Fresh | Start::Forked { .. } | Start::Restored, _)));
     for _ in 0..ENTER_ATTEMPTS_MAX {
         let path = directory.to_owned();
+        let entering = ENTERING.read().await;
         let entered = blocking(move || {
+            let _entering = entering;
             let lost = |error: io::Error| match error.kind() {
                 io::ErrorKind::NotFound => Error::WorkspaceLost,
                 _ => broken(&path)(error),
@@ -470,6 +480,7 @@ pub(crate) async fn await_release(home: &Home) -> Result<Option<(Keep, File)>, E
 
 /// Removes a workspace with its checkpoints.
 pub(crate) async fn remove(home: Home, owners: &Owners) -> Result<(), Error> {
+    drop(ENTERING.write().await);
     let _claim = match enter(&home.directory, None).await {
         Err(Error::WorkspaceLost) => return Ok(()),
         entered => entered?,
