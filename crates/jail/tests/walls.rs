@@ -21,11 +21,10 @@ const MODE: &str = "--down=";
 const ONCE: &str = "--once";
 
 fn main() -> ExitCode {
-    if let Some(code) = attempts::attacker() {
+    if let Some(code) = support::head::part() {
         return code;
     }
-    let down = std::env::args().find_map(|argument| Some(argument.strip_prefix(MODE)?.to_owned()));
-    if let Some(down) = down {
+    if let Some(down) = support::head::argument(MODE) {
         let walls: Vec<&str> = down.split(',').filter(|wall| !wall.is_empty()).collect();
         jail::take_down(&walls).unwrap();
         let data = support::hostile::data();
@@ -40,15 +39,11 @@ fn main() -> ExitCode {
         support::skip("walls", &why);
         return ExitCode::SUCCESS;
     }
-    let mut all = ExitCode::SUCCESS;
     let sets = if std::env::args().any(|argument| argument == ONCE) { once(sets()) } else { sets() };
-    for set in sets {
+    support::head::each(sets.into_iter().map(|set| {
         println!("without {set}:");
-        if support::again(&[&format!("{MODE}{set}")], &[]) != ExitCode::SUCCESS {
-            all = ExitCode::FAILURE;
-        }
-    }
-    all
+        format!("{MODE}{set}")
+    }))
 }
 
 /// Of these sets so many that every wall comes down once: those first that bring the most.

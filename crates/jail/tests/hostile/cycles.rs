@@ -3,7 +3,7 @@
 
 use super::attempts::{MODE, PROGRAM, WORKED};
 use super::raw;
-use crate::support::{Traces, World, children_named, command, descendants, environment, new_id, pool, traces};
+use crate::support::{Traces, World, children_named, command, descendants, environment, new_id, pool, traces, until};
 use sandbox::{Chunk, Provider as _, Spec, Start, Workspace};
 use std::path::Path;
 use std::sync::Arc;
@@ -295,6 +295,7 @@ async fn warm_up(world: &World, choices: &mut Choices, launcher: u32) {
 pub(crate) async fn hostile_cycles_leave_nothing(world: Arc<World>) {
     let cycles = environment(CYCLES);
     let mut choices = Choices(environment(SEED) as u64);
+    until("the launcher has its name", || !children_named("topside-launch").is_empty()).await;
     let launcher = children_named("topside-launch")[0];
     warm_up(&world, &mut choices, launcher).await;
     settled(&world, "earlier sandboxes are gone", |now| now.traces.processes == 0 && now.traces.loops == 0).await;

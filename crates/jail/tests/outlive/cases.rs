@@ -40,6 +40,14 @@ pub(crate) fn all() -> Vec<Case> {
 /// Long enough for any case.
 const GRACE_MS: u64 = 60_000;
 
+/// The version of the launcher's door.
+const VERSION: i64 = 4;
+
+/// What a harness of this version says first.
+fn hello(version: i64) -> String {
+    format!(r#"{{"number":1,"request":{{"Hello":{{"version":{version}}}}}}}"#)
+}
+
 struct Place {
     data: tempfile::TempDir,
     user: Option<u32>,
@@ -362,6 +370,16 @@ fn a_stale_epoch_is_refused(user: Option<u32>) {
     assert_eq!(refused, "error workspace_stale");
     harness.expect("living", "true 7 true ?");
     harness.kill();
+    // Nor does the launcher hand it over, whatever who asks has made of the marks.
+    let (hello, list) = (hello(VERSION), r#"{"number":2,"request":{"List":{"after":0}}}"#);
+    let listed: serde_json::Value = serde_json::from_str(&say(place.path(), user, &[&hello, list])).unwrap();
+    let slot = &listed["reply"]["Listed"]["sandboxes"][0]["slot"];
+    let adopt = |epoch: u64| {
+        let ask = format!(r#"{{"slot":{slot},"epoch":{epoch},"shape":"","walls_optional":[]}}"#);
+        say(place.path(), user, &[&hello, &format!(r#"{{"number":2,"request":{{"Adopt":{ask}}}}}"#)])
+    };
+    assert_eq!(adopt(6), r#"{"number":2,"reply":{"Failed":{"Stale":{"epoch":6,"seen":7}}}}"#);
+    assert!(adopt(7).contains("another than the one asked for"), "of the same epoch it is the shape");
 }
 
 fn another_workspace_is_another_sandbox(user: Option<u32>) {
@@ -397,19 +415,19 @@ fn a_second_harness_has_its_own(user: Option<u32>) {
 }
 
 fn strangers_are_refused(user: Option<u32>) {
-    const HELLO: &str = r#"{"number":1,"request":{"Hello":{"version":3}}}"#;
+    let hello = hello(VERSION);
     let place = Place::new(user);
     let (harness, _) = place.fresh(GRACE_MS);
-    assert_eq!(say(place.path(), user, &[HELLO]), r#"{"number":1,"reply":"Owned"}"#, "the same user is heard");
+    assert_eq!(say(place.path(), user, &[&hello]), r#"{"number":1,"reply":"Owned"}"#, "the same user is heard");
     if rustix::process::geteuid().is_root() {
         use std::os::unix::fs::PermissionsExt as _;
         let stranger = Some(54_321);
-        assert_eq!(say(place.path(), stranger, &[HELLO]), "! 13", "the directory is closed");
+        assert_eq!(say(place.path(), stranger, &[&hello]), "! 13", "the directory is closed");
         // Even where every mode is open.
         for (file, mode) in [("", 0o755), ("launcher", 0o755), ("launcher/socket", 0o666)] {
             std::fs::set_permissions(place.path().join(file), std::fs::Permissions::from_mode(mode)).unwrap();
         }
-        let told = say(place.path(), stranger, &[HELLO]);
+        let told = say(place.path(), stranger, &[&hello]);
         assert!(["closed", "! 104", "! 32"].contains(&told.as_str()), "{told}");
         std::fs::set_permissions(place.path().join("launcher"), std::fs::Permissions::from_mode(0o700)).unwrap();
     }
@@ -420,6 +438,7 @@ fn garbage_harms_nobody(user: Option<u32>) {
     let place = Place::new(user);
     let (mut harness, id) = place.fresh(GRACE_MS);
     harness.expect("start alive 1 exec sleep 4242", "ok");
+    let (never, known) = (hello(-1), hello(VERSION));
     let rows: [&[&str]; 9] = [
         &["garbage"],
         &["x*90000"],
@@ -428,8 +447,8 @@ fn garbage_harms_nobody(user: Option<u32>) {
         &[r#"{"number":1,"request":"Probe"}"#],
         &[r#"{"number":1,"request":"Farewell"}"#],
         &[r#"{"number":1,"request":{"Close":{"slot":1,"grace_ms":0}}}"#],
-        &[r#"{"number":1,"request":{"Hello":{"version":-1}}}"#],
-        &[r#"{"number":1,"request":{"Hello":{"version":3}}}"#, r#"{"number":2,"request":"Farewell"}"#],
+        &[&never],
+        &[&known, r#"{"number":2,"request":"Farewell"}"#],
     ];
     for row in rows {
         let told = say(place.path(), user, row);
@@ -449,20 +468,20 @@ fn garbage_harms_nobody(user: Option<u32>) {
 }
 
 fn an_older_launcher_makes_way(user: Option<u32>) {
-    const OTHER: &str = r#"{"number":1,"request":{"Hello":{"version":1}}}"#;
     const PROBE: &str = r#"{"number":2,"request":"Probe"}"#;
     const FAREWELL: &str = r#"{"number":2,"request":"Farewell"}"#;
-    let place = Place::new(user);
+    let (place, other) = (Place::new(user), hello(1));
     let (mut harness, first) = place.fresh(GRACE_MS);
     harness.expect("start alive 1 exec sleep 4242", "ok");
     let launcher = launcher_of(harness.id());
-    assert_eq!(say(place.path(), user, &[OTHER]), r#"{"number":1,"reply":"Owned"}"#);
+    assert_eq!(say(place.path(), user, &[&other]), r#"{"number":1,"reply":"Owned"}"#);
     harness.kill();
-    assert_eq!(say(place.path(), user, &[OTHER]), r#"{"number":1,"reply":{"Welcome":{"version":3}}}"#);
-    assert_eq!(say(place.path(), user, &[OTHER, PROBE]), "closed");
+    let welcome = format!(r#"{{"number":1,"reply":{{"Welcome":{{"version":{VERSION}}}}}}}"#);
+    assert_eq!(say(place.path(), user, &[&other]), welcome);
+    assert_eq!(say(place.path(), user, &[&other, PROBE]), "closed");
     assert!(launcher.is_alive());
     let family = family(launcher.process);
-    say(place.path(), user, &[OTHER, FAREWELL]);
+    say(place.path(), user, &[&other, FAREWELL]);
     nothing_left(place.path(), &family);
     let (harness, id) = place.kept(2, 1);
     assert!(!id.starts_with("error") && id != first, "{id}");
