@@ -354,6 +354,9 @@ pub struct SandboxOpened {
     /// The walls it did not get and the policy did without.
     #[serde(default)]
     pub missing: Vec<String>,
+    /// The version of Landlock that holds in it; 0: none, or unknown.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub landlock_version: u32,
     /// Digest of the manifest that was laid down; `None` when the workspace was there already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<Digest>,

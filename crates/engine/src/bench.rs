@@ -318,6 +318,7 @@ impl Driver {
                     provider,
                     walls: walls.standing,
                     missing: walls.missing,
+                    landlock_version: walls.landlock_version,
                     manifest,
                     generation,
                     restored,
