@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 
+use crate::clock::Stopwatch;
 use crate::context::{Context, Scope};
 use crate::report::{Finding, Outcome};
 use crate::{failures, process};
@@ -11,6 +12,8 @@ use crate::{failures, process};
 /// The one skip that continuous integration allows; `deny` tells it.
 pub(crate) const SKIP_ALLOWED: &str = "SKIPPED advisories:";
 const LOG_LINES_SHOWN: usize = 60;
+/// Test programs whose time is told.
+const SLOWEST_SHOWN: usize = 12;
 
 pub(crate) fn format(context: &Context) -> Result<Outcome> {
     let captured = process::capture(&mut context.cargo(&["fmt", "--all", "--", "--check", "--files-with-diff"]))?;
@@ -93,11 +96,12 @@ pub(crate) fn tests(context: &Context) -> Result<Outcome> {
     if context.strict {
         command.env("CI", "true");
     }
-    let mut program = String::new();
+    let (mut program, mut times) = (String::new(), Times::default());
     let captured = process::stream(&mut command, |line| {
         tell_progress(line);
-        if line.trim_start().starts_with("Running ") {
+        if let Some(name) = program_of(line) {
             program.clear();
+            times.begin(name);
         }
         program.push_str(line);
         program.push('\n');
@@ -117,7 +121,40 @@ pub(crate) fn tests(context: &Context) -> Result<Outcome> {
     if !outcome.is_green() {
         println!("{}", failures::shown(&captured.text));
     }
-    Ok(outcome.note(format!("all that the tests said: {}", log.display())))
+    Ok(outcome.note(times.told()).note(format!("all that the tests said: {}", log.display())))
+}
+
+/// The test program that cargo says it runs now, or the crate whose doc tests.
+fn program_of(line: &str) -> Option<&str> {
+    let line = line.trim_start();
+    let doc = line.strip_prefix("Doc-tests ");
+    doc.or_else(|| line.strip_prefix("Running ")?.split_once("/deps/")?.1.rsplit_once('-').map(|(name, _)| name))
+}
+
+/// How long each test program took, the doc tests among them.
+#[derive(Debug, Default)]
+struct Times {
+    done: Vec<(f64, String)>,
+    now: Option<(Stopwatch, String)>,
+}
+
+impl Times {
+    fn begin(&mut self, name: &str) {
+        self.end();
+        self.now = Some((Stopwatch::start(), name.to_owned()));
+    }
+
+    fn end(&mut self) {
+        self.done.extend(self.now.take().map(|(watch, name)| (watch.seconds(), name)));
+    }
+
+    /// The slowest first.
+    fn told(mut self) -> String {
+        self.end();
+        self.done.sort_by(|one, other| other.0.total_cmp(&one.0));
+        let slowest = self.done.iter().take(SLOWEST_SHOWN).map(|(seconds, name)| format!("{name} {seconds:.0} s"));
+        format!("the slowest: {}", slowest.collect::<Vec<_>>().join(", "))
+    }
 }
 
 /// Counts what libtest reports, and finds what failed or was skipped.
@@ -215,6 +252,23 @@ mod tests {
         let expected = ["crates/net/src/a.rs:1:1: error[E0308]: mismatched"];
         check(&format!("{GREEN}{broken}"), false, true, 2, 0, &expected);
         check(GREEN, false, true, 2, 0, &["cargo test"]);
+    }
+
+    #[test]
+    fn test_programs_are_named() {
+        let rows = [
+            ("     Running tests/hostile.rs (target/debug/deps/hostile-90eadee3de41315c)", Some("hostile")),
+            ("     Running unittests src/lib.rs (/a/target/debug/deps/topside_sim-54)", Some("topside_sim")),
+            ("   Doc-tests api", Some("api")),
+            ("Running late", None),
+            ("test a ... ok", None),
+        ];
+        for (line, expected) in rows {
+            assert_eq!(program_of(line), expected);
+        }
+        let mut times = Times::default();
+        times.begin("one");
+        assert_eq!(times.told(), "the slowest: one 0 s");
     }
 
     #[test]
