@@ -17,7 +17,7 @@ use journal::{Content, SessionKey};
 use machine::{Entry, Files};
 use parking_lot::Mutex;
 use sandbox::manifest::Which;
-use sandbox::{FileKind, Provider, RelPath, Sandbox, Spec, Start, Stat, Workspace};
+use sandbox::{FileKind, Provider, RelPath, Sandbox, Spec, Start, Stat, Walls, Workspace};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -62,6 +62,8 @@ struct Origin {
     provider: String,
     /// The generation of its workspace.
     generation: u64,
+    /// The agent that it was made for, as it was pinned.
+    closure: Digest,
 }
 
 /// The files of a workspace, as far as they are looked at.
@@ -265,10 +267,11 @@ impl Driver {
     pub(crate) fn open(&self) -> BoxFuture<'static, Done> {
         let (inner, key, epoch, slot) = (self.inner.clone(), self.key.clone(), self.epoch, self.slot.clone());
         let source = Source { files: self.state.files, snapshot: self.state.snapshot.clone() };
+        let pinned = self.state.run.as_ref().map(|run| run.root().closure);
         // The workspace is the run's, whichever of its agents wants it.
         let closure = self.ready_of(None).map(|ready| ready.closure.clone());
         Box::pin(async move {
-            if let Some(woken) = woken(&inner, &key, &slot, &source).await {
+            if let Some(woken) = woken(&inner, &key, &slot, &source, pinned).await {
                 return Done::Opened(Ok(woken));
             }
             let Some(closure) = closure else {
@@ -302,16 +305,16 @@ impl Driver {
     /// Takes a sandbox that was made, or fails the run.
     pub(crate) fn opened(&mut self, opened: Result<Opened, sandbox::Error>) {
         // A run that waits, or ended, lets go of what was made before anybody needed it: dropping the sandbox closes it.
-        let run = self.state.run.as_ref().filter(|run| run.parked.is_none()).map(|run| run.id);
+        let run = self.state.run.as_ref().filter(|run| run.parked.is_none()).map(|run| (run.id, run.root().closure));
         match (opened, run) {
-            (Ok(Opened { sandbox, provider, manifest, restored, before, start, generation }), Some(run)) => {
+            (Ok(Opened { sandbox, provider, manifest, restored, before, start, generation }), Some((run, closure))) => {
                 stdx::points::reach("sandbox.opened");
                 *self.slot.before.lock() = before;
                 if restored.is_some() && matches!(self.state.files, Files::Kept { .. }) {
                     *self.slot.note.lock() = Some(RESTORED.to_owned());
                 }
                 let (walls, generation) = (sandbox.walls().clone(), generation.unwrap_or(self.epoch));
-                *self.slot.origin.lock() = Some(Origin { provider: provider.clone(), generation });
+                *self.slot.origin.lock() = Some(Origin { provider: provider.clone(), generation, closure });
                 let event = Event::SandboxOpened(SandboxOpened {
                     run,
                     sandbox: sandbox.id(),
@@ -336,7 +339,7 @@ impl Driver {
             (Err(error), run) => {
                 // What was there is not there any more: that is said, and nothing else is put in its place.
                 let is_lost = matches!(error, sandbox::Error::WorkspaceLost | sandbox::Error::WorkspaceStale { .. });
-                if let Some(run) = run.filter(|_| is_lost && self.state.files != Files::Lost) {
+                if let Some((run, _)) = run.filter(|_| is_lost && self.state.files != Files::Lost) {
                     let event = Event::WorkspaceLost(WorkspaceLost { run, reason: error.code().to_owned() });
                     self.pending.push(Fact::bare(self.stamp(), event));
                 }
@@ -368,12 +371,28 @@ fn needs_room(error: &sandbox::Error) -> bool {
     matches!(error, sandbox::Error::Limit { .. } | sandbox::Error::Start { stage: "claim", .. })
 }
 
+/// Whether a sandbox has the walls that are asked for now.
+fn is_walled(inner: &Inner, walls: &Walls) -> bool {
+    let catalog = (inner.parts.catalog)();
+    let settings = &catalog.settings.sandbox;
+    walls.missing.iter().all(|wall| settings.walls_optional.contains(wall))
+        && walls.landlock_version >= settings.landlock_version_min
+}
+
 /// The sandbox that stood still while the session had nothing to do, going on; `None`: there is none, or it is not what the log
 /// knows, and is closed.
-async fn woken(inner: &Inner, key: &SessionKey, slot: &Slot, source: &Source) -> Option<Opened> {
-    let (sandbox, Origin { provider, generation }) = slot.resting.lock().take()?;
+async fn woken(
+    inner: &Inner,
+    key: &SessionKey,
+    slot: &Slot,
+    source: &Source,
+    pinned: Option<Digest>,
+) -> Option<Opened> {
+    let (sandbox, Origin { provider, generation, closure }) = slot.resting.lock().take()?;
     let stages = Stages::begin(inner.parts.clock.clone(), inner.parts.limits, inner.pulses.of(key));
-    let is_it = matches!(source.files, Files::Kept { generation: kept } if kept == generation);
+    let is_it = matches!(source.files, Files::Kept { generation: kept } if kept == generation)
+        && pinned == Some(closure)
+        && is_walled(inner, sandbox.walls());
     if is_it && stages.run("wake", sandbox.resume()).await.is_ok() {
         let (start, before) = (stages.woken(), listing(sandbox.as_ref()).await);
         let (manifest, restored, generation) = (None, None, Some(generation));

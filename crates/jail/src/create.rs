@@ -275,7 +275,7 @@ impl Starting {
                 self.made(standing, missing, devices, groups, filters)
             }
             None => {
-                let failure = ended();
+                let failure = Failure::stage(self.stage, "the first process ended early");
                 Heard::Failed(self.end(failure, groups))
             }
         }
@@ -318,6 +318,7 @@ impl Starting {
 
     /// Ends it; nothing of it is left.
     pub(crate) fn end(self, why: Failure, groups: &Groups) -> Failure {
+        let why = why.after(self.took, (self.stage, now_us().saturating_sub(self.since_us)));
         drop(self.child);
         groups.discard(self.group);
         why

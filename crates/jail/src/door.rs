@@ -278,6 +278,19 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// The same, with how long each stage took until then, the one that it failed in last.
+    pub(crate) fn after(self, took: Took, (at, us): (Stage, u64)) -> Self {
+        let Self::Stage { stage, mut detail } = self else { return self };
+        let before = [("claim", took.claim_us), ("root", took.root_us), ("workspace", took.workspace_us)];
+        let stages = before.into_iter().filter(|(_, us)| *us > 0).chain([(at.name(), us)]);
+        let stages: Vec<_> =
+            stages.map(|(name, us)| format!("{name} {}.{} ms", us / 1_000, us % 1_000 / 100)).collect();
+        detail = format!("{detail}; {}", stages.join(", "));
+        Self::Stage { stage, detail }
+    }
+}
+
 impl From<Failure> for sandbox::Error {
     fn from(failure: Failure) -> Self {
         match failure {
@@ -335,4 +348,21 @@ pub(crate) fn receive<T: for<'de> Deserialize<'de>>(socket: impl AsFd) -> Result
     }
     let message = serde_json::from_slice(&text[..got.bytes]).map_err(|_| Errno::BADMSG)?;
     Ok(Some((message, fds)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_tells_how_long_each_stage_took() {
+        let took = Took { claim_us: 1_250, root_us: 300, ..Took::default() };
+        let failed = Failure::stage(Stage::Workspace, "no room").after(took, (Stage::Workspace, 20_000_000));
+        let told = sandbox::Error::from(failed).to_string();
+        let expected = "the sandbox did not start: workspace: no room; claim 1.2 ms, root 0.3 ms, workspace 20000.0 ms";
+        assert_eq!(told, expected);
+        let [wall, other] = [(); 2].map(|()| Failure::wall("seccomp", "refused"));
+        let told = sandbox::Error::from(wall.after(took, (Stage::Ready, 1))).to_string();
+        assert_eq!(told, sandbox::Error::from(other).to_string(), "a wall has no stages");
+    }
 }

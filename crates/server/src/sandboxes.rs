@@ -184,8 +184,9 @@ fn shown_about(about: About) -> SandboxAbout {
     SandboxAbout { root, store, environment, shown: shown.collect() }
 }
 
-/// Each wall, with what it is for; one that nobody here knows is told by its name.
-fn walls(standing: &[String], missing: &[String]) -> Vec<SandboxWall> {
+/// Each wall, with what it is for; one that nobody here knows is told by its name. Also for a program that looks at sandboxes
+/// that nobody serves.
+pub fn walls(standing: &[String], missing: &[String]) -> Vec<SandboxWall> {
     let told = |name: &String, stands: bool| {
         let (holds, refuses, found) =
             Wall::named(name).map_or(("", "", ""), |wall| (wall.holds, wall.refuses, wall.found));

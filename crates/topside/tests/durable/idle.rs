@@ -22,6 +22,7 @@ impl Counting {
         let project = Project::of(&[
             ("topside.yaml", &format!("default_agent: worker\nsandbox: {settings}\n")),
             ("agents/worker.md", "---\nmodel: main\ntools: [publish]\nsandbox: {provider: local}\n---\nYou count.\n"),
+            ("agents/other.md", "---\nmodel: main\nsandbox: {provider: local}\n---\nYou peek.\n"),
             ("models/main.yaml", "main: {provider: script, transcript: main.yaml}\n"),
             ("tools/publish.yaml", &witness.tool("/told", "")),
             ("policies/house.cedar", POLICY),
@@ -44,6 +45,8 @@ impl Counting {
             {"expect": {"outputs": {"again": "(?s)(?<second>.*)"}}, "reply": [{"text": "${first} ${second}"}]},
             {"expect": {"user": "Look"}, "reply": [call("later", look)]},
             {"expect": {"outputs": {"later": "(?s)(?<third>.*)"}}, "reply": [{"text": "${third}"}]},
+            {"expect": {"user": "Peek"}, "reply": [call("peek", "echo there")]},
+            {"expect": {"outputs": {"peek": "there"}}, "reply": [{"text": "Peeked."}]},
         ]});
         std::fs::write(project.path().join("main.yaml"), transcript.to_string()).unwrap();
         Self { project, marker }
@@ -150,8 +153,16 @@ fn what_runs_in_the_background_stands_still_while_its_run_waits_and_goes_on_with
     let ended = service.standing(&next, "completed");
     grew(&text(&ended, "reply"), 1);
     assert_eq!(ways(&service, &next), ["woken"]);
+    counting.until(&service, "idle");
+    assert_eq!(counting.still(), program);
+    // But not for another agent.
+    let body = json!({"session": "s", "agent": "other", "message": "Peek."}).to_string();
+    let other = text(&service.ask("POST", "/runs", &["Prefer: respond-async"], &body).was(202), "run_id");
+    assert_eq!(text(&service.standing(&other, "completed"), "reply"), "Peeked.");
+    assert_ne!(ways(&service, &other), ["woken"]);
+    counting.ends();
+    counting.until(&service, "idle");
     service.stop();
-    assert_eq!(counting.program(), None, "it outlived the service");
     verified(&counting.project, "s");
 }
 
