@@ -139,8 +139,8 @@ async fn many_at_once_are_all_made(world: Arc<World>) {
 
 /// Given up after so many steps of its own, from before the first to about the last.
 async fn starts_that_are_given_up_leave_no_workspace(world: Arc<World>) {
-    const ROUNDS: usize = 400;
-    const STEPS_A_ROUND: usize = 40;
+    const ROUNDS: usize = 80;
+    const STEPS_A_ROUND: usize = 200;
     world.sandbox().await.close().await;
     let sessions = || std::fs::read_dir(world.data.join("workspaces/default")).map_or(0, Iterator::count);
     let (before, mut made) = (sessions(), 0);
