@@ -1,5 +1,7 @@
 //! `docs`: the commands of README and guide are run as they are written. How they are read, `console` knows.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use anyhow::Result;
 
 use crate::console::{self, Command};
@@ -8,6 +10,8 @@ use crate::process;
 use crate::report::{Finding, Outcome};
 use crate::scratch::Scratch;
 
+/// Documents that are run at once, where each has a network of its own: their services wait more than they work.
+const BESIDE: usize = 2;
 /// Stands before and after what each command says. The first byte is the record separator, which no command prints.
 const MARK: &str = "\u{1e}command";
 
@@ -36,14 +40,34 @@ pub(crate) fn run(context: &Context) -> Result<Outcome> {
         }
         return Ok(outcome.note("no command to run"));
     }
-    for (name, commands) in documents {
+    // Each document begins with a copy of its own, as its reader does.
+    let scratches = documents.iter().map(|_| Scratch::of(context)).collect::<Result<Vec<_>>>()?;
+    let beside = if scratches.iter().all(Scratch::has_own_network) { BESIDE } else { 1 };
+    let all = run_beside(beside, documents.len(), |index| {
+        let (scratch, (name, commands)) = (&scratches[index], &documents[index]);
         println!("   {name}");
-        // Each document begins with a copy of its own, as its reader does.
-        let scratch = Scratch::of(context)?;
-        let said = scratch.run(&scratch.tree(), &["bash", "--norc", "-c", &script(&commands)])?;
-        judge(name, &commands, &said.text, &mut outcome);
+        scratch.run(&scratch.tree(), &["bash", "--norc", "-c", &script(commands)])
+    });
+    for ((name, commands), said) in documents.iter().zip(all) {
+        judge(name, commands, &said?.text, &mut outcome);
     }
     Ok(outcome)
+}
+
+/// Does `count` pieces of work, `beside` of them at once, and gives what came of each, in order.
+fn run_beside<T: Send>(beside: usize, count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let next = AtomicUsize::new(0);
+    let worker = || {
+        let taken = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
+        taken.take_while(|index| *index < count).map(|index| (index, work(index))).collect::<Vec<_>>()
+    };
+    let mut done: Vec<(usize, T)> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..beside).map(|_| scope.spawn(worker)).collect();
+        let joined = workers.into_iter().map(|worker| worker.join());
+        joined.flat_map(|done| done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+    });
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, result)| result).collect()
 }
 
 /// One shell for the whole document, so that a folder or a variable of one command is there for the next.
@@ -104,6 +128,14 @@ fn judge(name: &str, commands: &[Command], said: &str, outcome: &mut Outcome) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_done_beside_each_other_comes_in_order() {
+        for beside in 1..4 {
+            assert_eq!(run_beside(beside, 5, |index| index * 2), [0, 2, 4, 6, 8]);
+        }
+        assert_eq!(run_beside(2, 0, |index| index), Vec::<usize>::new());
+    }
 
     /// Runs a document without the product and tells what came of it.
     fn check(text: &str, passed: usize, expected: &[&str]) {

@@ -11,8 +11,8 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::context::Context;
-use crate::process;
 use crate::report::{Finding, Outcome};
+use crate::{failures, process};
 
 /// How much of it is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,8 @@ const AS_ORDINARY: &str = "refused_by_name done_without_where_told the_probe_say
 /// How long the guest may take from its start to its end. Nothing in it runs at the speed of the machine underneath.
 const GUEST_SECONDS_MAX: u32 = 1_200;
 const GUEST_MEMORY_MIB: u32 = 3_072;
+/// All that the guest said, for people.
+const CONSOLE: &str = "console.log";
 /// What the kernel must have been told before a wall comes down.
 const KERNEL_WORDS: &str = "console=ttyS0 quiet panic=-1 oops=panic topside.walls_down";
 
@@ -99,7 +101,12 @@ fn attempt(context: &Context, extent: Extent, only: &[String], case: Option<&str
     let initial = directory.join("initial.cpio");
     image::write(&initial, &directory.join("image"), &programs, &kernel, &word, &list)?;
     let answers = boot(&kernel.program, &initial, &directory)?;
-    Ok(judge(&answers, &word, &runs.iter().map(|(name, ..)| *name).collect::<Vec<_>>()))
+    let outcome = judge(&answers, &word, &runs.iter().map(|(name, ..)| *name).collect::<Vec<_>>());
+    if !outcome.is_green() {
+        let console = std::fs::read_to_string(directory.join(CONSOLE))?;
+        println!("{}", failures::shown(&console.replace('\r', "")));
+    }
+    Ok(outcome)
 }
 
 /// Builds the test programs with the switch for walls.
@@ -160,7 +167,7 @@ fn boot(kernel: &Path, initial: &Path, directory: &Path) -> Result<String> {
             println!("   {shown}");
         }
     })?;
-    std::fs::write(directory.join("console.log"), &captured.text)?;
+    std::fs::write(directory.join(CONSOLE), &captured.text)?;
     if !answers.is_file() {
         bail!("the guest was not started: {}", captured.tail(20));
     }

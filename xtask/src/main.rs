@@ -15,6 +15,7 @@ mod crash;
 mod deny;
 mod docs;
 mod examples;
+mod failures;
 mod jail;
 mod keys;
 mod machine;

@@ -4,13 +4,16 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 
+use crate::clock::Stopwatch;
 use crate::context::{Context, Scope};
-use crate::process;
 use crate::report::{Finding, Outcome};
+use crate::{failures, process};
 
 /// The one skip that continuous integration allows; `deny` tells it.
 pub(crate) const SKIP_ALLOWED: &str = "SKIPPED advisories:";
 const LOG_LINES_SHOWN: usize = 60;
+/// Test programs whose time is told.
+const SLOWEST_SHOWN: usize = 12;
 
 pub(crate) fn format(context: &Context) -> Result<Outcome> {
     let captured = process::capture(&mut context.cargo(&["fmt", "--all", "--", "--check", "--files-with-diff"]))?;
@@ -93,20 +96,65 @@ pub(crate) fn tests(context: &Context) -> Result<Outcome> {
     if context.strict {
         command.env("CI", "true");
     }
+    let (mut program, mut times) = (String::new(), Times::default());
     let captured = process::stream(&mut command, |line| {
         tell_progress(line);
+        if let Some(name) = program_of(line) {
+            program.clear();
+            times.begin(name);
+        }
+        program.push_str(line);
+        program.push('\n');
         // A test that hangs is named by libtest after a minute; without that line nobody would know which one it is.
         if line.starts_with("test ") && (line.ends_with("FAILED") || line.ends_with("seconds")) {
             println!("   {line}");
+        }
+        // At once where it is known at once: what stops the check half-way must not take the cause with it.
+        let failed = line.ends_with("... FAILED").then(|| failures::find(&program).pop()).flatten();
+        if let Some(failed) = failed.filter(|failed| !failed.words.is_empty()) {
+            println!("     {}", failed.why().replace('\n', "\n     "));
         }
     })?;
     let log = context.scratch("check")?.join("tests.log");
     std::fs::write(&log, &captured.text)?;
     let outcome = judge_tests(&captured.text, captured.status.success(), context.strict);
     if !outcome.is_green() {
-        println!("{}", failures(&captured.text));
+        println!("{}", failures::shown(&captured.text));
     }
-    Ok(outcome.note(format!("all that the tests said: {}", log.display())))
+    Ok(outcome.note(times.told()).note(format!("all that the tests said: {}", log.display())))
+}
+
+/// The test program that cargo says it runs now, or the crate whose doc tests.
+fn program_of(line: &str) -> Option<&str> {
+    let line = line.trim_start();
+    let doc = line.strip_prefix("Doc-tests ");
+    doc.or_else(|| line.strip_prefix("Running ")?.split_once("/deps/")?.1.rsplit_once('-').map(|(name, _)| name))
+}
+
+/// How long each test program took, the doc tests among them.
+#[derive(Debug, Default)]
+struct Times {
+    done: Vec<(f64, String)>,
+    now: Option<(Stopwatch, String)>,
+}
+
+impl Times {
+    fn begin(&mut self, name: &str) {
+        self.end();
+        self.now = Some((Stopwatch::start(), name.to_owned()));
+    }
+
+    fn end(&mut self) {
+        self.done.extend(self.now.take().map(|(watch, name)| (watch.seconds(), name)));
+    }
+
+    /// The slowest first.
+    fn told(mut self) -> String {
+        self.end();
+        self.done.sort_by(|one, other| other.0.total_cmp(&one.0));
+        let slowest = self.done.iter().take(SLOWEST_SHOWN).map(|(seconds, name)| format!("{name} {seconds:.0} s"));
+        format!("the slowest: {}", slowest.collect::<Vec<_>>().join(", "))
+    }
 }
 
 /// Counts what libtest reports, and finds what failed or was skipped.
@@ -124,10 +172,12 @@ pub(crate) fn judge_tests(text: &str, success: bool, strict: bool) -> Outcome {
             } else {
                 outcome.notes.push(skip.to_owned());
             }
-        } else if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED")) {
-            outcome.findings.push(Finding::new(name, "the test failed"));
         }
     }
+    let failed = failures::find(text);
+    outcome
+        .findings
+        .extend(failed.iter().map(|failed| Finding::new(&*failed.name, format!("the test failed: {}", failed.why()))));
     if ignored > 0 {
         outcome
             .findings
@@ -154,26 +204,6 @@ fn skip(line: &str) -> Option<&str> {
 fn count(result: &str, what: &str) -> usize {
     let parts = result.split([';', '.']).map(str::trim);
     parts.filter_map(|part| part.strip_suffix(what)).find_map(|number| number.trim().parse().ok()).unwrap_or(0)
-}
-
-/// What libtest and the compiler said about failures only; what passing tests said stays in the log.
-fn failures(text: &str) -> String {
-    let mut shown = Vec::new();
-    let (mut failing, mut passing) = (false, false);
-    for line in text.lines() {
-        match line {
-            "failures:" => (failing, passing) = (true, false),
-            "successes:" => (failing, passing) = (false, true),
-            line if line.starts_with("test result:") => (failing, passing) = (false, false),
-            line if line.trim_start().starts_with("Running ") => failing = false,
-            line if line.starts_with("error") && !passing => failing = true,
-            _ => {}
-        }
-        if failing {
-            shown.push(line);
-        }
-    }
-    shown.join("\n")
 }
 
 #[cfg(test)]
@@ -225,6 +255,23 @@ mod tests {
     }
 
     #[test]
+    fn test_programs_are_named() {
+        let rows = [
+            ("     Running tests/hostile.rs (target/debug/deps/hostile-90eadee3de41315c)", Some("hostile")),
+            ("     Running unittests src/lib.rs (/a/target/debug/deps/topside_sim-54)", Some("topside_sim")),
+            ("   Doc-tests api", Some("api")),
+            ("Running late", None),
+            ("test a ... ok", None),
+        ];
+        for (line, expected) in rows {
+            assert_eq!(program_of(line), expected);
+        }
+        let mut times = Times::default();
+        times.begin("one");
+        assert_eq!(times.told(), "the slowest: one 0 s");
+    }
+
+    #[test]
     fn the_compilers_errors_become_findings_with_their_place() {
         let text = "error: used `unwrap()`\n  --> crates/net/src/lib.rs:7:9\n   |\nerror[E0308]: mismatched\n --> crates/net/src/a.rs:1:1\n\
                     error: could not compile `topside-net`\n";
@@ -234,11 +281,5 @@ mod tests {
             told,
             ["crates/net/src/a.rs:1:1: error[E0308]: mismatched", "crates/net/src/lib.rs:7:9: used `unwrap()`"]
         );
-    }
-
-    #[test]
-    fn only_failures_are_shown() {
-        let text = "successes:\n---- a stdout ----\nerror: noise\nfailures:\n---- b stdout ----\nwrong\ntest result: FAILED.\nnoise\n";
-        assert_eq!(failures(text), "failures:\n---- b stdout ----\nwrong");
     }
 }

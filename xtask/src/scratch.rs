@@ -74,6 +74,11 @@ impl Scratch {
         Ok(scratch)
     }
 
+    /// Whether no other script's services are in its way, and it in theirs.
+    pub(crate) const fn has_own_network(&self) -> bool {
+        self.own_network
+    }
+
     /// The copy of the project's root.
     pub(crate) fn tree(&self) -> PathBuf {
         self.directory.path().join("tree")

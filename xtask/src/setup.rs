@@ -57,6 +57,11 @@ const NEEDS: &[Need] = &[
         why: "the jail is attacked in a guest machine, where walls may come down",
     },
     Need { program: "busybox", from: From::Package("busybox-static"), why: "the guest machine's first process" },
+    Need {
+        program: "newuidmap",
+        from: From::Package("uidmap"),
+        why: "users in sandboxes are tried as an ordinary user, too",
+    },
     Need { program: "faketime", from: From::Package("faketime"), why: "a held run is shown another year" },
     Need { program: "cargo-fmt", from: From::Component("rustfmt"), why: "the format step" },
     Need { program: "cargo-clippy", from: From::Component("clippy"), why: "the clippy step" },

@@ -1,6 +1,6 @@
 //! What a record says, its contents resolved for viewers: one variant for each kind of the log.
 
-use crate::{Cost, Limits, Outcome, RunError, Usage, schema};
+use crate::{Cost, Limits, Outcome, RunError, SandboxStart, Usage, schema};
 use domain::record::{Changed, Deed, Purpose, RestoredFrom, Vote, When};
 use domain::{CallStatus, Digest, Hold, Id, RunStatus, Verdict, Wait, id};
 use schemars::JsonSchema;
@@ -183,6 +183,9 @@ pub enum Happened {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[schemars(schema_with = "schema::checkpoint")]
         restored: Option<Id<id::Checkpoint>>,
+        /// How its start went; absent where an earlier version recorded it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        start: Option<SandboxStart>,
     },
     /// It is gone.
     SandboxClosed {

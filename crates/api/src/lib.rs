@@ -40,8 +40,8 @@ pub use run::{Artifact, ArtifactList, Callback, Cost, LimitChange, Limits, PostR
 pub use sandbox::{
     EXEC_DATA_BYTES_MAX, EXEC_MESSAGE_BYTES_MAX, EXEC_STDERR, EXEC_STDOUT, ExecExit, ExecSays, ExecSize, ExecStart,
     ExecTold, LinkPort, PORT_LINK_SECONDS_DEFAULT, PORT_LINK_SECONDS_MAX, PortLink, Sandbox, SandboxAbout,
-    SandboxCommand, SandboxDetail, SandboxEnd, SandboxEnded, SandboxLimits, SandboxList, SandboxShown, SandboxStatus,
-    SandboxUsage, SandboxWall,
+    SandboxCommand, SandboxDetail, SandboxEnd, SandboxEnded, SandboxLimits, SandboxList, SandboxShown, SandboxStage,
+    SandboxStart, SandboxStatus, SandboxUsage, SandboxWall,
 };
 pub use scope::{BadScope, Scope};
 pub use session::Session;

@@ -64,6 +64,8 @@ pub struct Sandbox {
 pub enum SandboxStatus {
     /// A run of this service has it.
     Held,
+    /// It stands still until its session has something to do again, or its time is over.
+    Idle,
     /// An earlier service left it, and nobody has taken it over yet.
     Left,
     /// It lives no more.
@@ -75,10 +77,32 @@ impl SandboxStatus {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Held => "held",
+            Self::Idle => "idle",
             Self::Left => "left",
             Self::Gone => "gone",
         }
     }
+}
+
+/// How a sandbox was come by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SandboxStart {
+    /// `cold`: it was made from the ground; `warm`: one that was nobody's stood ready with its root; `taken_over`: an earlier
+    /// process had left it alive; `woken`: it stood still while its session had nothing to do. Absent when its provider does
+    /// not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub way: Option<String>,
+    /// Its stages in their order; those that took nothing are left out.
+    pub stages: Vec<SandboxStage>,
+}
+
+/// One stage of a start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SandboxStage {
+    /// `claim`, `root`, `workspace`, `ready`, `restore`, `manifest`.
+    pub stage: String,
+    /// How long it took, in microseconds.
+    pub duration_us: u64,
 }
 
 /// What a sandbox uses; what no group of the kernel counts is absent.

@@ -3,8 +3,8 @@
 
 use crate::problem::{Rule, shown};
 use crate::settings::{
-    Breaker, Concurrency, Database, Retention, Retries, Settings, WARM_MAX, WARM_MIN, WEBHOOK_EVENTS_DEFAULT, Webhook,
-    Worker,
+    Breaker, Concurrency, Database, IDLE_MAX, KEEP_PARKED_MS, Retention, Retries, Settings, WARM_MAX, WARM_MIN,
+    WEBHOOK_EVENTS_DEFAULT, Webhook, Worker,
 };
 use crate::shape::{Check, Missing, milli};
 use crate::yaml::{Node, Place, Value};
@@ -79,11 +79,15 @@ pub(crate) fn project(node: &Node, check: &mut Check<'_>) -> Project {
     }
     if let Some(sandbox) = node.get("sandbox") {
         settings.sandbox.walls_optional = texts(sandbox, "walls_optional");
+        settings.sandbox.landlock_version_min = number(sandbox, "landlock_version_min", 0);
         settings.sandbox.host_directories = texts(sandbox, "host_directories").into_iter().map(Into::into).collect();
         settings.sandbox.workspaces_bytes_max =
             sandbox.get("workspaces_bytes_max").map(|_| number(sandbox, "workspaces_bytes_max", 0));
         settings.sandbox.warm_max = number(sandbox, "warm_max", WARM_MAX);
         settings.sandbox.warm_min = number(sandbox, "warm_min", WARM_MIN).min(settings.sandbox.warm_max);
+        settings.sandbox.keep_parked_ms = number(sandbox, "keep_parked_ms", KEEP_PARKED_MS);
+        settings.sandbox.keep_idle_ms = number(sandbox, "keep_idle_ms", 0);
+        settings.sandbox.idle_max = number(sandbox, "idle_max", IDLE_MAX);
         if let Some(limits) = sandbox.get("limits") {
             settings.sandbox.limits = sandbox_limits(limits);
         }

@@ -43,6 +43,8 @@ pub struct SandboxSettings {
     pub limits: sandbox::Limits,
     /// Walls it may do without where the kernel refuses them, by the names in [`sandbox::Walls`].
     pub walls_optional: Vec<String>,
+    /// The least version of Landlock that must hold, whatever it may do without; 0: whichever there is.
+    pub landlock_version_min: u32,
     /// The directories of the host that are shown where a root is the host's own; none: the usual ones.
     pub host_directories: Vec<std::path::PathBuf>,
     /// What all workspaces kept on this machine may take together, in bytes; `None`: what the provider allows by itself.
@@ -51,22 +53,36 @@ pub struct SandboxSettings {
     pub warm_min: usize,
     /// How many at most, as they are asked for; 0: none.
     pub warm_max: usize,
+    /// How long the sandbox of a run that waits for somebody stands still before it is closed, in milliseconds; 0: not at all.
+    pub keep_parked_ms: u64,
+    /// The same for the sandbox of a run that ended, for the session's next one.
+    pub keep_idle_ms: u64,
+    /// How many sandboxes stand still at once at most; of more the first goes.
+    pub idle_max: usize,
 }
 
 /// Sandboxes that stand ready unless `topside.yaml` says otherwise.
 pub(crate) const WARM_MIN: usize = 1;
 /// And at most.
 pub(crate) const WARM_MAX: usize = 4;
+/// How long sandboxes stand still unless `topside.yaml` says otherwise: while a run waits for somebody who is at hand.
+pub(crate) const KEEP_PARKED_MS: u64 = 180_000;
+/// And how many.
+pub(crate) const IDLE_MAX: usize = 16;
 
 impl Default for SandboxSettings {
     fn default() -> Self {
         Self {
             limits: sandbox::Limits::default(),
             walls_optional: Vec::new(),
+            landlock_version_min: 0,
             host_directories: Vec::new(),
             workspaces_bytes_max: None,
             warm_min: WARM_MIN,
             warm_max: WARM_MAX,
+            keep_parked_ms: KEEP_PARKED_MS,
+            keep_idle_ms: 0,
+            idle_max: IDLE_MAX,
         }
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 const FILES: &[(&str, &str)] = &[
     (
         "topside.yaml",
-        "default_agent: ${env.AGENT:-maya}\ncontents: plain\nsandbox:\n  limits: {memory_bytes_max: 536870912, processes_max: 32}\n  walls_optional: [cpu_limit]\n  workspaces_bytes_max: 300000000\n  warm_min: 3\n  warm_max: 2\n",
+        "default_agent: ${env.AGENT:-maya}\ncontents: plain\nsandbox:\n  limits: {memory_bytes_max: 536870912, processes_max: 32}\n  walls_optional: [cpu_limit]\n  landlock_version_min: 3\n  workspaces_bytes_max: 300000000\n  warm_min: 3\n  warm_max: 2\n  keep_parked_ms: 5000\n  keep_idle_ms: 700\n  idle_max: 3\n",
     ),
     (
         "agents/maya.md",
@@ -85,9 +85,12 @@ fn every_key_arrives() {
     assert_eq!((limits.memory_bytes_max, limits.processes_max), (536_870_912, 32));
     assert_eq!(limits.commands_max, sandbox::Limits::default().commands_max);
     assert_eq!(catalog.settings.sandbox.walls_optional, ["cpu_limit"]);
+    assert_eq!(catalog.settings.sandbox.landlock_version_min, 3);
     assert_eq!(catalog.settings.sandbox.workspaces_bytes_max, Some(300_000_000));
     let warm = (catalog.settings.sandbox.warm_min, catalog.settings.sandbox.warm_max);
     assert_eq!(warm, (2, 2), "the least is never above the most");
+    let catalog::SandboxSettings { keep_parked_ms, keep_idle_ms, idle_max, .. } = catalog.settings.sandbox;
+    assert_eq!((keep_parked_ms, keep_idle_ms, idle_max), (5_000, 700, 3));
     assert_eq!(catalog.prices["small"].cached_input, Some(25_000));
     assert!(catalog.pack.name().starts_with("project@"));
     assert_eq!(catalog.switched_off, []);

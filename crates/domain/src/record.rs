@@ -5,6 +5,7 @@
 
 mod course;
 mod inputs;
+mod started;
 
 pub use course::{CallAdded, Checkpointed, Deferred, Parked, Purpose, Reserved, ScopeOpened, Snapshot, WorkspaceLost};
 pub use inputs::{
@@ -12,6 +13,7 @@ pub use inputs::{
     Vote, Voted, When,
 };
 pub use inputs::{RestoredFrom, WorkspaceRestored};
+pub use started::{STAGES_MAX, StageTook, StartWay, Started};
 
 use crate::content::ContentRef;
 use crate::failure::Failure;
@@ -352,6 +354,9 @@ pub struct SandboxOpened {
     /// The walls it did not get and the policy did without.
     #[serde(default)]
     pub missing: Vec<String>,
+    /// The version of Landlock that holds in it; 0: none, or unknown.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub landlock_version: u32,
     /// Digest of the manifest that was laid down; `None` when the workspace was there already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<Digest>,
@@ -361,6 +366,9 @@ pub struct SandboxOpened {
     /// The checkpoint that the workspace was made from, when it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restored: Option<Id<id::Checkpoint>>,
+    /// How its start went; absent in records of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<Started>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde asks for")]

@@ -1,6 +1,7 @@
 //! Asks the model, and makes its reply a fact.
 
 use crate::Error;
+use crate::bench::Slot;
 use crate::driver::{Done, Driver};
 use crate::engine::Inner;
 use crate::facts::Fact;
@@ -71,7 +72,7 @@ impl Driver {
             cache_key: Some(self.key.session.to_string()),
             output_tokens_max: (tokens < SCARCE_TOKENS).then_some(declared.map_or(tokens, |most| most.min(tokens))),
         };
-        let (inner, key, pulse) = (self.inner.clone(), self.key.clone(), self.pulse.clone());
+        let (inner, key, pulse, slot) = (self.inner.clone(), self.key.clone(), self.pulse.clone(), self.slot.clone());
         let steers = u32::try_from(steers.len()).unwrap_or(u32::MAX);
         Ok(Box::pin(async move {
             let alias = &ready.closure.model.alias;
@@ -81,7 +82,8 @@ impl Driver {
             drop(waits);
             let started = inner.parts.clock.monotonic();
             inner.channels.tell(&key.tenant, key.session, id, || LiveKind::Asking { turn });
-            let reply = reply(&inner, &key, id, &ready, &prompt, pulse.signs()).await;
+            let deltas = listening(&ready, slot, pulse.signs());
+            let reply = reply(&inner, &key, id, &ready, &prompt, deltas).await;
             let took = inner.parts.clock.monotonic().saturating_sub(started);
             Done::Asked(Box::new(Asked { scope, turn, steers, reply, took }))
         }))
@@ -201,6 +203,21 @@ impl Driver {
     }
 }
 
+/// What hears a reply come in: its signs of life, and the first call that needs the sandbox, which is then made while the model
+/// says the rest. Nothing waits for it but that call.
+fn listening(ready: &Arc<Ready>, slot: Arc<Slot>, signs: Arc<AtomicU64>) -> Deltas {
+    let deltas = Deltas::none().counted(signs);
+    if ready.closure.agent.sandbox.is_none() {
+        return deltas;
+    }
+    let ready = ready.clone();
+    deltas.heard(move |tool| {
+        if ready.toolbox.takes_sandbox(tool) {
+            slot.want();
+        }
+    })
+}
+
 /// Asks, unless the model's breaker is open; shows the pieces to those who watch.
 async fn reply(
     inner: &Inner,
@@ -208,7 +225,7 @@ async fn reply(
     run: Id<id::Run>,
     ready: &Ready,
     prompt: &Prompt,
-    signs: Arc<AtomicU64>,
+    deltas: Deltas,
 ) -> Result<Reply, Unanswered> {
     let catalog = (inner.parts.catalog)();
     let (retries, breaker) = (catalog.settings.retries, catalog.settings.breaker);
@@ -229,7 +246,7 @@ async fn reply(
     }
     let reply = if inner.channels.is_watched(&key.tenant, key.session) {
         let (sender, receiver) = mpsc::channel(DELTAS_MAX);
-        let deltas = Deltas::to(sender).counted(signs);
+        let deltas = deltas.sent(sender);
         let show = show(inner, key, run, receiver);
         let reply = async {
             let reply = model.reply(prompt, &deltas).await;
@@ -238,7 +255,7 @@ async fn reply(
         };
         tokio::join!(reply, show).0
     } else {
-        model.reply(prompt, &Deltas::none().counted(signs)).await
+        model.reply(prompt, &deltas).await
     };
     // What would fail again says nothing of the endpoint's health.
     let is_well = reply.as_ref().err().is_none_or(|failure| !failure.retryable);

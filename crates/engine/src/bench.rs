@@ -6,17 +6,18 @@ use crate::facts::Fact;
 use crate::lay::Laying;
 use crate::live::LiveKind;
 use crate::liveness::Pulse;
+use crate::stages::Stages;
 use async_trait::async_trait;
 use catalog::Closure;
 use domain::Root;
-use domain::record::{SandboxClosed, SandboxOpened, Snapshot, WorkspaceLost};
+use domain::record::{SandboxClosed, SandboxOpened, Snapshot, Started, WorkspaceLost};
 use domain::{Digest, Event, Id, id, template};
 use futures::future::BoxFuture;
 use journal::{Content, SessionKey};
 use machine::{Entry, Files};
 use parking_lot::Mutex;
 use sandbox::manifest::Which;
-use sandbox::{FileKind, Provider, RelPath, Sandbox, Spec, Start, Stat, Workspace};
+use sandbox::{FileKind, Provider, RelPath, Sandbox, Spec, Start, Stat, Walls, Workspace};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -38,6 +39,10 @@ pub(crate) struct Slot {
     before: Mutex<Listing>,
     /// What the model has to know of the workspace, told with the next output.
     note: Mutex<Option<String>>,
+    /// What the log knows of the sandbox that was made last.
+    origin: Mutex<Option<Origin>>,
+    /// A sandbox that stands still, and what the log knows of it.
+    resting: Mutex<Option<(Arc<dyn Sandbox>, Origin)>>,
 }
 
 #[derive(Debug, Default)]
@@ -49,6 +54,16 @@ enum Held {
     /// It was made, and that is not on record yet.
     Made(Arc<dyn Sandbox>, Vec<oneshot::Sender<Answer>>),
     Ready(Arc<dyn Sandbox>),
+}
+
+/// What the log knows of a sandbox.
+#[derive(Clone, Debug)]
+struct Origin {
+    provider: String,
+    /// The generation of its workspace.
+    generation: u64,
+    /// The agent that it was made for, as it was pinned.
+    closure: Digest,
 }
 
 /// The files of a workspace, as far as they are looked at.
@@ -86,6 +101,21 @@ impl Slot {
         receiver.await.unwrap_or_else(|_| Err(gone()))
     }
 
+    /// Wants it before somebody waits for it.
+    pub(crate) fn want(&self) {
+        let mut state = self.state.lock();
+        if matches!(*state, Held::Nothing) {
+            *state = Held::Wanted(Vec::new());
+            drop(state);
+            self.asked.notify_one();
+        }
+    }
+
+    /// Whether somebody waits for it.
+    fn is_awaited(&self) -> bool {
+        matches!(&*self.state.lock(), Held::Wanted(waiting) if !waiting.is_empty())
+    }
+
     /// Waits until a call wants it.
     pub(crate) async fn asked(&self) {
         self.asked.notified().await;
@@ -94,6 +124,11 @@ impl Slot {
     /// Whether it is to be made.
     pub(crate) fn is_wanted(&self) -> bool {
         matches!(*self.state.lock(), Held::Wanted(_))
+    }
+
+    /// Whether one that lived stands still, or is about to be had again.
+    fn is_on_its_way(&self) -> bool {
+        self.is_resting() || matches!(*self.state.lock(), Held::Wanted(_) | Held::Made(..))
     }
 
     /// The sandbox, if it is there.
@@ -154,6 +189,26 @@ impl Slot {
         }
     }
 
+    /// The sandbox stands still, and is nobody's until it is wanted again; whether there is one.
+    pub(crate) fn rest(&self) -> bool {
+        let (mut state, origin) = (self.state.lock(), self.origin.lock().clone());
+        match (std::mem::take(&mut *state), origin) {
+            (Held::Ready(sandbox), Some(origin)) => {
+                *self.resting.lock() = Some((sandbox, origin));
+                true
+            }
+            (other, _) => {
+                *state = other;
+                false
+            }
+        }
+    }
+
+    /// Whether it has one that stands still.
+    pub(crate) fn is_resting(&self) -> bool {
+        self.resting.lock().is_some()
+    }
+
     /// The live processes of the sandbox.
     pub(crate) fn terminals(&self) -> &Terminals {
         &self.terminals
@@ -170,7 +225,11 @@ impl Slot {
     /// Ends everything inside and lets the sandbox go.
     pub(crate) async fn close(&self) {
         let held = std::mem::take(&mut *self.state.lock());
+        let resting = self.resting.lock().take();
         self.terminals.close().await;
+        if let Some((sandbox, _)) = resting {
+            sandbox.close().await;
+        }
         match held {
             Held::Made(sandbox, _) | Held::Ready(sandbox) => sandbox.close().await,
             Held::Nothing | Held::Wanted(_) => {}
@@ -185,6 +244,9 @@ pub(crate) struct Opened {
     manifest: Option<Digest>,
     restored: Option<Id<id::Checkpoint>>,
     before: Listing,
+    start: Started,
+    /// The generation of its workspace; `None`: the epoch of who opened it.
+    generation: Option<u64>,
 }
 
 impl Opened {
@@ -203,11 +265,15 @@ struct Source {
 impl Driver {
     /// A future that makes the session's sandbox.
     pub(crate) fn open(&self) -> BoxFuture<'static, Done> {
-        let (inner, key, epoch) = (self.inner.clone(), self.key.clone(), self.epoch);
+        let (inner, key, epoch, slot) = (self.inner.clone(), self.key.clone(), self.epoch, self.slot.clone());
         let source = Source { files: self.state.files, snapshot: self.state.snapshot.clone() };
+        let pinned = self.state.run.as_ref().map(|run| run.root().closure);
         // The workspace is the run's, whichever of its agents wants it.
         let closure = self.ready_of(None).map(|ready| ready.closure.clone());
         Box::pin(async move {
+            if let Some(woken) = woken(&inner, &key, &slot, &source, pinned).await {
+                return Done::Opened(Ok(woken));
+            }
             let Some(closure) = closure else {
                 return Done::Opened(Err(sandbox::Error::Gone { detail: "the agent is not there".into() }));
             };
@@ -215,6 +281,12 @@ impl Driver {
             let since_ms = inner.parts.clock.wall_ms();
             for attempt in 1.. {
                 let made = make(&inner, &key, epoch, &source, &closure).await;
+                if made.as_ref().is_err_and(needs_room)
+                    && let Some(slot) = inner.idle.make_way()
+                {
+                    slot.close().await;
+                    continue;
+                }
                 let now_ms = inner.parts.clock.wall_ms();
                 let again = match &made {
                     Err(sandbox::Error::Start { .. }) => {
@@ -232,41 +304,51 @@ impl Driver {
 
     /// Takes a sandbox that was made, or fails the run.
     pub(crate) fn opened(&mut self, opened: Result<Opened, sandbox::Error>) {
-        let run = self.state.run.as_ref().map(|run| run.id);
+        // A run that waits, or ended, lets go of what was made before anybody needed it: dropping the sandbox closes it.
+        let run = self.state.run.as_ref().filter(|run| run.parked.is_none()).map(|run| (run.id, run.root().closure));
         match (opened, run) {
-            (Ok(Opened { sandbox, provider, manifest, restored, before }), Some(run)) => {
+            (Ok(Opened { sandbox, provider, manifest, restored, before, start, generation }), Some((run, closure))) => {
                 stdx::points::reach("sandbox.opened");
                 *self.slot.before.lock() = before;
                 if restored.is_some() && matches!(self.state.files, Files::Kept { .. }) {
                     *self.slot.note.lock() = Some(RESTORED.to_owned());
                 }
-                let walls = sandbox.walls().clone();
+                let (walls, generation) = (sandbox.walls().clone(), generation.unwrap_or(self.epoch));
+                *self.slot.origin.lock() = Some(Origin { provider: provider.clone(), generation, closure });
                 let event = Event::SandboxOpened(SandboxOpened {
                     run,
                     sandbox: sandbox.id(),
                     provider,
                     walls: walls.standing,
                     missing: walls.missing,
+                    landlock_version: walls.landlock_version,
                     manifest,
-                    generation: self.epoch,
+                    generation,
                     restored,
+                    start: Some(start),
                 });
                 self.slot.made(Ok(sandbox));
                 stdx::points::reach("sandbox.opened");
                 self.pending.push(Fact::bare(self.stamp(), event));
             }
+            // Whoever needs it asks again, and is told then.
+            (Err(error), _) if !self.slot.is_awaited() => {
+                tracing::warn!(session_id = %self.key.session, code = error.code(), %error, "no sandbox was made ahead of need");
+                self.slot.made(Err(error));
+            }
             (Err(error), run) => {
                 // What was there is not there any more: that is said, and nothing else is put in its place.
                 let is_lost = matches!(error, sandbox::Error::WorkspaceLost | sandbox::Error::WorkspaceStale { .. });
-                if let Some(run) = run.filter(|_| is_lost && self.state.files != Files::Lost) {
+                if let Some((run, _)) = run.filter(|_| is_lost && self.state.files != Files::Lost) {
                     let event = Event::WorkspaceLost(WorkspaceLost { run, reason: error.code().to_owned() });
                     self.pending.push(Fact::bare(self.stamp(), event));
                 }
                 self.fail_sandbox(&error);
                 self.slot.made(Err(error));
             }
-            // The run ended meanwhile; dropping the sandbox closes it.
-            (Ok(_), None) => {}
+            (Ok(_), None) => {
+                self.slot.made(Err(sandbox::Error::Gone { detail: "the run needs no sandbox now".into() }));
+            }
         }
     }
 
@@ -283,6 +365,43 @@ impl Driver {
 /// What the model is told when files came from a checkpoint that the run did not ask for.
 const RESTORED: &str = "[The sandbox was lost. Its workspace was made anew from the checkpoint of an earlier turn: what was changed \
                         after that is gone. Look before you go on.]";
+
+/// Whether another sandbox that ends makes this one possible.
+fn needs_room(error: &sandbox::Error) -> bool {
+    matches!(error, sandbox::Error::Limit { .. } | sandbox::Error::Start { stage: "claim", .. })
+}
+
+/// Whether a sandbox has the walls that are asked for now.
+fn is_walled(inner: &Inner, walls: &Walls) -> bool {
+    let catalog = (inner.parts.catalog)();
+    let settings = &catalog.settings.sandbox;
+    walls.missing.iter().all(|wall| settings.walls_optional.contains(wall))
+        && walls.landlock_version >= settings.landlock_version_min
+}
+
+/// The sandbox that stood still while the session had nothing to do, going on; `None`: there is none, or it is not what the log
+/// knows, and is closed.
+async fn woken(
+    inner: &Inner,
+    key: &SessionKey,
+    slot: &Slot,
+    source: &Source,
+    pinned: Option<Digest>,
+) -> Option<Opened> {
+    let (sandbox, Origin { provider, generation, closure }) = slot.resting.lock().take()?;
+    let stages = Stages::begin(inner.parts.clock.clone(), inner.parts.limits, inner.pulses.of(key));
+    let is_it = matches!(source.files, Files::Kept { generation: kept } if kept == generation)
+        && pinned == Some(closure)
+        && is_walled(inner, sandbox.walls());
+    if is_it && stages.run("wake", sandbox.resume()).await.is_ok() {
+        let (start, before) = (stages.woken(), listing(sandbox.as_ref()).await);
+        let (manifest, restored, generation) = (None, None, Some(generation));
+        return Some(Opened { sandbox, provider, manifest, restored, before, start, generation });
+    }
+    slot.terminals.close().await;
+    sandbox.close().await;
+    None
+}
 
 async fn make(
     inner: &Inner,
@@ -313,69 +432,90 @@ async fn make(
         left_out: laying.left_out.clone(),
         limits: settings.limits,
         walls_optional: settings.walls_optional.clone(),
+        landlock_version_min: settings.landlock_version_min,
         epoch,
     };
-    let opened = |sandbox, manifest, restored, before| Opened {
-        sandbox,
-        provider: provider.name().to_owned(),
-        manifest,
-        restored,
-        before,
-    };
+    let stages = Arc::new(Stages::begin(inner.parts.clock.clone(), inner.parts.limits, inner.pulses.of(key)));
+    let making = Making { inner, laying: &laying, project: catalog.root.clone(), provider: provider.as_ref(), stages };
     let error = match source.files {
-        Files::None => {
-            let sandbox = provider.create(spec(Start::Fresh)).await?;
-            let laid = lay_down(inner, &laying, catalog.root.clone(), Which::All, sandbox.as_ref()).await?;
-            let before = listing(sandbox.as_ref()).await;
-            return Ok(opened(sandbox, laid, None, before));
-        }
-        Files::Kept { generation } => match provider.create(spec(Start::Kept { generation })).await {
-            Ok(sandbox) => {
-                lay_down(inner, &laying, catalog.root.clone(), Which::Ephemeral, sandbox.as_ref()).await?;
-                let before = listing(sandbox.as_ref()).await;
-                return Ok(opened(sandbox, None, None, before));
-            }
+        Files::None => return making.opened(spec(Start::Fresh), Which::All).await,
+        Files::Kept { generation } => match making.opened(spec(Start::Kept { generation }), Which::Ephemeral).await {
             Err(error @ (sandbox::Error::WorkspaceLost | sandbox::Error::WorkspaceStale { .. })) => error,
-            Err(error) => return Err(error),
+            made => return made,
         },
         Files::InSnapshot | Files::Lost => sandbox::Error::WorkspaceLost,
     };
     let Some(snapshot) = source.snapshot.as_ref().filter(|_| source.files != Files::Lost) else { return Err(error) };
     // Where the checkpoint itself is still kept, its copy is there in a moment.
-    let checkpoint = snapshot.checkpoint;
-    if let Some(sandbox) = copied(inner, key, provider.as_ref(), checkpoint, &spec).await? {
-        lay_down(inner, &laying, catalog.root.clone(), Which::Ephemeral, sandbox.as_ref()).await?;
-        inner.tally.forked();
-        let before = listing(sandbox.as_ref()).await;
-        return Ok(opened(sandbox, None, Some(checkpoint), before));
-    }
-    let sandbox = provider.create(spec(Start::Restored)).await?;
-    if let Err(error) = crate::keep::restore(inner, key, sandbox.as_ref(), snapshot).await {
-        sandbox.close().await;
-        return Err(error);
-    }
-    inner.tally.restored();
-    lay_down(inner, &laying, catalog.root.clone(), Which::Ephemeral, sandbox.as_ref()).await?;
-    let before = listing(sandbox.as_ref()).await;
-    Ok(opened(sandbox, None, Some(snapshot.checkpoint), before))
-}
-
-/// A sandbox on a copy of a checkpoint, of this session or of one that it was forked from; `None`: nobody here keeps it.
-async fn copied(
-    inner: &Inner,
-    key: &SessionKey,
-    provider: &dyn Provider,
-    checkpoint: Id<id::Checkpoint>,
-    spec: &(dyn Fn(Start) -> Spec + Sync),
-) -> Result<Option<Arc<dyn Sandbox>>, sandbox::Error> {
     for session in crate::fork::lineage(inner, key).await? {
-        match provider.create(spec(Start::Forked { session, checkpoint })).await {
-            Ok(sandbox) => return Ok(Some(sandbox)),
+        let start = Start::Forked { session, checkpoint: snapshot.checkpoint };
+        match making.opened(spec(start), Which::Ephemeral).await {
+            Ok(opened) => {
+                inner.tally.forked();
+                return Ok(Opened { restored: Some(snapshot.checkpoint), ..opened });
+            }
+            // Nobody here keeps it.
             Err(sandbox::Error::WorkspaceLost) => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(None)
+    let opened = making.restored(key, spec(Start::Restored), snapshot).await?;
+    inner.tally.restored();
+    Ok(opened)
+}
+
+/// A sandbox that is being made.
+struct Making<'a> {
+    inner: &'a Inner,
+    laying: &'a Laying,
+    project: std::path::PathBuf,
+    provider: &'a dyn Provider,
+    stages: Arc<Stages>,
+}
+
+impl Making<'_> {
+    async fn create(&self, spec: Spec) -> Result<Arc<dyn Sandbox>, sandbox::Error> {
+        let sandbox = self.stages.create(self.provider.create(spec)).await?;
+        self.stages.reported(sandbox.started());
+        Ok(sandbox)
+    }
+
+    /// Makes it, and lays what is to be laid.
+    async fn opened(&self, spec: Spec, which: Which) -> Result<Opened, sandbox::Error> {
+        let sandbox = self.create(spec).await?;
+        self.laid(sandbox, which).await
+    }
+
+    /// Makes it, and fills it with what was kept.
+    async fn restored(&self, key: &SessionKey, spec: Spec, snapshot: &Snapshot) -> Result<Opened, sandbox::Error> {
+        let sandbox = self.create(spec).await?;
+        let restore = crate::keep::restore(self.inner, key, sandbox.as_ref(), snapshot, self.stages.clone());
+        if let Err(error) = self.stages.run("restore", restore).await {
+            sandbox.close().await;
+            return Err(error);
+        }
+        let opened = self.laid(sandbox, Which::Ephemeral).await?;
+        Ok(Opened { restored: Some(snapshot.checkpoint), ..opened })
+    }
+
+    /// Lays what is wanted of the manifest; a sandbox in which that fails is closed.
+    async fn laid(&self, sandbox: Arc<dyn Sandbox>, which: Which) -> Result<Opened, sandbox::Error> {
+        let told = |done: sandbox::manifest::Progress, whole: sandbox::manifest::Progress| {
+            tracing::debug!(entries = done.entries, of = whole.entries, bytes = done.bytes, "laying the manifest");
+            self.stages.moved();
+        };
+        let lay = self.laying.lay(self.inner, self.project.clone(), which, sandbox.as_ref(), &told);
+        let manifest = match self.stages.run("manifest", lay).await {
+            Ok(manifest) => manifest,
+            Err(error) => {
+                sandbox.close().await;
+                return Err(error);
+            }
+        };
+        let (provider, start) = (self.provider.name().to_owned(), self.stages.started());
+        let before = listing(sandbox.as_ref()).await;
+        Ok(Opened { sandbox, provider, manifest, restored: None, before, start, generation: None })
+    }
 }
 
 /// The provider that an agent names.
@@ -395,24 +535,6 @@ fn environment_of(inner: &Inner, manifest: &sandbox::Manifest) -> Result<Vec<(St
         Ok((name.clone(), value))
     });
     variables.collect()
-}
-
-/// Lays what is wanted of a manifest; a sandbox in which that fails is closed.
-async fn lay_down(
-    inner: &Inner,
-    laying: &Laying,
-    project: std::path::PathBuf,
-    which: Which,
-    sandbox: &dyn Sandbox,
-) -> Result<Option<Digest>, sandbox::Error> {
-    let told = |done: sandbox::manifest::Progress, whole: sandbox::manifest::Progress| {
-        tracing::debug!(entries = done.entries, of = whole.entries, bytes = done.bytes, "laying the manifest");
-    };
-    let laid = laying.lay(inner, project, which, sandbox, &told).await;
-    if laid.is_err() {
-        sandbox.close().await;
-    }
-    laid
 }
 
 /// What one call may use.
@@ -438,6 +560,13 @@ impl Bench for CallBench {
     async fn sandbox(&self) -> Answer {
         self.took_sandbox.store(true, Ordering::Relaxed);
         self.slot.get().await
+    }
+
+    async fn awake(&self) {
+        if self.slot.is_on_its_way() {
+            // Whatever it says, the terminals say it, too.
+            let _ = self.slot.get().await;
+        }
     }
 
     fn is_attached(&self) -> bool {

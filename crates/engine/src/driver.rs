@@ -200,6 +200,7 @@ impl Driver {
         }
         let pulse = inner.pulses.begin(&key);
         let attempts = is_new.then(Attempts::default);
+        let slot = inner.idle.take(&key).unwrap_or_default();
         Ok(Self {
             state: base.clone(),
             base,
@@ -218,7 +219,7 @@ impl Driver {
             calls: HashMap::new(),
             permits: HashMap::new(),
             attached: BTreeSet::new(),
-            slot: Arc::new(Slot::default()),
+            slot,
             doom: None,
             spent: Usage::default(),
             tasks: FuturesUnordered::new(),
@@ -260,8 +261,12 @@ impl Driver {
                 if self.inner.dispatch.is_held() {
                     return Ok(if self.rests() { Rest::Done } else { Rest::Held });
                 }
-                if self.rests() && self.inner.dispatch.retire(&self.key, self.heard) {
-                    return Ok(Rest::Done);
+                if self.rests() {
+                    self.lay_by().await;
+                    if self.inner.dispatch.retire(&self.key, self.heard) {
+                        return Ok(Rest::Done);
+                    }
+                    self.take_back();
                 }
             }
             self.wait(linger.map(|until| until.saturating_sub(now))).await?;
@@ -423,6 +428,8 @@ impl Driver {
             }
             match &fact.event {
                 Event::SandboxOpened(_) => self.slot.recorded(),
+                // What stood still while the run waited goes on with it.
+                Event::Resumed(_) if self.slot.is_resting() => self.slot.want(),
                 Event::Returned(body) => self.slot.terminals().recorded(body.call).await,
                 Event::Parked(body) if body.waits_for != Wait::Retry => self.tell_parked(body.run).await,
                 // With nothing else to do, a doubt parks the run without a record of its own.

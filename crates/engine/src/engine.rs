@@ -2,6 +2,7 @@
 
 use crate::counts::{Counts, Tally};
 use crate::dispatch::{Dispatch, Ends, Job};
+use crate::idle::Idle;
 use crate::live::{Channels, Watch};
 use crate::liveness::Pulses;
 use crate::places::ModelPlaces;
@@ -31,11 +32,22 @@ pub struct Limits {
     pub linger_ms_max: u64,
     /// Bytes of one artifact.
     pub artifact_bytes_max: u64,
+    /// How long a stage of a sandbox's start may stand still before it is given up.
+    pub start_lull_ms: u64,
+    /// How long a whole start may take, however well it gets on.
+    pub start_ms_max: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { drivers_max: 256, waiting_max: 10_000, linger_ms_max: 5, artifact_bytes_max: 16 << 20 }
+        Self {
+            drivers_max: 256,
+            waiting_max: 10_000,
+            linger_ms_max: 5,
+            artifact_bytes_max: 16 << 20,
+            start_lull_ms: 60_000,
+            start_ms_max: 1_800_000,
+        }
     }
 }
 
@@ -97,6 +109,8 @@ pub(crate) struct Inner {
     pub(crate) readers: Semaphore,
     /// How often this process has told others of runs, or tried to.
     pub(crate) deliveries: watch::Sender<u64>,
+    /// Sandboxes that stand still.
+    pub(crate) idle: Idle,
     /// How the drivers here get on.
     pub(crate) pulses: Pulses,
     /// What runs that nobody drives here have come to.
@@ -143,6 +157,7 @@ impl Engine {
             model_places,
             readers: Semaphore::new(crate::keep::READ_AT_ONCE_MAX),
             deliveries,
+            idle: Idle::default(),
             pulses,
             known,
             worker,

@@ -4,7 +4,7 @@ use crate::bench::{self, Slot};
 use crate::driver::{Done, Driver};
 use crate::engine::Inner;
 use crate::facts::Fact;
-use crate::{ArtifactView, Error, RunView, prompt};
+use crate::{ArtifactView, Error, RunView, idle, prompt};
 use bytes::Bytes;
 use domain::content::media;
 use domain::record::{ArtifactSaved, Changed, FileChange, Finished, SandboxClosed, Save, WorkspaceChanged};
@@ -34,6 +34,8 @@ pub(crate) struct Finishing {
     failure: Option<Failure>,
     kept: Vec<Kept>,
     changes: Vec<FileChange>,
+    /// Why the sandbox is this run's no more.
+    let_go: &'static str,
 }
 
 /// The last word on a run.
@@ -72,6 +74,7 @@ impl Driver {
             && run.as_ref().is_some_and(|run| run.used_sandbox)
             && !names.is_empty()
             && matches!(self.state.files, Files::Kept { .. } | Files::InSnapshot);
+        let keeps = (inner.parts.catalog)().settings.sandbox.keep_idle_ms > 0 && !inner.dispatch.is_draining();
         Box::pin(async move {
             let mut kept = Vec::new();
             let mut failure = failure;
@@ -94,14 +97,18 @@ impl Driver {
                 }
             }
             let changes = changes(&slot).await;
-            slot.close().await;
-            Done::Finished(Box::new(Finishing { run: id, status, failure, kept, changes }))
+            let stands = keeps && status == RunStatus::Completed && idle::rests(&slot).await;
+            if !stands {
+                slot.close().await;
+            }
+            let let_go = if stands { "idle" } else { "run_ended" };
+            Done::Finished(Box::new(Finishing { run: id, status, failure, kept, changes, let_go }))
         })
     }
 
     /// Records the end of a run.
     pub(crate) fn finished(&mut self, finishing: Finishing) -> Result<(), Error> {
-        let Finishing { run: id, status, failure, kept, mut changes } = finishing;
+        let Finishing { run: id, status, failure, kept, mut changes, let_go } = finishing;
         let Some(run) = self.state.run.clone().filter(|run| run.id == id) else { return Ok(()) };
         let stamp = self.stamp();
         if !changes.is_empty() {
@@ -119,7 +126,7 @@ impl Driver {
             self.pending.push(Fact { stamp, event, contents: vec![item], may_linger: false });
         }
         if let Some(sandbox) = self.state.sandbox {
-            let event = Event::SandboxClosed(SandboxClosed { run: id, sandbox, reason: "run_ended".into() });
+            let event = Event::SandboxClosed(SandboxClosed { run: id, sandbox, reason: let_go.into() });
             self.pending.push(Fact::bare(stamp, event));
         }
         let event = Event::Finished(finished(&run, self.spent, status, failure));

@@ -9,6 +9,7 @@ use crate::driver::{Done, Driver};
 use crate::engine::Inner;
 use crate::facts::Fact;
 use crate::liveness::Pulse;
+use crate::stages::Stages;
 use domain::agent::Checkpoint;
 use domain::record::{Checkpointed, Snapshot};
 use domain::{Event, Failure, FailureClass, Id, id};
@@ -17,7 +18,7 @@ use futures::{StreamExt, TryStreamExt};
 use journal::SessionKey;
 use parking_lot::Mutex;
 use sandbox::archive::{self, Archive, ArchiveLimits};
-use sandbox::{Checkpoint as Taken, Error, Sandbox};
+use sandbox::{Checkpoint as Taken, Error, Export, Sandbox};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -132,20 +133,17 @@ async fn store(
         let _waits = pulse.excused();
         inner.readers.acquire().await
     };
-    let before: Vec<_> = before.filter(|before| before.form == FORM).into_iter().collect();
-    let bases: Vec<blob::Key> = before.iter().filter_map(|before| before.object.parse().ok()).collect();
+    let bases = bases_of(before);
     let limits = ArchiveLimits::default();
     for attempt in 1.. {
         // Each attempt has a name of its own: a sweep may have seen the manifest of the one before.
         let name = if attempt == 1 { checkpoint } else { inner.id() };
-        let object = object_of(key, name, FORM);
-        let place = object.parse().map_err(|error: blob::Error| Unkept::Objects(error.into()))?;
         let began = inner.parts.clock.monotonic();
         let export = match &taken {
             Some(taken) => taken.export(limits).await,
             None => sandbox.export(limits).await,
         };
-        let mut export = match export {
+        let export = match export {
             Ok(export) => export,
             // It made way for what needed its room; nothing was called since that could have changed the files.
             Err(Error::WorkspaceLost) if taken.is_some() && attempt < STORE_ATTEMPTS_MAX => {
@@ -154,16 +152,12 @@ async fn store(
             }
             Err(error) => return Err(Unkept::of(error)),
         };
-        let pieces = archive::pieces(export.as_mut()).inspect(|_| pulse.sign());
-        let stored = inner.parts.chunks.put(&key.tenant, &place, &bases, pieces, limits.bytes_max).await;
-        match stored {
-            Ok(stored) => {
+        match write(inner, key, name, &bases, export, || pulse.sign()).await {
+            Ok(snapshot) => {
                 if taken.is_none() {
                     inner.tally.kept(Way::Exported, inner.parts.clock.monotonic().saturating_sub(began));
                 }
-                let entries = export.totals().entries;
-                let (bytes, digest) = (stored.bytes, stored.digest);
-                return Ok(Snapshot { checkpoint, form: FORM.into(), object, digest, bytes, entries });
+                return Ok(Snapshot { checkpoint, ..snapshot });
             }
             Err(chunks::Error::TooLarge { .. } | chunks::Error::TooManyChunks { .. }) => return Err(Unkept::TooLarge),
             Err(chunks::Error::Source(error)) => {
@@ -187,18 +181,31 @@ pub(crate) async fn put(
     sandbox: &dyn Sandbox,
     base: Option<&Snapshot>,
 ) -> Result<Snapshot, crate::Error> {
-    let (checkpoint, limits) = (inner.id(), ArchiveLimits::default());
+    let export = sandbox.export(ArchiveLimits::default()).await?;
+    let stored = write(inner, key, inner.id(), &bases_of(base), export, || ()).await;
+    stored.map_err(|error| crate::Error::Objects { code: error.code(), detail: error.to_string() })
+}
+
+/// The manifests whose chunks may be shared.
+fn bases_of(before: Option<&Snapshot>) -> Vec<blob::Key> {
+    before.filter(|before| before.form == FORM).and_then(|before| before.object.parse().ok()).into_iter().collect()
+}
+
+/// Writes an export under a checkpoint's name; `sign` hears of every piece.
+async fn write(
+    inner: &Inner,
+    key: &SessionKey,
+    checkpoint: Id<id::Checkpoint>,
+    bases: &[blob::Key],
+    mut export: Box<dyn Export>,
+    sign: impl Fn() + Send + Sync,
+) -> Result<Snapshot, chunks::Error> {
     let object = object_of(key, checkpoint, FORM);
-    let place = object.parse().map_err(crate::ready::objects)?;
-    let base = base.filter(|base| base.form == FORM).and_then(|base| base.object.parse().ok());
-    let bases: Vec<blob::Key> = base.into_iter().collect();
-    let mut export = sandbox.export(limits).await?;
-    let pieces = archive::pieces(export.as_mut());
-    let stored = inner.parts.chunks.put(&key.tenant, &place, &bases, pieces, limits.bytes_max).await;
-    let stored = stored.map_err(|error| crate::Error::Objects { code: error.code(), detail: error.to_string() })?;
+    let place = object.parse()?;
+    let pieces = archive::pieces(export.as_mut()).inspect(|_| sign());
+    let stored = inner.parts.chunks.put(&key.tenant, &place, bases, pieces, ArchiveLimits::default().bytes_max).await?;
     let entries = export.totals().entries;
-    let (bytes, digest) = (stored.bytes, stored.digest);
-    Ok(Snapshot { checkpoint, form: FORM.into(), object, digest, bytes, entries })
+    Ok(Snapshot { checkpoint, form: FORM.into(), object, digest: stored.digest, bytes: stored.bytes, entries })
 }
 
 impl Unkept {
@@ -228,17 +235,15 @@ pub(crate) async fn restore(
     key: &SessionKey,
     sandbox: &dyn Sandbox,
     snapshot: &Snapshot,
+    stages: Arc<Stages>,
 ) -> Result<(), Error> {
-    let pulse = inner.pulses.of(key);
     let lost = |detail: String| Error::Start { stage: "workspace", detail };
     let archive = archive(inner, key, snapshot).await.map_err(|error| lost(format!("{}: {error}", error.code())))?;
     // What the store says of an object that is damaged; the sandbox knows only that its archive did not end.
     let broken: Arc<Mutex<Option<String>>> = Arc::default();
     let told = broken.clone();
     let sign = move |piece: &io::Result<_>| {
-        if let Some(pulse) = &pulse {
-            pulse.sign();
-        }
+        stages.moved();
         if let Err(error) = piece {
             *told.lock() = Some(error.to_string());
         }

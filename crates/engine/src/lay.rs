@@ -105,7 +105,7 @@ impl Laying {
         }
         digests.extend(all(beside, sandbox, &done).await?);
         for mount in &self.copies {
-            copy(inner, mount, sandbox).await?;
+            copy(inner, mount, sandbox, &done).await?;
         }
         match which {
             Which::All => plan.seal(digests).map(Some),
@@ -135,7 +135,12 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + S
 }
 
 /// Copies a bucket into the workspace.
-async fn copy(inner: &Inner, mount: &Mount, sandbox: &dyn Sandbox) -> Result<(), Error> {
+async fn copy(
+    inner: &Inner,
+    mount: &Mount,
+    sandbox: &dyn Sandbox,
+    done: &(dyn Fn(Progress) + Sync),
+) -> Result<(), Error> {
     let failed =
         |code: &str, detail: String| Error::Mount { path: mount.path.to_string(), code: code.to_owned(), detail };
     let told = |error: blob::Error| failed(error.code(), error.to_string());
@@ -158,6 +163,7 @@ async fn copy(inner: &Inner, mount: &Mount, sandbox: &dyn Sandbox) -> Result<(),
         let content =
             bucket.read(&object.key, 0..object.bytes.max(1), object.version.as_deref()).await.map_err(told)?;
         bytes += content.len() as u64;
+        done(Progress { entries: 1, bytes: content.len() as u64 });
         changes.push(Change::Write { path, bytes: content, mode: Some(0o444) });
         if bytes >= COPY_BYTES_MAX || changes.len() >= COPY_ENTRIES_MAX {
             sandbox.apply(std::mem::take(&mut changes)).await?;

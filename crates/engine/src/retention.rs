@@ -172,6 +172,7 @@ impl Inner {
         for prefix in of_runs.chain(of_session) {
             while self.parts.blobs.delete_under(&prefix, OBJECTS_PAGE).await.map_err(ready::objects)? == OBJECTS_PAGE {}
         }
+        self.idle.end(key).await;
         // Its own, and what a process left that died while it looked into them.
         for session in [key.session].into_iter().chain(crate::workspace::beside(key)) {
             let workspace = Workspace::Session { tenant: key.tenant.to_string(), session, start: Start::Fresh };

@@ -42,6 +42,7 @@ impl Engine {
             }
             tasks.push(tokio::spawn(claim(inner.clone(), stopped.clone())));
             tasks.push(tokio::spawn(crate::liveness::watch(inner.clone(), stopped.clone())));
+            tasks.push(tokio::spawn(crate::idle::let_go(inner.clone(), stopped.clone())));
             tasks.push(tokio::spawn(crate::webhooks::tell(inner.clone(), stopped.clone())));
             tasks.push(tokio::spawn(crate::retention::keep(self.clone(), stopped.clone())));
         }

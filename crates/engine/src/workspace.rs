@@ -186,6 +186,8 @@ impl Engine {
         let event = Event::WorkspaceRestored(WorkspaceRestored { run, snapshot, from });
         let written =
             inner.wish(key.clone(), Wish { principal, event, contents: Vec::new(), idempotency: None }).await?;
+        // What stood still has the files that were there before.
+        inner.idle.end(&key).await;
         let at = written.map_or(0, |written| written.last_position + 1);
         // A run that was asked for meanwhile came first, or not at all.
         let mut state = Session::default();
@@ -317,6 +319,7 @@ impl Inner {
         Spec {
             root: Root::Host { directories: settings.host_directories.clone() },
             walls_optional: settings.walls_optional.clone(),
+            landlock_version_min: settings.landlock_version_min,
             epoch: self.parts.clock.wall_ms(),
             ..Spec::plain(self.id(), workspace.clone(), limits)
         }

@@ -234,9 +234,11 @@ async fn with_files(engine: &Engine, form: &str) -> (SessionKey, Snapshot) {
         provider: "local".into(),
         walls: Vec::new(),
         missing: Vec::new(),
+        landlock_version: 0,
         manifest: Some(Digest([1; 32])),
         generation: 1,
         restored: None,
+        start: None,
     };
     let replied = Replied {
         run,

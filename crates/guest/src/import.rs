@@ -31,8 +31,7 @@ pub(crate) fn import(limits: ArchiveLimits, layer: Option<&Layer>, owners: Owner
     let closing = |what: &str, errno| failed(b".", Some(errno), what);
     rustix::fs::syncfs(&run.workspace).map_err(|errno| closing("keeping the files", errno))?;
     if let Some(layer) = layer {
-        mirror::save(layer.directory.as_fd(), layer.budget, mirror::Others::None)
-            .map_err(|errno| closing("saving the files", errno))?;
+        mirror::save(layer, mirror::Others::None).map_err(|errno| closing("saving the files", errno))?;
         rustix::fs::syncfs(&layer.directory).map_err(|errno| closing("keeping the files", errno))?;
     }
     Ok(Totals { bytes: source.get_ref().bytes, ..run.totals })
@@ -365,7 +364,7 @@ impl Run {
         rustix::fs::symlinkat(to.as_c_str(), self.here(), name.as_c_str()).map_err(once(path))?;
         let flags = AtFlags::SYMLINK_NOFOLLOW;
         if let Some((user, group)) = self.owner(entry.owner) {
-            rustix::fs::chownat(self.here(), name.as_c_str(), Some(user), Some(group), flags).map_err(told(path))?;
+            rustix::fs::chownat(self.here(), name.as_c_str(), Some(user), Some(group), flags).map_err(foreign(path))?;
         }
         rustix::fs::utimensat(self.here(), name.as_c_str(), &times(entry.modified), flags).map_err(told(path))
     }
@@ -403,7 +402,7 @@ impl Run {
     /// Gives a file or directory away to whom it belongs. Before its mode, of which this takes parts away.
     fn give(&self, file: impl AsFd, archived: (u32, u32), path: &[u8]) -> Result<(), Failure> {
         let Some((user, group)) = self.owner(archived) else { return Ok(()) };
-        rustix::fs::fchown(file, Some(user), Some(group)).map_err(told(path))
+        rustix::fs::fchown(file, Some(user), Some(group)).map_err(foreign(path))
     }
 
     /// Gives a file its owner, mode and time, after its content.
@@ -411,6 +410,14 @@ impl Run {
         self.give(file, entry.owner, &entry.path)?;
         rustix::fs::fchmod(file, Mode::from_raw_mode(entry.mode)).map_err(told(&entry.path))?;
         rustix::fs::futimens(file, &times(entry.modified)).map_err(told(&entry.path))
+    }
+}
+
+/// An owner that nobody in this sandbox can be is refused like one that nobody in any sandbox can be.
+fn foreign(path: &[u8]) -> impl Fn(Errno) -> Failure {
+    move |errno| match errno {
+        Errno::INVAL => refused(path, Rule::Malformed),
+        errno => told(path)(errno),
     }
 }
 

@@ -77,6 +77,8 @@ pub struct Layer {
     pub directory: OwnedFd,
     /// What may be saved at most.
     pub budget: mirror::Budget,
+    /// Where there are several users, the one that every sandbox has, and its group: files keep their owners then.
+    pub own: Option<(u32, u32)>,
 }
 
 /// Serves until the launcher lets go of the control socket; then kills everything else inside, saves the layer, and returns

@@ -1,10 +1,13 @@
 //! Makes one directory like another, copying only what differs: how a workspace in memory is saved to its layer and loaded
-//! from it. Directories, regular files with their holes and hard links, and links, with modes and times; nothing else is
-//! kept, nor the mode of the top. Bounded in bytes and entries, whatever stands in the source.
+//! from it. Directories, regular files with their holes and hard links, and links, with modes, times and, where there are
+//! several users, owners; nothing else is kept, nor the mode of the top. Bounded in bytes and entries, whatever stands in
+//! the source.
 
+use crate::Layer;
 use crate::files::{DEPTH_MAX, Name, device, is_mount, names, open_directory};
 use crate::readable::Readable;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, SeekFrom, Timespec, Timestamps};
+use crate::tar::Owners;
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -27,21 +30,40 @@ pub enum Others {
     None,
 }
 
-/// Saves the workspace into `layer`.
-pub fn save(layer: BorrowedFd<'_>, budget: Budget, others: Others) -> Result<(), Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let workspace = rustix::fs::open(crate::WORKSPACE, flags, Mode::empty())?;
-    mirror(workspace.as_fd(), layer, budget, others)
+/// Saves the workspace into its layer.
+pub fn save(layer: &Layer, others: Others) -> Result<(), Errno> {
+    mirror(open_workspace()?.as_fd(), layer.directory.as_fd(), layer, others)
 }
 
-/// Makes `target` like `source`.
-pub fn mirror(source: BorrowedFd<'_>, target: BorrowedFd<'_>, budget: Budget, others: Others) -> Result<(), Errno> {
-    let mut run = Mirror { root: target, budget, others, linked: HashMap::new(), closed: Vec::new() };
+/// Fills the workspace from its layer.
+pub fn load(layer: &Layer) -> Result<(), Errno> {
+    mirror(layer.directory.as_fd(), open_workspace()?.as_fd(), layer, Others::None)
+}
+
+fn open_workspace() -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(crate::WORKSPACE, flags, Mode::empty())
+}
+
+/// Removes whatever stands in a directory.
+pub fn clear(directory: BorrowedFd<'_>) -> Result<(), Errno> {
+    names(directory)?.iter().try_for_each(|name| remove(directory, name, 0))
+}
+
+/// Makes `target` like `source`, one of which is this layer. Whose files are is written down there as in an archive.
+fn mirror(source: BorrowedFd<'_>, target: BorrowedFd<'_>, layer: &Layer, others: Others) -> Result<(), Errno> {
+    let owners = layer.own.map_or(Owners::One, |own| Owners::Many { own });
+    let (budget, linked) = (layer.budget, HashMap::new());
+    let mut run = Mirror { root: target, budget, others, owners, linked, closed: Vec::new() };
     run.directory(source, target, &mut Vec::new())?;
     for (path, mode) in &run.closed {
         rustix::fs::chmodat(target, path.as_slice(), *mode, AtFlags::empty())?;
     }
-    rustix::fs::futimens(target, &times(&rustix::fs::fstat(source)?))
+    let stat = rustix::fs::fstat(source)?;
+    if let Some((user, group)) = run.owner(&stat) {
+        rustix::fs::fchown(target, Some(user), Some(group))?;
+    }
+    rustix::fs::futimens(target, &times(&stat))
 }
 
 fn times(stat: &rustix::fs::Stat) -> Timestamps {
@@ -57,6 +79,7 @@ struct Mirror<'a> {
     root: BorrowedFd<'a>,
     budget: Budget,
     others: Others,
+    owners: Owners,
     /// The first path in the target of each file with several names.
     linked: HashMap<(u64, u64), Vec<u8>>,
     /// Directories of the target that their owner may not enter, whose modes are set last, since a hard link may lead through
@@ -65,6 +88,19 @@ struct Mirror<'a> {
 }
 
 impl Mirror<'_> {
+    /// Whose something is in the target; `None`: there is nobody else.
+    fn owner(&self, stat: &rustix::fs::Stat) -> Option<(Uid, Gid)> {
+        let Owners::Many { .. } = self.owners else { return None };
+        let (user, group) = self.owners.turned((stat.st_uid, stat.st_gid));
+        Some((Uid::from_raw(user), Gid::from_raw(group)))
+    }
+
+    /// Gives what is open in the target to whose it is. Before its mode, of which this takes parts away.
+    fn give(&self, copy: &OwnedFd, stat: &rustix::fs::Stat) -> Result<(), Errno> {
+        let Some((user, group)) = self.owner(stat) else { return Ok(()) };
+        rustix::fs::fchown(copy, Some(user), Some(group))
+    }
+
     fn directory(&mut self, source: BorrowedFd<'_>, target: BorrowedFd<'_>, path: &mut Vec<Name>) -> Result<(), Errno> {
         if path.len() >= DEPTH_MAX {
             return Err(Errno::NAMETOOLONG);
@@ -118,6 +154,7 @@ impl Mirror<'_> {
                 let below = self.open(source, &name, stat)?;
                 let done = enter(target, &name).and_then(|copy| {
                     self.directory(below.fd.as_fd(), copy.as_fd(), path)?;
+                    self.give(&copy, stat)?;
                     rustix::fs::futimens(&copy, &times(stat))?;
                     self.close(&copy, stat, path)
                 });
@@ -131,6 +168,10 @@ impl Mirror<'_> {
                 if !same {
                     let _ = rustix::fs::unlinkat(target, name.as_c_str(), AtFlags::empty());
                     rustix::fs::symlinkat(to, target, name.as_c_str())?;
+                }
+                if let Some((user, group)) = self.owner(stat) {
+                    let flags = AtFlags::SYMLINK_NOFOLLOW;
+                    rustix::fs::chownat(target, name.as_c_str(), Some(user), Some(group), flags)?;
                 }
                 rustix::fs::utimensat(target, name.as_c_str(), &times(stat), AtFlags::SYMLINK_NOFOLLOW)
             }
@@ -159,13 +200,33 @@ impl Mirror<'_> {
         let same = there.is_some_and(|there| {
             let key =
                 |stat: &rustix::fs::Stat| (stat.st_size, stat.st_mtime, stat.st_mtime_nsec, stat.st_mode & 0o7777);
-            FileType::from_raw_mode(there.st_mode) == FileType::RegularFile && key(there) == key(stat)
+            let owner = self.owner(stat).map(|(user, group)| (user.as_raw(), group.as_raw()));
+            FileType::from_raw_mode(there.st_mode) == FileType::RegularFile
+                && key(there) == key(stat)
+                && owner.is_none_or(|owner| owner == (there.st_uid, there.st_gid))
         });
         if same {
             return Ok(());
         }
         let from = self.open(source, name, stat)?.put_back();
-        copy(&from, target, name, stat)
+        self.copy(&from, target, name, stat)
+    }
+
+    /// Copies a regular file with its holes, replacing what stands there in one step.
+    fn copy(&self, from: &OwnedFd, target: BorrowedFd<'_>, name: &Name, stat: &rustix::fs::Stat) -> Result<(), Errno> {
+        let temporary = c".topside-mirror";
+        let _ = rustix::fs::unlinkat(target, temporary, AtFlags::empty());
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let to = rustix::fs::openat(target, temporary, flags, Mode::from_raw_mode(0o600))?;
+        let copied = copy_data(from, &to, stat).and_then(|()| self.give(&to, stat)).and_then(|()| {
+            rustix::fs::fchmod(&to, mode(stat))?;
+            rustix::fs::futimens(&to, &times(stat))
+        });
+        let placed = copied.and_then(|()| rustix::fs::renameat(target, temporary, target, name.as_c_str()));
+        if placed.is_err() {
+            let _ = rustix::fs::unlinkat(target, temporary, AtFlags::empty());
+        }
+        placed
     }
 
     fn close(&mut self, copy: &OwnedFd, stat: &rustix::fs::Stat, path: &[Name]) -> Result<(), Errno> {
@@ -183,20 +244,6 @@ impl Mirror<'_> {
             Others::Running => Readable::open_as_it_is(parent, name, stat),
         }
     }
-}
-
-/// Copies a regular file with its holes, replacing what stands there in one step.
-fn copy(from: &OwnedFd, target: BorrowedFd<'_>, name: &Name, stat: &rustix::fs::Stat) -> Result<(), Errno> {
-    let temporary = c".topside-mirror";
-    let _ = rustix::fs::unlinkat(target, temporary, AtFlags::empty());
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let to = rustix::fs::openat(target, temporary, flags, Mode::from_raw_mode(0o600))?;
-    let copied = copy_data(from, &to, stat);
-    let placed = copied.and_then(|()| rustix::fs::renameat(target, temporary, target, name.as_c_str()));
-    if placed.is_err() {
-        let _ = rustix::fs::unlinkat(target, temporary, AtFlags::empty());
-    }
-    placed
 }
 
 fn copy_data(from: &OwnedFd, to: &OwnedFd, stat: &rustix::fs::Stat) -> Result<(), Errno> {
@@ -232,8 +279,7 @@ fn copy_data(from: &OwnedFd, to: &OwnedFd, stat: &rustix::fs::Stat) -> Result<()
             break;
         }
     }
-    rustix::fs::fchmod(to, mode(stat))?;
-    rustix::fs::futimens(to, &times(stat))
+    Ok(())
 }
 
 fn joined(path: &[Name]) -> Vec<u8> {

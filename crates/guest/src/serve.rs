@@ -16,7 +16,7 @@ use rustix::time::ClockId;
 use sandbox::Exit;
 use sandbox::wire::{self, Kind};
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 
 /// What one poll slot stands for.
 #[derive(Clone, Copy)]
@@ -446,7 +446,7 @@ impl Serve {
         let Some(layer) = &self.config.layer else { return };
         match sys::fork() {
             Ok(Forked::Child) => {
-                let saved = mirror::save(layer.directory.as_fd(), layer.budget, Others::Running);
+                let saved = mirror::save(layer, Others::Running);
                 sys::exit_now(i32::from(saved.is_err()))
             }
             Ok(Forked::Parent(pid)) => self.saving = Some(pid),
@@ -460,7 +460,7 @@ impl Serve {
         sys::kill_all();
         while rustix::process::wait(WaitOptions::empty()).is_ok() {}
         match &self.config.layer {
-            Some(layer) => i32::from(mirror::save(layer.directory.as_fd(), layer.budget, Others::None).is_err()),
+            Some(layer) => i32::from(mirror::save(layer, Others::None).is_err()),
             None => 0,
         }
     }

@@ -168,7 +168,7 @@ fn start_program(config: &Config, program: &Program, ends: Ends) -> Result<Comma
 fn start_operation(config: &Config, work: Work, ends: Ends) -> Result<Command, String> {
     let writes = matches!(work, Work::Apply | Work::Import { .. } | Work::Tree(_));
     let layer = config.layer.as_ref().filter(|_| matches!(work, Work::Import { .. }));
-    let budget = layer.map(|layer| layer.budget);
+    let kind = layer.map(|layer| (layer.budget, layer.own));
     let kept = layer.map(|layer| rustix::io::fcntl_dupfd_cloexec(&layer.directory, 3)).transpose();
     let kept = kept.map_err(|error| format!("no descriptors: {error}"))?;
     match Score::fork(config.score.as_ref(), sys::fork) {
@@ -176,7 +176,7 @@ fn start_operation(config: &Config, work: Work, ends: Ends) -> Result<Command, S
             let _ = rustix::process::setsid();
             let accounts = config.accounts.clone();
             sys::run_alone(ends.child, kept, |kept| {
-                let layer = kept.zip(budget).map(|(directory, budget)| Layer { directory, budget });
+                let layer = kept.zip(kind).map(|(directory, (budget, own))| Layer { directory, budget, own });
                 files::perform(work, layer.as_ref(), accounts.as_ref())
             })
         }

@@ -1,6 +1,7 @@
 //! Landlock: a second, independent word on which files may be read, run and written, and no signals or abstract sockets to
 //! the outside. It holds even where a mount was made wrongly.
 
+use crate::door::Failure;
 use crate::down::{self, Wall};
 use crate::raw;
 use landlock::{
@@ -19,6 +20,15 @@ const NEWEST: ABI = ABI::V6;
 /// nor signals lead outside.
 pub(crate) fn version() -> u32 {
     raw::landlock_version().min(6)
+}
+
+/// Refuses where this kernel's version is below what a policy asks for.
+pub(crate) fn check_version(min: u32) -> Result<(), Failure> {
+    let found = if min == 0 { 0 } else { version() };
+    if found >= min {
+        return Ok(());
+    }
+    Err(Failure::wall("landlock", format!("version {found} of Landlock is found, landlock_version_min = {min}")))
 }
 
 /// Restricts this process and all it starts. `layer` is a directory outside of the root that PID 1 alone holds open;

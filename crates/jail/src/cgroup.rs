@@ -2,6 +2,7 @@
 //! that the launcher itself stands in, so that what was delegated to it is all it needs.
 
 use crate::down::{self, Wall};
+use rustix::event::Timespec;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use sandbox::{Limits, Usage};
@@ -19,6 +20,9 @@ const OWN_PROCESSES: u64 = 2;
 /// Processes that are moved to a leaf so that v2 lets controllers through, at most.
 const MOVED_MAX: usize = 64;
 const PREFIX: &str = "topside-";
+/// How often groups that should be empty are tried to be removed, and the pause in between where nothing else is to be done.
+const REMOVALS_MAX: usize = 400;
+const REMOVAL_PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
 
 /// What is limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +73,8 @@ pub(crate) struct Groups {
     bases: Vec<PathBuf>,
     /// Groups of sandboxes that ended, in which the kernel still counted something.
     stale: RefCell<Vec<Group>>,
+    /// Bases of launchers that are no more, in which something was still dying, and how often they are still tried.
+    orphaned: RefCell<Vec<(PathBuf, usize)>>,
 }
 
 impl Groups {
@@ -76,7 +82,8 @@ impl Groups {
     pub(crate) fn discover() -> Self {
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let mut groups = Self { places: Vec::new(), bases: Vec::new(), stale: RefCell::default() };
+        let mut groups =
+            Self { places: Vec::new(), bases: Vec::new(), stale: RefCell::default(), orphaned: RefCell::default() };
         for controller in Controller::ALL {
             let place = groups.place(controller, &own, &mounts);
             groups.places.push((controller, place));
@@ -87,7 +94,7 @@ impl Groups {
     fn place(&mut self, controller: Controller, own: &str, mounts: &str) -> Result<Place, String> {
         let (parent, version) = find(controller, own, mounts)?;
         let parent = if version == Version::Two { let_through(&parent, controller)? } else { parent };
-        sweep(&parent);
+        self.orphaned.get_mut().extend(sweep(&parent).into_iter().map(|base| (base, REMOVALS_MAX)));
         let base = parent.join(format!("{PREFIX}{}", std::process::id()));
         match fs::create_dir(&base) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -147,12 +154,24 @@ impl Groups {
     pub(crate) fn retry(&self) -> bool {
         let mut stale = self.stale.borrow_mut();
         stale.retain(|group| !group.remove());
-        !stale.is_empty()
+        let mut orphaned = self.orphaned.borrow_mut();
+        orphaned.retain_mut(|(base, tries)| {
+            *tries -= 1;
+            *tries > 0 && !remove_base(base)
+        });
+        !stale.is_empty() || !orphaned.is_empty()
     }
 
-    /// Removes the bases; what is still busy is left to the next launcher's sweep.
+    /// Removes the bases. A process that was reaped may still be counted until its processor has gone on to another: that is
+    /// waited for. What is busy even then is left to the next launcher's sweep.
     pub(crate) fn remove(&self) {
-        self.retry();
+        for _ in 0..REMOVALS_MAX {
+            self.retry();
+            if self.stale.borrow().is_empty() {
+                break;
+            }
+            let _ = rustix::event::poll(&mut [], Some(&REMOVAL_PAUSE));
+        }
         for base in &self.bases {
             let _ = fs::remove_dir(base);
         }
@@ -361,20 +380,28 @@ fn enable(directory: &Path, controller: Controller) -> io::Result<()> {
     set(directory, "cgroup.subtree_control", &format!("+{}", controller.name()))
 }
 
-/// Removes what launchers left behind that are no more.
-fn sweep(parent: &Path) {
-    let Ok(entries) = fs::read_dir(parent) else { return };
-    for entry in entries.flatten() {
+/// Removes what launchers left behind that are no more; gives the bases in which something is still dying.
+fn sweep(parent: &Path) -> Vec<PathBuf> {
+    let mut left = Vec::new();
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let pid = name.to_str().and_then(|name| name.strip_prefix(PREFIX)).and_then(|pid| pid.parse::<u32>().ok());
         let Some(pid) = pid.filter(|pid| !Path::new(&format!("/proc/{pid}")).exists()) else { continue };
         tracing::debug!(pid, "removing the cgroups of a launcher that is no more");
-        let below = fs::read_dir(entry.path()).into_iter().flatten().flatten();
-        for group in below.filter(|below| below.file_type().is_ok_and(|kind| kind.is_dir())) {
-            let _ = fs::remove_dir(group.path());
+        if !remove_base(&entry.path()) {
+            left.push(entry.path());
         }
-        let _ = fs::remove_dir(entry.path());
     }
+    left
+}
+
+/// Removes a base with the groups in it; `false` while the kernel still counts something in one.
+fn remove_base(base: &Path) -> bool {
+    let below = fs::read_dir(base).into_iter().flatten().flatten();
+    for group in below.filter(|below| below.file_type().is_ok_and(|kind| kind.is_dir())) {
+        let _ = fs::remove_dir(group.path());
+    }
+    fs::remove_dir(base).is_ok() || !base.exists()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use crate::cgroup::{Controller, Group, Groups};
 use crate::door::{self, Create, Failure, Keep, Stage, Took};
 use crate::filter::Filters;
-use crate::ids::{self, Map};
+use crate::ids::Map;
 use crate::image;
 use crate::inside::{self, Claim, Site, Told};
 use crate::launcher::now_us;
@@ -118,11 +118,17 @@ pub(crate) fn begin(
     if ask.binds.len() > BINDS_MAX {
         return Err(Failure::stage(Stage::Root, format!("binds_max = {BINDS_MAX}")));
     }
+    crate::access::check_version(ask.landlock_version_min)?;
     let began_us = now_us();
     let mut stem = stems.take(ask, groups, filters, began_us / 1_000)?;
+    let stood_ready = stem.built.is_some();
     let begun = claim(&mut stem, ask, descriptor);
     match begun {
-        Ok(Claimed { stream, control, walls }) => Starting::new(stem, ask, stream, control, walls, began_us),
+        Ok(Claimed { stream, control, walls }) => {
+            let mut starting = Starting::new(stem, ask, stream, control, walls, began_us)?;
+            starting.took.stood_ready = stood_ready;
+            Ok(starting)
+        }
         Err(failure) => {
             stem.fell(groups);
             Err(failure)
@@ -274,7 +280,7 @@ impl Starting {
                 self.made(standing, missing, devices, groups, filters)
             }
             None => {
-                let failure = ended();
+                let failure = Failure::stage(self.stage, "the first process ended early");
                 Heard::Failed(self.end(failure, groups))
             }
         }
@@ -317,6 +323,7 @@ impl Starting {
 
     /// Ends it; nothing of it is left.
     pub(crate) fn end(self, why: Failure, groups: &Groups) -> Failure {
+        let why = why.after(self.took, (self.stage, now_us().saturating_sub(self.since_us)));
         drop(self.child);
         groups.discard(self.group);
         why
@@ -350,7 +357,9 @@ fn map(slot: u64, wanted: &Wanted, root: bool) -> Result<Map, Failure> {
     match (root, &wanted.accounts) {
         (true, accounts) => Ok(Map::of_root(slot, wanted.identity, accounts.as_ref())),
         (false, None) => Ok(Map::of_ordinary(wanted.identity)),
-        (false, Some(_)) => Err(Failure::wall("user_namespace", ids::ORDINARY)),
+        (false, Some(_)) => {
+            wanted.lent.map(Map::Part).ok_or_else(|| Failure::wall("user_namespace", "no ids were given for its users"))
+        }
     }
 }
 
@@ -480,7 +489,8 @@ fn user_namespace(what: &str) -> impl Fn(std::io::Error) -> Failure + '_ {
 /// Gives a first process its ids, before it takes its first step.
 fn admit(stem: &Stem, map: Map, root: bool) -> Result<(), Failure> {
     let pid = stem.pid().ok_or_else(ended)?;
-    if !root {
+    // Who has one group of its own has no others to become.
+    if let (false, Map::One { .. }) = (root, map) {
         fs::write(format!("/proc/{pid}/setgroups"), "deny").map_err(user_namespace("setgroups"))?;
     }
     spare_nobody(pid);

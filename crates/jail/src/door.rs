@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 /// Version of the list of requests. `Hello`, `Farewell`, `Welcome` and `Owned` are the same in all versions.
-pub(crate) const VERSION: u32 = 3;
+pub(crate) const VERSION: u32 = 4;
 /// Bytes of one message at most.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 96 << 10;
 /// Descriptors beside one message at most.
@@ -53,6 +53,9 @@ pub(crate) enum Request {
     /// Looks into an image, or unpacks one layer, in a process of its own: the image comes as a descriptor, then the directory
     /// to unpack into, when the task has one, then where the result goes.
     Work { task: ::image::Task },
+    /// Gives a tree of an ordinary user's to other ids, or empties it, in a process of its own: the tree comes as a descriptor,
+    /// then where the result goes.
+    Own { task: crate::owners::Task },
     /// Ends such a process.
     Worked { worker: i32 },
     /// Keeps between `min` and `max` first processes ready for sandboxes like this one, whose workspace, names and environment
@@ -73,6 +76,8 @@ pub(crate) struct Create {
     pub(crate) binds: Vec<(PathBuf, String)>,
     pub(crate) limits: Limits,
     pub(crate) walls_optional: Vec<String>,
+    #[serde(default)]
+    pub(crate) landlock_version_min: u32,
     pub(crate) epoch: u64,
     pub(crate) workspace: Keep,
     /// Where buckets are shown in the workspace, and which; not what opens them.
@@ -94,7 +99,12 @@ impl Create {
         let (walls_optional, label, shape) = (Vec::new(), Label::default(), String::new());
         // Who mounted it, and when, does not show.
         let workspace = if self.workspace == Keep::Mounted { Keep::Image } else { self.workspace };
-        let shape = serde_json::to_string(&Self { epoch: 0, walls_optional, label, shape, workspace, ..self.clone() });
+        // Nor which ids of several it got.
+        let root = crate::stack::Wanted { lent: None, ..self.root.clone() };
+        let landlock_version_min = 0;
+        let plain =
+            Self { epoch: 0, walls_optional, landlock_version_min, label, shape, workspace, root, ..self.clone() };
+        let shape = serde_json::to_string(&plain);
         shape.ok().filter(|shape| shape.len() <= SHAPE_BYTES_MAX).unwrap_or_default()
     }
 }
@@ -102,7 +112,7 @@ impl Create {
 impl Create {
     /// All that a first process must know to build the root; `None`: it needs descriptors, and can't be built ahead.
     pub(crate) fn kind(&self) -> Option<String> {
-        if !self.binds.is_empty() || !self.mounts.is_empty() || self.root.descriptors > 0 {
+        if !self.binds.is_empty() || !self.mounts.is_empty() || self.root.descriptors > 0 || self.root.lent.is_some() {
             return None;
         }
         serde_json::to_string(&(&self.root, &self.limits, &self.walls_optional)).ok()
@@ -112,6 +122,9 @@ impl Create {
 /// How long the launcher's part of a start took, by stages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Took {
+    /// Whether its root was built before it was asked for.
+    #[serde(default)]
+    pub(crate) stood_ready: bool,
     pub(crate) claim_us: u64,
     pub(crate) root_us: u64,
     pub(crate) workspace_us: u64,
@@ -145,6 +158,8 @@ pub(crate) struct Adopt {
     /// What would be made otherwise.
     pub(crate) shape: String,
     pub(crate) walls_optional: Vec<String>,
+    #[serde(default)]
+    pub(crate) landlock_version_min: u32,
 }
 
 /// How the workspace is kept.
@@ -264,6 +279,19 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// The same, with how long each stage took until then, the one that it failed in last.
+    pub(crate) fn after(self, took: Took, (at, us): (Stage, u64)) -> Self {
+        let Self::Stage { stage, mut detail } = self else { return self };
+        let before = [("claim", took.claim_us), ("root", took.root_us), ("workspace", took.workspace_us)];
+        let stages = before.into_iter().filter(|(_, us)| *us > 0).chain([(at.name(), us)]);
+        let stages: Vec<_> =
+            stages.map(|(name, us)| format!("{name} {}.{} ms", us / 1_000, us % 1_000 / 100)).collect();
+        detail = format!("{detail}; {}", stages.join(", "));
+        Self::Stage { stage, detail }
+    }
+}
+
 impl From<Failure> for sandbox::Error {
     fn from(failure: Failure) -> Self {
         match failure {
@@ -334,4 +362,21 @@ fn receive_into<T: for<'de> Deserialize<'de>>(
     // Those who are forked hereafter have no business with it.
     text[..got.bytes].fill(0);
     Ok(Some((message?, fds)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_tells_how_long_each_stage_took() {
+        let took = Took { claim_us: 1_250, root_us: 300, ..Took::default() };
+        let failed = Failure::stage(Stage::Workspace, "no room").after(took, (Stage::Workspace, 20_000_000));
+        let told = sandbox::Error::from(failed).to_string();
+        let expected = "the sandbox did not start: workspace: no room; claim 1.2 ms, root 0.3 ms, workspace 20000.0 ms";
+        assert_eq!(told, expected);
+        let [wall, other] = [(); 2].map(|()| Failure::wall("seccomp", "refused"));
+        let told = sandbox::Error::from(wall.after(took, (Stage::Ready, 1))).to_string();
+        assert_eq!(told, sandbox::Error::from(other).to_string(), "a wall has no stages");
+    }
 }

@@ -1,9 +1,11 @@
 //! Who may begin something in a sandbox: nobody while an export runs, and nobody but the import while the workspace is
-//! unfinished. No traffic of its own.
+//! unfinished. Where the programs stand still because nobody needs them, whoever begins something wakes them first. No traffic of its own.
 
 use crate::live::Running;
+use crate::snapshot::Hold;
 use crate::workspaces::Unfinished;
 use sandbox::{Error, Process as _};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
@@ -24,6 +26,18 @@ enum Phase {
     Lost,
 }
 
+/// Programs that stand still because nobody needs them. Nothing begins beside them.
+struct Still {
+    hold: Hold,
+    _shut: OwnedRwLockWriteGuard<()>,
+}
+
+impl fmt::Debug for Still {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Still")
+    }
+}
+
 /// The gate of one sandbox.
 #[derive(Debug)]
 pub(crate) struct Gate {
@@ -31,6 +45,7 @@ pub(crate) struct Gate {
     phase: Mutex<Phase>,
     /// An export that was given up and whose end nobody has seen yet.
     leaving: Mutex<Option<Running>>,
+    still: Mutex<Option<Still>>,
 }
 
 fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -45,7 +60,7 @@ fn too_long<E>(_: E) -> Error {
 impl Gate {
     pub(crate) fn new(unfinished: Option<Unfinished>) -> Self {
         let phase = unfinished.map_or(Phase::Whole, Phase::Unfinished);
-        Self { lock: Arc::default(), phase: Mutex::new(phase), leaving: Mutex::new(None) }
+        Self { lock: Arc::default(), phase: Mutex::new(phase), leaving: Mutex::default(), still: Mutex::default() }
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -58,6 +73,7 @@ impl Gate {
     /// Waits until no export runs. Hold what is returned until what is begun has begun.
     pub(crate) async fn pass(&self) -> Result<OwnedRwLockReadGuard<()>, Error> {
         self.check()?;
+        self.wake().await;
         let pass = tokio::time::timeout(PASS_WAIT_MAX, Arc::clone(&self.lock).read_owned()).await.map_err(too_long)?;
         self.settle().await;
         Ok(pass)
@@ -66,9 +82,28 @@ impl Gate {
     /// Waits until nothing is about to begin, and lets nothing begin until what is returned is dropped.
     pub(crate) async fn shut(&self) -> Result<OwnedRwLockWriteGuard<()>, Error> {
         self.check()?;
+        self.wake().await;
         let shut = tokio::time::timeout(PASS_WAIT_MAX, Arc::clone(&self.lock).write_owned()).await.map_err(too_long)?;
         self.settle().await;
         Ok(shut)
+    }
+
+    /// Keeps the programs still, and everything else out, until somebody wakes them.
+    pub(crate) fn rest(&self, hold_on: Hold, shut: OwnedRwLockWriteGuard<()>) {
+        *hold(&self.still) = Some(Still { hold: hold_on, _shut: shut });
+    }
+
+    /// Whether they stand still.
+    pub(crate) fn is_still(&self) -> bool {
+        hold(&self.still).is_some()
+    }
+
+    /// Lets them go on, and waits until they do.
+    pub(crate) async fn wake(&self) {
+        let still = hold(&self.still).take();
+        if let Some(Still { hold, _shut }) = still {
+            hold.let_go().await;
+        }
     }
 
     /// Keeps an export that was told to end until its end is seen.
@@ -104,6 +139,9 @@ impl Gate {
     /// The sandbox closes: lets go of the workspace and of what is on its way out.
     pub(crate) fn end(&self) {
         drop(self.take_unfinished());
+        // Not under its lock: it leaves its end here.
+        let still = hold(&self.still).take();
+        drop(still);
         drop(hold(&self.leaving).take());
     }
 }

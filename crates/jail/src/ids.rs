@@ -1,6 +1,7 @@
 //! Which ids a sandbox's users have: on the host, where each sandbox has a range of its own and its root is nobody, and inside,
 //! where users and groups have names. A sandbox for which nobody declared users has one id out of its range, and knows no other.
 
+use crate::grant::{self, Grant, Lent, PART_IDS, Part};
 use crate::roots::failed;
 use crate::stack::{Base, Identity, Wanted};
 use guest::{Account, Accounts, ROOT_NAME, SEEING_GROUP};
@@ -21,8 +22,6 @@ const RANGES: u32 = 0x1000;
 const DECLARED_FIRST: u32 = 2_000;
 /// Bytes of an account file that users are added to; a larger one is refused.
 const ACCOUNTS_BYTES_MAX: u64 = 12 << 10;
-/// Why an ordinary user's sandboxes have one user.
-pub(crate) const ORDINARY: &str = "only root can give a sandbox users of its own here; hint: run the service as root, or leave `users`, `groups` and `user` out";
 /// What the host's tools find as accounts.
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/nonexistent:/usr/sbin/nologin\n";
 const GROUP: &str = "root:x:0:\nnogroup:x:65534:\n";
@@ -64,6 +63,8 @@ pub(crate) enum Map {
     One { inside: Identity, outside: (u32, u32) },
     /// All ids of a range, from this host id on. `own` is the user that every sandbox has.
     Range { first: u32, own: Identity },
+    /// A part of what an ordinary user may give away.
+    Part(Part),
 }
 
 impl Map {
@@ -85,6 +86,7 @@ impl Map {
     /// Gives a process in a new user namespace its ids.
     pub(crate) fn write(self, pid: i32) -> io::Result<()> {
         let (users, groups) = match self {
+            Self::Part(part) => return part.write(pid).map_err(io::Error::other),
             Self::One { inside, outside } => {
                 (Extent::one(inside.user, outside.0), Extent::one(inside.group, outside.1))
             }
@@ -102,6 +104,7 @@ impl Map {
         match self {
             Self::One { outside, .. } => outside,
             Self::Range { first, .. } => (first, first),
+            Self::Part(Part { user, group }) => (user, group),
         }
     }
 
@@ -109,6 +112,8 @@ impl Map {
     /// has inside, so that a workspace goes with another root, too.
     pub(crate) fn of_workspace(self) -> [Vec<Extent>; 2] {
         match self {
+            // No mount of such a sandbox is made outside of it.
+            Self::Part(_) => [Vec::new(), Vec::new()],
             Self::One { outside: (user, group), .. } => {
                 [vec![Extent::one(guest::USER_ID, user)], vec![Extent::one(guest::USER_ID, group)]]
             }
@@ -143,13 +148,18 @@ fn swapped(first: u32, own: u32) -> Vec<Extent> {
 
 /// Resolves what is declared: every user and group that a root knows, and those that are declared besides, by number. They also
 /// get their lines in the account files that stand over the root.
-pub(crate) fn resolve(declared: &sandbox::Accounts, wanted: &mut Wanted) -> Result<Option<Accounts>, Error> {
+/// All of their numbers are below `below`.
+pub(crate) fn resolve(
+    declared: &sandbox::Accounts,
+    wanted: &mut Wanted,
+    below: u32,
+) -> Result<Option<Accounts>, Error> {
     if !declared.are_declared() {
         return Ok(None);
     }
-    let mut table = Table::of(text(wanted, "etc/passwd", PASSWD)?, text(wanted, "etc/group", GROUP)?);
+    let mut table = Table::of(text(wanted, "etc/passwd", PASSWD)?, text(wanted, "etc/group", GROUP)?, below);
     let Identity { user, group } = wanted.identity;
-    if user.max(group) >= SEEING_GROUP {
+    if user.max(group) >= below {
         let hint = "hint: leave `users`, `groups` and `user` out, or name another user";
         return Err(failed(format!("the image's user {user}:{group} is beyond what a sandbox with users has; {hint}")));
     }
@@ -177,15 +187,51 @@ pub(crate) fn resolve(declared: &sandbox::Accounts, wanted: &mut Wanted) -> Resu
     Ok(Some(Accounts { users, groups, own, main }))
 }
 
+/// The lowest number that no user has in a sandbox of root's, or of an ordinary user's.
+pub(crate) const fn below(root: bool) -> u32 {
+    if root { SEEING_GROUP } else { grant::BELOW }
+}
+
 /// Whether sandboxes here can have users of their own. None of the walls depends on it.
 pub(crate) fn finding(root: bool) -> Finding {
-    let detail = if root {
-        format!("{RANGE_IDS} ids for each sandbox that declares users, from {HOST_ID_FIRST} on; one for any other")
-    } else {
-        "one id for all: nothing inside is told apart by its user".to_owned()
+    let grant = if root { None } else { Some(Grant::find()) };
+    let (detail, fix) = match &grant {
+        None => (
+            format!("{RANGE_IDS} ids for each sandbox that declares users, from {HOST_ID_FIRST} on; one for any other"),
+            None,
+        ),
+        Some(Ok(grant)) => (
+            format!(
+                "{PART_IDS} ids for each sandbox that declares users, {} at once; one for any other",
+                grant.parts()
+            ),
+            None,
+        ),
+        Some(Err(missing)) => {
+            let fix =
+                "only if manifests are to have `users` and `groups`: what the hint says, or run the service as root";
+            (format!("one id for all: nothing inside is told apart by its user; {missing}"), Some(fix.to_owned()))
+        }
     };
-    let fix = (!root).then(|| "run the service as root, if manifests are to have `users` and `groups`".to_owned());
-    Finding { wall: "user_ids".to_owned(), holds: root, detail, fix }
+    Finding { wall: "user_ids".to_owned(), holds: fix.is_none(), detail, fix }
+}
+
+/// Why an ordinary user's sandboxes can have but one user; `None`: they can have more.
+pub(crate) fn missing(root: bool) -> Option<String> {
+    if root { None } else { Grant::find().err() }
+}
+
+/// Gives ids to an ordinary user's sandbox with users; rather the ones that its workspace has on disk.
+pub(crate) fn lend(wanted: &Wanted, rather: Option<u32>) -> Result<Option<Lent>, Error> {
+    let refused = |detail: String| Error::from(crate::door::Failure::wall("user_namespace", detail));
+    if wanted.accounts.is_none() {
+        return Ok(None);
+    }
+    if let Base::Layers { owned: true, .. } = wanted.base {
+        let hint = "hint: the host's tools or a directory as its root, or run the service as root";
+        return Err(refused(format!("an ordinary user can't give an image's files to users of a sandbox; {hint}")));
+    }
+    Grant::find().and_then(|grant| grant.lend(rather)).map(Some).map_err(refused)
 }
 
 /// The root of a sandbox that only reads a workspace: its files keep their owners when they have several.
@@ -193,7 +239,7 @@ pub(crate) fn reading(declared: &sandbox::Accounts) -> Result<Wanted, Error> {
     let mut wanted = Wanted::default();
     if declared.are_declared() {
         let own = sandbox::Accounts { user: Some(guest::USER_NAME.to_owned()), ..sandbox::Accounts::default() };
-        wanted.accounts = resolve(&own, &mut wanted)?;
+        wanted.accounts = resolve(&own, &mut wanted, SEEING_GROUP)?;
     }
     Ok(wanted)
 }
@@ -233,17 +279,18 @@ struct Table {
     groups: Vec<Circle>,
     passwd: String,
     group_text: String,
+    below: u32,
 }
 
 impl Table {
     /// What account files say; lines that say nothing, or of ids that no sandbox has, are passed over.
-    fn of(mut passwd: String, mut group_text: String) -> Self {
+    fn of(mut passwd: String, mut group_text: String, below: u32) -> Self {
         for text in [&mut passwd, &mut group_text] {
             if !text.is_empty() && !text.ends_with('\n') {
                 text.push('\n');
             }
         }
-        let id = |text: Option<&&str>| text.and_then(|text| text.parse().ok()).filter(|id: &u32| *id < SEEING_GROUP);
+        let id = |text: Option<&&str>| text.and_then(|text| text.parse().ok()).filter(|id: &u32| *id < below);
         let fields = |line: &str| -> Option<(Vec<String>, u32)> {
             let fields: Vec<&str> = line.split(':').collect();
             let number = id(fields.get(2))?;
@@ -251,7 +298,7 @@ impl Table {
         };
         let user = |line: &str| {
             let (fields, user) = fields(line)?;
-            let group = fields.get(3)?.parse().ok().filter(|id: &u32| *id < SEEING_GROUP)?;
+            let group = fields.get(3)?.parse().ok().filter(|id: &u32| *id < below)?;
             Some(Person { name: fields.first()?.clone(), user, group, home: fields.get(5)?.clone() })
         };
         let group = |line: &str| {
@@ -262,14 +309,14 @@ impl Table {
         };
         let users = passwd.lines().filter_map(user).collect();
         let groups = group_text.lines().filter_map(group).collect();
-        Self { users, groups, passwd, group_text }
+        Self { users, groups, passwd, group_text, below }
     }
 
     /// A number that no user and no group has.
     fn free(&self) -> u32 {
         let users = self.users.iter().flat_map(|user| [user.user, user.group]);
         let taken: BTreeSet<u32> = users.chain(self.groups.iter().map(|group| group.number)).collect();
-        (DECLARED_FIRST..SEEING_GROUP).find(|id| !taken.contains(id)).unwrap_or(DECLARED_FIRST)
+        (DECLARED_FIRST..self.below).find(|id| !taken.contains(id)).unwrap_or(DECLARED_FIRST)
     }
 
     /// The user that every sandbox has, under the name that the root gives it.
@@ -428,11 +475,11 @@ mod tests {
     #[test]
     fn users_have_names_and_numbers() {
         let mut none = wanted(&[], 1_000);
-        assert_eq!(resolve(&sandbox::Accounts::default(), &mut none).unwrap(), None);
+        assert_eq!(resolve(&sandbox::Accounts::default(), &mut none, SEEING_GROUP).unwrap(), None);
         assert!(none.files.is_empty());
         let mut host = wanted(&[], 1_000);
         let accounts = declared(&["alice", "bob"], &[("team", &["alice", "bob"])], Some("alice"));
-        let table = resolve(&accounts, &mut host).unwrap().unwrap();
+        let table = resolve(&accounts, &mut host, SEEING_GROUP).unwrap().unwrap();
         assert_eq!((table.own.name.as_str(), table.own.user, table.own.home.as_str()), ("agent", 1_000, "/workspace"));
         assert_eq!(
             (table.main.name.as_str(), table.main.user, table.main.home.as_str()),
@@ -461,7 +508,7 @@ mod tests {
         ];
         let mut image = wanted(&files, 1_234);
         let accounts = declared(&["node", "new"], &[("staff", &["new"])], None);
-        let table = resolve(&accounts, &mut image).unwrap().unwrap();
+        let table = resolve(&accounts, &mut image, SEEING_GROUP).unwrap().unwrap();
         assert_eq!(
             (table.main.name.as_str(), table.main.user, table.main.groups.as_slice()),
             ("node", 1_234, &[50][..])
@@ -474,10 +521,14 @@ mod tests {
             declared(&[], &[("root", &[])], None),
             declared(&[], &[], Some("nobody-here")),
         ] {
-            assert_eq!(resolve(&bad, &mut wanted(&files, 1_234)).unwrap_err().code(), "sandbox_start", "{bad:?}");
+            assert_eq!(
+                resolve(&bad, &mut wanted(&files, 1_234), SEEING_GROUP).unwrap_err().code(),
+                "sandbox_start",
+                "{bad:?}"
+            );
         }
         for user in [65_533, 65_536, u32::MAX] {
-            let error = resolve(&declared(&["a"], &[], None), &mut wanted(&[], user)).unwrap_err();
+            let error = resolve(&declared(&["a"], &[], None), &mut wanted(&[], user), SEEING_GROUP).unwrap_err();
             assert!(error.to_string().contains("beyond"), "{user}: {error}");
             let map = Map::Range { first: 0x1000_0000, own: Identity { user, group: user } };
             assert!(map.of_workspace().iter().flatten().all(|extent| extent.from < RANGE_IDS), "{user}");

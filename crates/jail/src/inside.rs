@@ -9,7 +9,6 @@ use crate::names::Names;
 use crate::root::{self, Source, View, Workspace};
 use crate::stack::{self, Stand};
 use crate::{access, mounting, privileges, raw};
-use guest::mirror::Others;
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 use sandbox::Limits;
@@ -188,12 +187,13 @@ pub(crate) fn run(door: OwnedFd, filters: &Filters) -> i32 {
     if raw::close_inherited(&[0, 1, 2, door.as_raw_fd()]).is_err() {
         return 1;
     }
-    let Some(site) = hear_site(&door) else { return 0 };
+    let Some(mut site) = hear_site(&door) else { return 0 };
     // While this process still is who made it: later its own files are nobody's.
     let score = (!down::is_down(Wall::Score)).then(guest::Score::own).and_then(Result::ok);
+    let opened = open_views(&mut site);
     let mut walls = Walls { optional: &site.walls_optional, standing: Vec::new(), missing: Vec::new() };
     let tell = |told: &Told, beside: &[BorrowedFd<'_>]| door::send(&door, told, beside, SendFlags::empty()).is_ok();
-    let (devices, filtered) = match build(&site, &mut walls, filters) {
+    let (devices, filtered) = match opened.and_then(|()| build(&site, &mut walls, filters)) {
         Ok(built) => built,
         Err(failure) => {
             tell(&Told::Failed(failure), &[]);
@@ -204,13 +204,14 @@ pub(crate) fn run(door: OwnedFd, filters: &Filters) -> i32 {
         return 1;
     }
     let Some(claim) = hear_claim(&door) else { return 0 };
-    let loaded = move_in(&site, &claim, &devices);
+    let (claim, layer) = claim.with_layer(&site);
+    let loaded = move_in(&site, &claim, layer.as_ref(), &devices);
     // Only what was filled took time.
-    if claim.layer.is_some() && loaded.is_ok() && !tell(&Told::Past(Stage::Workspace), &[]) {
+    if layer.is_some() && loaded.is_ok() && !tell(&Told::Past(Stage::Workspace), &[]) {
         return 1;
     }
-    let ready =
-        loaded.and_then(|()| wall_in(&site, &claim, &mut walls, || filtered.and_then(|()| filters.install_late())));
+    let filter = || filtered.and_then(|()| filters.install_late());
+    let ready = loaded.and_then(|()| wall_in(&site, &claim, layer.as_ref(), &mut walls, filter));
     if let Err(failure) = ready {
         tell(&Told::Failed(failure), &[]);
         return 1;
@@ -225,17 +226,22 @@ pub(crate) fn run(door: OwnedFd, filters: &Filters) -> i32 {
     }
     drop(devices);
     drop(door);
-    serve(site, claim, score, filter)
+    serve(site, claim, layer, score, filter)
 }
 
 /// Serves the guest, with nothing open but what that needs.
-fn serve(site: Site, claim: Claim, score: Option<guest::Score>, filter: Option<guest::Filter>) -> i32 {
+fn serve(
+    site: Site,
+    claim: Claim,
+    layer: Option<guest::Layer>,
+    score: Option<guest::Score>,
+    filter: Option<guest::Filter>,
+) -> i32 {
     drop(claim.workspace);
     drop(site.views);
     let accounts = site.stand.wanted.accounts.clone();
     // The layers under the root stay as long as this process.
     let _held = site.stand.stood();
-    let budget = budget(&site.limits);
     guest::run(guest::Config {
         stream: Some(claim.socket),
         control: claim.control,
@@ -243,7 +249,7 @@ fn serve(site: Site, claim: Claim, score: Option<guest::Score>, filter: Option<g
         environment: claim.environment,
         commands_max: site.limits.commands_max,
         epoch: claim.epoch,
-        layer: claim.layer.map(|directory| guest::Layer { directory, budget }),
+        layer,
         score,
         accounts,
         filter,
@@ -256,8 +262,15 @@ fn kept_bytes_max(limits: &Limits) -> usize {
     usize::try_from((limits.memory_bytes_max / 8).min(KEPT_BYTES_MAX)).unwrap_or(0)
 }
 
-fn budget(limits: &Limits) -> guest::mirror::Budget {
-    guest::mirror::Budget { bytes_max: limits.workspace_bytes_max, entries_max: limits.workspace_inodes_max }
+impl Claim {
+    /// Takes the directory that a workspace in memory is kept in, and says what may be kept there.
+    fn with_layer(mut self, site: &Site) -> (Self, Option<guest::Layer>) {
+        let Limits { workspace_bytes_max, workspace_inodes_max, .. } = site.limits;
+        let budget = guest::mirror::Budget { bytes_max: workspace_bytes_max, entries_max: workspace_inodes_max };
+        let own = site.stand.wanted.accounts.as_ref().map(|accounts| (accounts.own.user, accounts.own.group));
+        let layer = self.layer.take().map(|directory| guest::Layer { directory, budget, own });
+        (self, layer)
+    }
 }
 
 fn stage(stage: Stage, what: &str) -> impl Fn(Errno) -> Failure + '_ {
@@ -266,6 +279,22 @@ fn stage(stage: Stage, what: &str) -> impl Fn(Errno) -> Failure + '_ {
 
 fn private_root(failed: root::Failed) -> Failure {
     Failure::wall("private_root", format!("{}: {}", failed.what, failed.errno))
+}
+
+/// Finds what is shown of the host while this process still is an ordinary user's: whom it becomes has no way there.
+fn open_views(site: &mut Site) -> Result<(), Failure> {
+    if site.root || site.stand.wanted.accounts.is_none() {
+        return Ok(());
+    }
+    root::private().map_err(private_root)?;
+    for view in &mut site.views {
+        if let Source::Path(path) = &view.source {
+            let tree = root::tree(path);
+            let what = path.display().to_string();
+            view.source = Source::Tree(tree.map_err(|errno| private_root(root::Failed { what, errno }))?);
+        }
+    }
+    site.stand.look_up().map_err(private_root)
 }
 
 /// Becomes the guest's user and builds the root, with nothing in it that is anybody's; gives the devices of its mounts, and
@@ -297,13 +326,15 @@ fn build(site: &Site, walls: &mut Walls<'_>, filters: &Filters) -> Result<(Vec<O
 }
 
 /// Puts names and workspace into the root, which is read-only from then on.
-fn move_in(site: &Site, claim: &Claim, devices: &[OwnedFd]) -> Result<(), Failure> {
+fn move_in(site: &Site, claim: &Claim, layer: Option<&guest::Layer>, devices: &[OwnedFd]) -> Result<(), Failure> {
     if site.names.is_none() {
         claim.names.place().map_err(private_root)?;
     }
     claim.names.place_boot().map_err(private_root)?;
     root::finish(&site.limits, &site.stand, &claim.workspace).map_err(private_root)?;
-    load(site, claim)?;
+    if let Some(layer) = layer {
+        guest::mirror::load(layer).map_err(stage(Stage::Workspace, "loading the kept files"))?;
+    }
     let accounts = site.stand.wanted.accounts.as_ref();
     if let Some(accounts) = accounts {
         ids::settle(accounts).map_err(|(path, errno)| Failure::stage(Stage::Root, format!("{path}: {errno}")))?;
@@ -315,13 +346,14 @@ fn move_in(site: &Site, claim: &Claim, devices: &[OwnedFd]) -> Result<(), Failur
 fn wall_in(
     site: &Site,
     claim: &Claim,
+    layer: Option<&guest::Layer>,
     walls: &mut Walls<'_>,
     filter: impl FnOnce() -> Result<(), String>,
 ) -> Result<(), Failure> {
     // Without a namespace of its own for it there is a wall missing already, and the host keeps its name.
     let _ = claim.names.set();
     root::close_process_settings().map_err(private_root)?;
-    let layer = claim.layer.as_ref().map(|layer| layer.as_fd());
+    let layer = layer.map(|layer| layer.directory.as_fd());
     walls.raise("landlock", access::restrict(layer, site.stand.writable()))?;
     let dropped = match &site.stand.wanted.accounts {
         Some(_) => privileges::keep_capabilities(site.kept_capabilities()),
@@ -331,13 +363,4 @@ fn wall_in(
     privileges::hide().map_err(stage(Stage::Claim, "hiding PID 1"))?;
     privileges::die_with_parent().map_err(stage(Stage::Claim, "dying with the launcher"))?;
     walls.raise("seccomp", filter())
-}
-
-/// Fills a workspace in memory from the directory it is kept in.
-fn load(site: &Site, claim: &Claim) -> Result<(), Failure> {
-    let Some(layer) = &claim.layer else { return Ok(()) };
-    let failed = stage(Stage::Workspace, "loading the kept files");
-    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
-    let workspace = rustix::fs::open(guest::WORKSPACE, flags, rustix::fs::Mode::empty()).map_err(&failed)?;
-    guest::mirror::mirror(layer.as_fd(), workspace.as_fd(), budget(&site.limits), Others::None).map_err(failed)
 }

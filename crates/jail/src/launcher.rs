@@ -246,6 +246,7 @@ impl State {
                     Ok(starting) => {
                         // Its descriptors were handed on.
                         create.root.opened = Arc::default();
+                        create.root.lock = None;
                         self.starting.push((number, create, starting));
                     }
                     Err(failure) => self.answer(number, Reply::Failed(failure), &[]),
@@ -278,6 +279,10 @@ impl State {
             Request::Work { task } => match self.workers.start(&task, fds, Rank::own().is_root()) {
                 Ok(worker) => Reply::Working { worker },
                 Err(detail) => Reply::Failed(Failure::stage(Stage::Root, detail)),
+            },
+            Request::Own { task } => match self.workers.own(task, fds) {
+                Ok(worker) => Reply::Working { worker },
+                Err(detail) => Reply::Failed(Failure::stage(Stage::Workspace, detail)),
             },
             Request::Worked { worker } => {
                 self.workers.end(worker);

@@ -5,7 +5,7 @@
 //! Decisions, with their reasons:
 //! - **One user inside.** Everything inside runs as one user without capabilities, mapped to one host id: for a root launcher
 //!   an id of its own per sandbox, never 0; for an ordinary user that user's id. No setuid helper is needed, and there is no
-//!   root inside to confuse with one outside.
+//!   root inside to confuse with one outside. Where users are declared a sandbox has a range of ids (see `ids`, `grant`).
 //! - **The workspace's bound is the kernel's.** As root it is an ext4 image that we format ourselves (see `ext4`), mounted
 //!   through a loop device that frees itself: 0.7 ms. As an ordinary user no such mount exists; the workspace then lives in
 //!   bounded memory, and PID 1, which alone holds the directory, saves it there after each command and at the end.
@@ -35,6 +35,7 @@ mod ext4;
 mod filter;
 mod fix;
 mod gate;
+mod grant;
 mod harbour;
 mod home;
 mod ids;
@@ -48,6 +49,7 @@ mod mark;
 mod mounting;
 mod names;
 mod outlives;
+mod owners;
 mod pool;
 mod privileges;
 mod probe;

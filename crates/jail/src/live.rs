@@ -328,6 +328,15 @@ impl Sandbox for Live {
         }
     }
 
+    async fn pause(&self, duration_ms_max: u64) -> Result<bool, Error> {
+        snapshot::pause(self, duration_ms_max).await
+    }
+
+    async fn resume(&self) -> Result<(), Error> {
+        self.gate.wake().await;
+        self.wire.check()
+    }
+
     async fn import(&self, archive: Archive, limits: ArchiveLimits) -> Result<Totals, Error> {
         export::import(self, archive, limits).await
     }
@@ -343,6 +352,7 @@ impl Sandbox for Live {
 
 impl Drop for Live {
     fn drop(&mut self) {
+        self.gate.end();
         self.wire.end(CLOSED);
     }
 }

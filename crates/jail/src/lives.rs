@@ -164,6 +164,7 @@ impl Lives {
         if let Some(wall) = live.walls.missing.iter().find(|wall| !ask.walls_optional.contains(wall)) {
             return Err(Failure::wall(wall, "the sandbox that lives was made without it"));
         }
+        crate::access::check_version(ask.landlock_version_min)?;
         let control = live.control.as_ref().ok_or_else(|| refused("the sandbox ends"))?;
         let stream = hand(control, ask.epoch).map_err(|errno| refused(&format!("a new stream: {errno}")))?;
         live.epoch = ask.epoch;

@@ -77,6 +77,7 @@ fn whole(stems: &mut Stems, groups: &Groups, filters: &Result<Filters, String>) 
         binds: Vec::new(),
         limits: Limits::default(),
         walls_optional: limits.into(),
+        landlock_version_min: 0,
         epoch: 0,
         workspace: Keep::Nowhere,
         mounts: Vec::new(),

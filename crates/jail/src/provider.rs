@@ -7,6 +7,7 @@ use crate::harbour::{Arrived, Harbour, Slot};
 use crate::home::{self, Door};
 use crate::ids;
 use crate::live::{Live, Watch};
+use crate::owners::Owners;
 use crate::pool::{Place, Pool};
 use crate::quota::Room;
 use crate::rank::Rank;
@@ -15,10 +16,11 @@ use crate::snapshot::{Reader, Stored};
 use crate::stack::Wanted;
 use crate::stock::Stock;
 use crate::wire::Wire;
-use crate::workspaces::{self, Making, Unfinished};
+use crate::workspaces::{self, Claimed, Making, Unfinished};
 use crate::{Error as LaunchError, Launcher, outlives, shown};
 use async_trait::async_trait;
 use domain::{Id, id};
+use sandbox::report::Way;
 use sandbox::{About, Error, Finding, Limits, Living, Probe, RelPath, Report, Sandbox, Spec, Start, Walls, Workspace};
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -59,6 +61,7 @@ struct Warmth {
 pub struct Provider {
     harbour: Harbour,
     roots: Roots,
+    owners: Owners,
     random: Random,
     root: bool,
     pool: Pool,
@@ -214,11 +217,12 @@ impl Provider {
         let harbour = Harbour::new(door)?;
         let root = Rank::own().is_root();
         let roots = Roots::new(harbour.clone(), &data, root);
+        let owners = Owners::new(harbour.clone());
         let pool = Pool::new(data, root);
         let (network, mount_limits) = (mounts::Network::default(), mounts::Limits::default());
         let (stock, warm) = (None, Mutex::default());
         let (left, held) = (Mutex::default(), Mutex::default());
-        Ok(Self { harbour, roots, random, root, pool, network, mount_limits, stock, warm, left, held })
+        Ok(Self { harbour, roots, owners, random, root, pool, network, mount_limits, stock, warm, left, held })
     }
 
     /// Learns what an earlier harness left; what is nobody's workspace ends at once.
@@ -273,7 +277,8 @@ impl Provider {
             }
             None => (None, None),
         };
-        Some(Living { is_held: live.is_some(), about, commands, ..left_over(one)? })
+        let is_paused = live.as_ref().is_some_and(|live| live.gate.is_still());
+        Some(Living { is_held: live.is_some(), is_paused, about, commands, ..left_over(one)? })
     }
 
     /// Ends a sandbox that nobody holds.
@@ -329,7 +334,8 @@ impl Provider {
         let keep = if self.root { Keep::Image } else { Keep::Layer };
         let shape = request(spec, keep, root).shape();
         let (slot, epoch, walls_optional) = (left.slot, spec.epoch, spec.walls_optional.clone());
-        let adopt = Request::Adopt(Adopt { slot, epoch, shape, walls_optional });
+        let landlock_version_min = spec.landlock_version_min;
+        let adopt = Request::Adopt(Adopt { slot, epoch, shape, walls_optional, landlock_version_min });
         let (mut slot, walls, stream, saves, kills_told) = match self.harbour.ask(adopt, Vec::new()).await? {
             Arrived::Adopted { slot, walls, stream, saves, kills_told } => (slot, walls, stream, saves, kills_told),
             Arrived::Other(Reply::Failed(failure)) => return Err(failure.into()),
@@ -343,7 +349,7 @@ impl Provider {
             stream,
             kills_told,
             doors: Vec::new(),
-            report: Report::none(),
+            report: Report { way: Some(Way::TakenOver), ..Report::none() },
         };
         // It runs already: that all of them take too much is no reason to end it.
         let stored = self.stored(spec, place, None)?;
@@ -368,6 +374,27 @@ impl Provider {
         Ok(live)
     }
 
+    /// Gives an ordinary user's sandbox ids for its users, and its workspace to them.
+    async fn lend(
+        &self,
+        place: &Place,
+        workspace: &Workspace,
+        root: &mut Wanted,
+        claimed: &Claimed,
+    ) -> Result<(), Error> {
+        if self.root {
+            return Ok(());
+        }
+        let rather = place.home(workspace)?.as_ref().and_then(workspaces::owner);
+        if let Some(lent) = ids::lend(root, rather)? {
+            (root.lent, root.lock) = (Some(lent.part), Some(lent.lock));
+        }
+        match (&claimed.descriptor, claimed.keep) {
+            (Some(files), Keep::Layer) => self.owners.settle(files, root.lent).await,
+            _ => Ok(()),
+        }
+    }
+
     async fn place(&self) -> Result<Arc<Place>, Error> {
         self.pool.place(&self.harbour, self.random.bytes()).await
     }
@@ -389,6 +416,7 @@ pub(crate) fn left_over(one: door::Lives) -> Option<Living> {
         walls: one.walls,
         age_ms: one.age_ms,
         is_held: false,
+        is_paused: false,
         usage: one.usage,
         limits: Some(one.limits),
         about: None,
@@ -407,6 +435,8 @@ pub(crate) async fn raise(
     let request = Request::Create(Box::new(request(spec, keep, root)));
     let layers = root.opened.iter().map(|opened| rustix::io::fcntl_dupfd_cloexec(opened, 3));
     let mut sent = layers.collect::<Result<Vec<_>, _>>().map_err(crate::roots::failed)?;
+    let lock = root.lock.as_ref().map(|lock| rustix::io::fcntl_dupfd_cloexec(lock, 3)).transpose();
+    sent.extend(lock.map_err(crate::roots::failed)?);
     sent.extend(descriptors);
     let descriptors = sent;
     let (doors, told);
@@ -453,8 +483,9 @@ pub(crate) fn assemble(
 
 /// What the launcher says of a start.
 const fn report(took: Took) -> Report {
-    let Took { claim_us, root_us, workspace_us, ready_us } = took;
-    Report { claim_us, root_us, workspace_us, ready_us, ..Report::none() }
+    let Took { stood_ready, claim_us, root_us, workspace_us, ready_us } = took;
+    let way = Some(if stood_ready { Way::Warm } else { Way::Cold });
+    Report { way, claim_us, root_us, workspace_us, ready_us, ..Report::none() }
 }
 
 /// A sandbox that stands and that nobody holds yet.
@@ -485,6 +516,7 @@ fn request(spec: &Spec, workspace: Keep, root: &Wanted) -> Create {
         binds: spec.binds.iter().map(|bind| (bind.host.clone(), bind.inside.clone())).collect(),
         limits: spec.limits,
         walls_optional: spec.walls_optional.clone(),
+        landlock_version_min: spec.landlock_version_min,
         epoch: spec.epoch,
         workspace,
         mounts: spec.mounts.iter().map(shown::asked).collect(),
@@ -535,7 +567,8 @@ impl sandbox::Provider for Provider {
     }
 
     async fn accounts_missing(&self) -> Option<String> {
-        (!self.root).then(|| ids::ORDINARY.to_owned())
+        let root = self.root;
+        tokio::task::spawn_blocking(move || ids::missing(root)).await.ok().flatten()
     }
 
     async fn probe(&self) -> Probe {
@@ -557,7 +590,7 @@ impl sandbox::Provider for Provider {
         let began = Instant::now();
         check_binds(&spec)?;
         let Ready { wanted: mut root, environment, .. } = self.ready(&spec).await?;
-        root.accounts = ids::resolve(&spec.accounts, &mut root)?;
+        root.accounts = ids::resolve(&spec.accounts, &mut root, ids::below(self.root))?;
         spec.environment = environment.into_iter().chain(spec.environment).collect();
         if let Some(key) = self.left(&spec.workspace)
             && let Some(taken) = self.take_over(&spec, &root, &key).await?
@@ -577,13 +610,15 @@ impl sandbox::Provider for Provider {
             Some((image, mount)) => {
                 // Whoever claims is awake before the first process is, and does not push it from its processor.
                 let (claimed, stood) = tokio::try_join!(
-                    workspaces::claim(&place, &spec.workspace, spec.epoch, making, Some(image)),
+                    workspaces::claim(&place, &spec.workspace, spec.epoch, making, Some(image), &self.owners),
                     raise(&self.harbour, &spec, Keep::Mounted, &root, vec![mount]),
                 )?;
                 (stood, claimed)
             }
             None => {
-                let mut claimed = workspaces::claim(&place, &spec.workspace, spec.epoch, making, None).await?;
+                let mut claimed =
+                    workspaces::claim(&place, &spec.workspace, spec.epoch, making, None, &self.owners).await?;
+                self.lend(&place, &spec.workspace, &mut root, &claimed).await?;
                 let descriptors = claimed.descriptor.take().into_iter().collect();
                 (raise(&self.harbour, &spec, claimed.keep, &root, descriptors).await?, claimed)
             }
@@ -618,7 +653,7 @@ impl sandbox::Provider for Provider {
             }
         }
         match self.place().await?.home(workspace)? {
-            Some(home) => workspaces::remove(home).await,
+            Some(home) => workspaces::remove(home, &self.owners).await,
             None => Ok(()),
         }
     }

@@ -151,11 +151,16 @@ pub(crate) fn file(path: &str, content: &str) -> Result<(), Errno> {
         .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 
+/// Hears of no mount of the host's any more, and tells of none.
+pub(crate) fn private() -> Result<(), Failed> {
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private).map_err(at("making mounts private"))
+}
+
 /// Builds the root and moves into it. Afterwards nothing of the old root can be reached by a path. There is no workspace in
 /// it yet, and it can still be written to, until [`finish`].
 pub(crate) fn build(limits: &Limits, stand: &Stand, views: &[View], names: Option<&Names>) -> Result<(), Failed> {
-    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    rustix::mount::mount_change("/", private).map_err(at("making mounts private"))?;
+    private()?;
     let devices = DEVICES.map(|name| tree(Path::new("/dev").join(name).as_path()));
     let views = resolved(views)?;
     match &stand.wanted.base {

@@ -290,7 +290,8 @@ fn of_layers(path: &Path, image: Image, held: Vec<Held>, store: &Store) -> Resul
     let digests = image.layers.iter().map(|layer| layer.diff_id).collect();
     let base = Base::Layers { paths: layers, owned: true, upper: None };
     let descriptors = opened.len();
-    let wanted = Wanted { base, identity, files, accounts: None, descriptors, opened: Arc::new(opened) };
+    let opened = Arc::new(opened);
+    let wanted = Wanted { base, identity, files, descriptors, opened, ..Wanted::default() };
     let mut environment = image.config.environment;
     let name = image.config.user.split(':').next().unwrap_or_default();
     if !name.is_empty() && !name.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -181,7 +181,7 @@ pub(crate) fn checkpoints(images: &Path) -> impl Iterator<Item = PathBuf> {
 
 /// Programs that are held still. When the asker gives up they go on, the copy under way is none, and who comes next waits for
 /// the end of this.
-struct Hold {
+pub(crate) struct Hold {
     running: Option<Running>,
     gate: Arc<Gate>,
     holds: Arc<AtomicBool>,
@@ -198,8 +198,8 @@ impl Drop for Hold {
 }
 
 impl Hold {
-    async fn begin(live: &Live) -> Result<Self, Error> {
-        let work = Work::Hold { duration_ms_max: HOLD_MS_MAX };
+    async fn begin(live: &Live, duration_ms_max: u64) -> Result<Self, Error> {
+        let work = Work::Hold { duration_ms_max };
         let running = live.run(live.epoch.load(Ordering::Acquire), work).await?;
         Ok(Self { running: Some(running), gate: Arc::clone(&live.gate), holds: Arc::new(AtomicBool::new(true)) })
     }
@@ -213,7 +213,7 @@ impl Hold {
     }
 
     /// Lets them go on, and waits until that is done.
-    async fn let_go(mut self) {
+    pub(crate) async fn let_go(mut self) {
         if let Some(running) = &mut self.running {
             // One that does not end is left to who comes next.
             if tokio::time::timeout(LET_GO_WAIT_MAX, running.kill()).await.is_ok() {
@@ -223,9 +223,23 @@ impl Hold {
     }
 }
 
+/// Has the programs stand still until somebody begins something; `false`: they don't.
+pub(crate) async fn pause(live: &Live, duration_ms_max: u64) -> Result<bool, Error> {
+    let shut = live.gate.shut().await?;
+    for _ in 0..ATTEMPTS_MAX {
+        let mut hold = Hold::begin(live, duration_ms_max).await?;
+        if hold.stands().await? {
+            live.gate.rest(hold, shut);
+            return Ok(true);
+        }
+        hold.let_go().await;
+    }
+    Ok(false)
+}
+
 async fn attempt(live: &Live, image: &Path, kept: &Path, left_out: &[u8]) -> Result<Attempt, Error> {
     let began = Instant::now();
-    let mut hold = Hold::begin(live).await?;
+    let mut hold = Hold::begin(live, HOLD_MS_MAX).await?;
     let copied = if hold.stands().await? {
         let (from, to, holds) = (image.to_owned(), kept.to_owned(), Arc::clone(&hold.holds));
         let still = move || {

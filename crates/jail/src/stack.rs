@@ -2,6 +2,7 @@
 //! a few places a small writable layer in memory. Mounted inside the sandbox's own namespaces, so that nothing in a layer, such
 //! as an attribute meant for the kernel, has more power than the sandbox itself.
 
+use crate::grant::Part;
 use crate::ids::{self, Extent};
 use crate::names::Names;
 use crate::privileges;
@@ -53,11 +54,17 @@ pub(crate) struct Wanted {
     /// Who there is inside, where there is more than one user.
     #[serde(default)]
     pub(crate) accounts: Option<Accounts>,
+    /// The part of an ordinary user's ids that it has, where it has users.
+    #[serde(default)]
+    pub(crate) lent: Option<Part>,
     /// Descriptors that come first beside the message.
     pub(crate) descriptors: usize,
     /// The open directories of the layers, in their order; last, for a root that is being made, the one to write to.
     #[serde(skip)]
     pub(crate) opened: Arc<Vec<OwnedFd>>,
+    /// The lock on that part, which comes after them.
+    #[serde(skip)]
+    pub(crate) lock: Option<Arc<OwnedFd>>,
 }
 
 /// What a root is made of.
@@ -110,6 +117,9 @@ impl Wanted {
     pub(crate) fn take(&mut self, fds: &mut Vec<OwnedFd>) {
         let count = self.descriptors.min(fds.len());
         self.opened = Arc::new(fds.drain(..count).collect());
+        if self.lent.is_some() && !fds.is_empty() {
+            self.lock = Some(Arc::new(fds.remove(0)));
+        }
     }
 }
 
@@ -118,6 +128,10 @@ impl Stand {
     pub(crate) fn prepare(wanted: &Wanted, root: bool, (uid, gid): (u32, u32)) -> Result<Self, Failed> {
         let mut stand = Self { wanted: wanted.clone(), mounts: Vec::new(), held: Vec::new() };
         stand.wanted.opened = Arc::default();
+        if let Some(lock) = stand.wanted.lock.take() {
+            // It is held as long as the first process lives.
+            stand.held.push(rustix::io::fcntl_dupfd_cloexec(&lock, 3).map_err(at("the lock on its ids"))?);
+        }
         let Base::Layers { paths, owned, upper } = &wanted.base else { return Ok(stand) };
         let count = paths.len() + usize::from(upper.is_some());
         if wanted.opened.len() != count {
@@ -125,7 +139,7 @@ impl Stand {
         }
         if *owned {
             let copies = wanted.opened.iter().map(|opened| rustix::io::fcntl_dupfd_cloexec(opened, 3));
-            stand.held = copies.collect::<Result<_, _>>().map_err(at("the root's layers"))?;
+            stand.held.extend(copies.collect::<Result<Vec<_>, _>>().map_err(at("the root's layers"))?);
         }
         if !root {
             return Ok(stand);
@@ -220,6 +234,14 @@ impl Stand {
         rustix::process::chdir("root").map_err(at("the root's layers"))?;
         let run = memory(RUN_BYTES_MAX, 1_024, "755", PLAIN).map_err(at("/run"))?;
         attach(run.as_fd(), "run").map_err(at("/run"))
+    }
+
+    /// Finds the layers while this process still is who may.
+    pub(crate) fn look_up(&mut self) -> Result<(), Failed> {
+        if let Base::Layers { paths, upper, .. } = &self.wanted.base {
+            self.mounts = self.layers(paths, upper.as_deref())?;
+        }
+        Ok(())
     }
 
     /// The layers as mounts, then what is written to, if anything is.

@@ -199,7 +199,8 @@ impl Ready {
         let (identity, files) = (self.wanted.identity, files(&borrowed, self.wanted.identity));
         let base = Base::Layers { paths, owned: true, upper: None };
         let descriptors = opened.len();
-        let wanted = Wanted { base, identity, files, accounts: None, descriptors, opened: Arc::new(opened) };
+        let opened = Arc::new(opened);
+        let wanted = Wanted { base, identity, files, descriptors, opened, ..Wanted::default() };
         Ok(Self { wanted, digests: vec![digest], ..self })
     }
 

@@ -173,6 +173,11 @@ impl Wire {
         self.outgoing.reserve().await.map_err(|_| self.gone())
     }
 
+    /// Whether the stream is there.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        hold(&self.commands).gone.clone().map_or(Ok(()), Err)
+    }
+
     /// Why the stream ended.
     pub(crate) fn gone(&self) -> Error {
         hold(&self.commands).gone.clone().unwrap_or_else(|| Error::Gone { detail: CLOSED.to_owned() })

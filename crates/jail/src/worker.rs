@@ -1,8 +1,9 @@
 //! The process that looks into an image or unpacks a layer: it has no privilege, no network and no memory but its own, may read
-//! the image and write below one directory, and ends when it has said what came of it. The launcher forks and ends it.
+//! the image and write below one directory, and ends when it has said what came of it. The launcher forks and ends it, as it does
+//! those that change whose files are (see `owners`).
 
 use crate::stack::OWNER_ID;
-use crate::{privileges, raw};
+use crate::{owners, privileges, raw};
 use guest::sys::Forked;
 use landlock::{
     ABI, Access as _, AccessFs, CompatLevel, Compatible as _, PathBeneath, Ruleset, RulesetAttr as _,
@@ -44,6 +45,26 @@ impl Workers {
         let (Some(source), into, Some(result)) = ends else { return Err("descriptors are missing".to_owned()) };
         match guest::sys::fork().map_err(|errno| errno.to_string())? {
             Forked::Child => raw::in_child(|| work(task, source, into, &result, root)),
+            Forked::Parent(pid) => {
+                let pid = pid.as_raw_nonzero().get();
+                self.0.push(pid);
+                Ok(pid)
+            }
+        }
+    }
+
+    /// Starts one that changes whose the files of a tree are. `fds` are the tree and where the result goes.
+    pub(crate) fn own(&mut self, task: owners::Task, fds: Vec<OwnedFd>) -> Result<i32, String> {
+        self.0.retain(|pid| !has_ended(*pid));
+        if self.0.len() >= WORKERS_MAX {
+            return Err(format!("workers_max = {WORKERS_MAX}"));
+        }
+        let mut fds = fds.into_iter();
+        let (Some(tree), Some(result)) = (fds.next(), fds.next()) else {
+            return Err("descriptors are missing".to_owned());
+        };
+        match guest::sys::fork().map_err(|errno| errno.to_string())? {
+            Forked::Child => raw::in_child(|| owners::work(task, &tree, &result)),
             Forked::Parent(pid) => {
                 let pid = pid.as_raw_nonzero().get();
                 self.0.push(pid);

@@ -5,6 +5,7 @@
 use crate::door::Keep;
 use crate::ext4;
 use crate::mark::Mark;
+use crate::owners::Owners;
 use crate::pool::{Home, Place};
 use crate::quota::Room;
 use crate::snapshot;
@@ -18,7 +19,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{RwLock, Semaphore};
 
 const IMAGE: &str = "image.ext4";
 const NEW: &str = "image.new";
@@ -28,6 +29,10 @@ const ENTER_ATTEMPTS_MAX: u32 = 100;
 /// How long a start waits for an earlier sandbox of the same workspace to be gone.
 pub(crate) const LOCK_ATTEMPTS_MAX: u32 = 8_000;
 pub(crate) const LOCK_WAIT: Duration = Duration::from_millis(5);
+
+/// Held while a workspace's directory is made and opened, by the thread that does it: a start that was given up meanwhile goes on
+/// there, and whoever removes the workspace waits for it.
+static ENTERING: RwLock<()> = RwLock::const_new(());
 
 /// A workspace that is ready to be shown, and locked.
 #[derive(Debug)]
@@ -89,6 +94,7 @@ pub(crate) async fn claim(
     epoch: u64,
     making: Making,
     mut image: Option<Image>,
+    owners: &Owners,
 ) -> Result<Claimed, Error> {
     let (Some(home), Workspace::Session { start, .. }) = (place.home(workspace)?, workspace) else {
         return Ok(Claimed::nowhere());
@@ -102,17 +108,23 @@ pub(crate) async fn claim(
     }
     let claim = enter(&home.directory, Some((start, epoch))).await?;
     let kept = await_release(&home).await?;
+    if !matches!(start, Start::Kept { .. })
+        && let Some((Keep::Layer, files)) = &kept
+    {
+        empty(owners, &home, start, epoch, files).await?;
+    }
     let source = source(place, workspace)?;
     let left_out = source.as_deref().map(snapshot::left_out).transpose()?.unwrap_or_default();
     let (inner, given) = (Arc::clone(place), home.clone());
-    let (found, mark, [is_marked, is_first], room) = step(move || {
-        let (place, home) = (inner, given);
+    let (found, mark, [is_marked, is_first], room, claim) = step(move || {
+        // The lock goes along: whoever removes the workspace of a start that was given up waits for what is made here.
+        let (place, home, claim) = (inner, given, claim);
         let found = Mark::read(&home.directory).map_err(broken(&home.directory))?;
         let mark = Mark::next(found, start, epoch)?;
         if matches!(start, Start::Kept { .. }) {
             let (keep, file) = kept.ok_or(Error::WorkspaceLost)?;
             let room = place.admit(size(keep, &file, making).map_err(broken(&home.images))?)?;
-            return Ok((Found::Image(keep, file), mark, [false, false], room));
+            return Ok((Found::Image(keep, file), mark, [false, false], room, claim));
         }
         let forked = source.as_deref().and_then(|source| fs::metadata(source).ok()).map_or(0, |image| image.len());
         let room = place.admit(making.bytes().max(forked))?;
@@ -123,7 +135,7 @@ pub(crate) async fn claim(
         }
         drop(kept);
         let found = make(&home, making, source.as_deref(), image)?;
-        Ok((found, mark, [replaces, !replaces], room))
+        Ok((found, mark, [replaces, !replaces], room, claim))
     })
     .await?;
     let (keep, file) = match found {
@@ -150,6 +162,21 @@ pub(crate) async fn claim(
     Ok(Claimed { keep, descriptor: Some(file.into()), unfinished, marking, room: Some(room), left_out })
 }
 
+/// Empties a layer that another is made in the place of, where only the launcher can. The mark goes first, as everywhere.
+async fn empty(owners: &Owners, home: &Home, start: Start, epoch: u64, files: &File) -> Result<(), Error> {
+    let directory = home.directory.clone();
+    let files = OwnedFd::from(files.try_clone().map_err(broken(&directory))?);
+    if Owners::is_own(&files)? {
+        return Ok(());
+    }
+    blocking(move || {
+        let mark = Mark::next(Mark::read(&directory).map_err(broken(&directory))?, start, epoch)?;
+        mark.write(&directory).map_err(broken(&directory))
+    })
+    .await?;
+    owners.clear(&files).await
+}
+
 impl Claimed {
     const fn nowhere() -> Self {
         let left_out = Vec::new();
@@ -174,7 +201,9 @@ async fn quickly(
     image: Image,
 ) -> Result<Quick, Error> {
     let (place, home) = (Arc::clone(place), home.clone());
+    let entering = ENTERING.read().await;
     step(move || {
+        let _entering = entering;
         let directory = &home.directory;
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
         let Some(entered) =
@@ -304,7 +333,9 @@ async fn enter(directory: &Path, opens: Option<(Start, u64)>) -> Result<File, Er
     let makes = matches!(opens, Some((Start::Fresh | Start::Forked { .. } | Start::Restored, _)));
     for _ in 0..ENTER_ATTEMPTS_MAX {
         let path = directory.to_owned();
+        let entering = ENTERING.read().await;
         let entered = step(move || {
+            let _entering = entering;
             let lost = |error: io::Error| match error.kind() {
                 io::ErrorKind::NotFound => Error::WorkspaceLost,
                 _ => broken(&path)(error),
@@ -352,6 +383,13 @@ pub(crate) async fn blocking<T: Send + 'static>(
 /// The image of a workspace that has one: those from before there was a pool stand beside the mark.
 pub(crate) fn image(home: &Home) -> Option<PathBuf> {
     [&home.images, &home.directory].map(|directory| directory.join(IMAGE)).into_iter().find(|image| image.exists())
+}
+
+/// Whose a kept layer is on the host, when it is not the user's own.
+pub(crate) fn owner(home: &Home) -> Option<u32> {
+    use std::os::unix::fs::MetadataExt as _;
+    let top = fs::symlink_metadata(home.directory.join(FILES)).ok()?.uid();
+    (top != rustix::process::geteuid().as_raw()).then_some(top)
 }
 
 fn open(home: &Home) -> Result<(Keep, File), Error> {
@@ -454,12 +492,15 @@ pub(crate) async fn await_release(home: &Home) -> Result<Option<(Keep, File)>, E
 }
 
 /// Removes a workspace with its checkpoints.
-pub(crate) async fn remove(home: Home) -> Result<(), Error> {
+pub(crate) async fn remove(home: Home, owners: &Owners) -> Result<(), Error> {
+    drop(ENTERING.write().await);
     let _claim = match enter(&home.directory, None).await {
         Err(Error::WorkspaceLost) => return Ok(()),
         entered => entered?,
     };
-    await_release(&home).await?;
+    if let Some((Keep::Layer, files)) = await_release(&home).await? {
+        owners.clear(&files.into()).await?;
+    }
     blocking(move || {
         // The image first: what a crash leaves is then found again by its directory.
         for directory in [&home.images, &home.directory] {

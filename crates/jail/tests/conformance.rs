@@ -10,7 +10,5 @@
 mod support;
 
 fn main() -> std::process::ExitCode {
-    let launcher = jail::launch().unwrap();
-    let data = tempfile::tempdir().unwrap();
-    support::run(launcher, data.path(), support::conformance::cases())
+    support::head::main(support::conformance::cases())
 }

@@ -27,14 +27,12 @@ const BESIDE: usize = 4;
 const FILES: usize = 10_000;
 
 fn main() -> std::process::ExitCode {
-    let launcher = jail::launch().unwrap();
-    let data = tempfile::tempdir().unwrap();
     let cases: Vec<Case> = crate::cases![
         ten_thousand_files_are_right,
         what_is_ephemeral_comes_back_and_nothing_else,
         what_the_api_may_not_say_is_refused,
     ];
-    support::run(launcher, data.path(), cases)
+    support::head::main(cases)
 }
 
 /// What one portion after the other gave.

@@ -14,7 +14,6 @@ use futures::StreamExt as _;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use sandbox::{Credential, Error, Exit, Mount, OnMissing, Provider as _, Sandbox, Start, Workspace};
 use std::path::Path;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use support::{Case, World, children_named, command, new_id, path, sh, skip, traces, until};
@@ -41,7 +40,7 @@ fn main() -> std::process::ExitCode {
         nothing_of_a_mount_outlives_its_sandbox,
     ];
     let others = support::run(launcher, data.path(), cases);
-    if late == ExitCode::SUCCESS { others } else { late }
+    support::head::all([late, others])
 }
 
 /// The deadline of one operation where a case waits for it.

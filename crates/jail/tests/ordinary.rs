@@ -7,7 +7,6 @@
     clippy::disallowed_methods,
     reason = "a test with a main of its own is a test"
 )]
-#![expect(unsafe_code, reason = "stepping down to another user has no safe wrapper")]
 
 mod support;
 
@@ -21,14 +20,10 @@ const USER: u32 = 12_345;
 const MODE: &str = "--as-ordinary=";
 
 fn main() -> ExitCode {
-    if let Some(code) = support::hostile::attempts::attacker() {
+    if let Some(code) = support::head::part() {
         return code;
     }
-    if let Some(code) = support::victim() {
-        return code;
-    }
-    let mode = std::env::args().find_map(|argument| Some(argument.strip_prefix(MODE)?.to_owned()));
-    match mode.as_deref().and_then(|mode| mode.split_once(':')) {
+    match support::head::argument(MODE).as_deref().and_then(|mode| mode.split_once(':')) {
         Some((mode, data)) => step_down_and_run(mode, data.as_ref()),
         None if rustix::process::geteuid().is_root() => run_both(),
         None => {
@@ -55,13 +50,7 @@ fn run_both() -> ExitCode {
 }
 
 fn step_down_and_run(mode: &str, data: &std::path::Path) -> ExitCode {
-    // SAFETY: this process has one thread, and changing its credentials touches no memory.
-    let done = unsafe {
-        libc::setgroups(0, std::ptr::null()) | libc::setresgid(USER, USER, USER) | libc::setresuid(USER, USER, USER)
-    };
-    assert_eq!(done, 0, "stepping down");
-    // Who starts as this user is dumpable; who steps down to it must say so.
-    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable).unwrap();
+    support::user::become_user(USER);
     let launcher = jail::launch().unwrap();
     let cases: Vec<support::Case> = if mode == "bare" {
         cases![refused_by_name, done_without_where_told, the_probe_says_what_is_missing]

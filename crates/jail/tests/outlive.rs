@@ -7,7 +7,6 @@
     clippy::disallowed_methods,
     reason = "a test with a main of its own is a test"
 )]
-#![expect(unsafe_code, reason = "stepping down to another user has no safe wrapper")]
 
 mod outlive {
     pub(crate) mod cases;
@@ -15,6 +14,8 @@ mod outlive {
     pub(crate) mod stranger;
     pub(crate) mod traces;
 }
+#[path = "support/user.rs"]
+mod user;
 
 use outlive::{cases, harness, stranger};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -54,15 +55,4 @@ fn main() -> ExitCode {
         "\ntest result: {result}. {passed} passed; {failed} failed; 0 ignored; 0 measured; {filtered} filtered out\n"
     );
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-/// Steps down to another user, for good.
-pub(crate) fn become_user(user: u32) {
-    // SAFETY: this process has one thread, and changing its credentials touches no memory.
-    let done = unsafe {
-        libc::setgroups(0, std::ptr::null()) | libc::setresgid(user, user, user) | libc::setresuid(user, user, user)
-    };
-    assert_eq!(done, 0, "stepping down");
-    // Who starts as this user is dumpable; who steps down to it must say so.
-    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable).unwrap();
 }

@@ -29,15 +29,14 @@ const LOOK: &str = "--look=";
 const HERE: &str = "--here=";
 
 fn main() -> ExitCode {
-    if let Some(code) = support::victim() {
+    if let Some(code) = support::head::part() {
         return code;
     }
     if !rustix::process::geteuid().is_root() {
         support::skip("pool", "an ordinary user's workspaces live in memory");
         return ExitCode::SUCCESS;
     }
-    let named =
-        |prefix: &str| std::env::args().find_map(|argument| Some(PathBuf::from(argument.strip_prefix(prefix)?)));
+    let named = |prefix| support::head::argument(prefix).map(PathBuf::from);
     if let Some(data) = named(LOOK) {
         return look(&data);
     }
@@ -57,7 +56,7 @@ fn main() -> ExitCode {
     let data = tempfile::tempdir().unwrap();
     let launcher = jail::launch().unwrap();
     let code = support::run(launcher, data.path(), cases());
-    [bounded, shared].into_iter().find(|code| *code != ExitCode::SUCCESS).unwrap_or(code)
+    support::head::all([bounded, shared, code])
 }
 
 /// The same where the data directory's own file system shares blocks: a small XFS of one's own.

@@ -23,8 +23,6 @@ const LARGE_BYTES: usize = 100 << 20;
 const GROWTH_KIB_MAX: u64 = 24 << 10;
 
 fn main() -> std::process::ExitCode {
-    let launcher = jail::launch().unwrap();
-    let data = tempfile::tempdir().unwrap();
     let cases: Vec<Case> = crate::cases![
         bytes_go_both_ways_and_end,
         a_port_that_nobody_has_is_refused,
@@ -35,7 +33,7 @@ fn main() -> std::process::ExitCode {
         a_full_sandbox_can_still_be_reached,
         what_lives_is_told,
     ];
-    support::run(launcher, data.path(), cases)
+    support::head::main(cases)
 }
 
 fn port(number: u16) -> Port {

@@ -24,6 +24,7 @@ use support::{World, new_id, sh};
 /// Nobody on any machine this runs on.
 const USER: u32 = 12_345;
 const MODE: &str = "--refuse=";
+const LEAST: &str = "--least";
 const LIMITS: [&str; 3] = ["memory_limit", "process_limit", "cpu_limit"];
 
 /// How the kernel is made to refuse.
@@ -79,11 +80,20 @@ fn main() -> ExitCode {
         let launcher = jail::launch().unwrap();
         return support::run(launcher, data.path(), cases![it_is_named_and_a_policy_can_do_without]);
     }
+    if std::env::args().any(|argument| argument == LEAST) {
+        let data = tempfile::tempdir().unwrap();
+        let launcher = jail::launch().unwrap();
+        return support::run(launcher, data.path(), cases![below_the_least_version_nothing_starts]);
+    }
     if !rustix::process::geteuid().is_root() {
         support::skip("refused", "only root can make this kernel refuse each of them");
         return ExitCode::SUCCESS;
     }
     let mut all = ExitCode::SUCCESS;
+    println!("below the least version of Landlock:");
+    if support::again(&[LEAST], &[]) != ExitCode::SUCCESS {
+        all = ExitCode::FAILURE;
+    }
     for (wall, ..) in ROWS {
         println!("without {wall}:");
         if support::again(&[&format!("{MODE}{wall}")], &[]) != ExitCode::SUCCESS {
@@ -153,6 +163,12 @@ async fn it_is_named_and_a_policy_can_do_without(world: Arc<World>) {
     assert!(matches!(&refused, Err(Error::Wall { wall: named, .. }) if *named == wall), "{wall}: {refused:?}");
     spec.workspace = world.session(Start::Fresh, new_id());
     spec.walls_optional = optional(Some(&wall));
+    // Who may do without Landlock but asks for a version of it does not do without it.
+    if wall == "landlock" {
+        let least = sandbox::Spec { landlock_version_min: 2, ..spec.clone() };
+        let refused = world.provider.create(least).await.unwrap_err();
+        assert!(refused.code() == "sandbox_wall" && refused.to_string().contains("version 0 of Landlock"), "{refused}");
+    }
     match (then, world.provider.create(spec).await) {
         (Starts, Ok(sandbox)) => {
             let walls = sandbox.walls();
@@ -163,5 +179,32 @@ async fn it_is_named_and_a_policy_can_do_without(world: Arc<World>) {
         }
         (Refuses(by), Err(Error::Wall { wall: named, .. })) if named == *by => {}
         (_, got) => panic!("{wall}, done without: {got:?}"),
+    }
+}
+
+/// A policy may ask for more than this kernel has; there is no older one at hand.
+async fn below_the_least_version_nothing_starts(world: Arc<World>) {
+    let mut spec = world.spec(world.session(Start::Fresh, new_id()));
+    let sandbox = world.provider.create(spec.clone()).await.unwrap();
+    let found = sandbox.walls().landlock_version;
+    sandbox.close().await;
+    for optional in [&[][..], &["landlock"]] {
+        spec.walls_optional = optional.iter().map(|&wall| wall.to_owned()).collect();
+        for (min, starts) in [(0, true), (1, true), (found, true), (found + 1, false), (u32::MAX, false)] {
+            spec.workspace = world.session(Start::Fresh, new_id());
+            spec.landlock_version_min = min;
+            match world.provider.create(spec.clone()).await {
+                Ok(sandbox) => {
+                    assert!(starts, "{min} where {found} is found");
+                    assert_eq!(sandbox.walls().landlock_version, found);
+                    sandbox.close().await;
+                }
+                Err(Error::Wall { wall, detail, .. }) => {
+                    let told = format!("version {found} of Landlock is found, landlock_version_min = {min}");
+                    assert!(!starts && wall == "landlock" && detail == told, "{min}: {detail}");
+                }
+                Err(error) => panic!("{min}: {error}"),
+            }
+        }
     }
 }

@@ -6,7 +6,6 @@
     clippy::disallowed_methods,
     reason = "a test with a main of its own is a test"
 )]
-#![expect(unsafe_code, reason = "stepping down to another user has no safe wrapper")]
 
 #[path = "roots/cases.rs"]
 mod cases;
@@ -21,17 +20,11 @@ const USER: u32 = 12_346;
 const MODE: &str = "--as-ordinary=";
 
 fn main() -> ExitCode {
-    if let Some(code) = support::hostile::attempts::attacker() {
+    if let Some(code) = support::head::part() {
         return code;
     }
-    if let Some(data) = std::env::args().find_map(|argument| Some(argument.strip_prefix(MODE)?.to_owned())) {
-        // SAFETY: this process has one thread, and changing its credentials touches no memory.
-        let done = unsafe {
-            libc::setgroups(0, std::ptr::null()) | libc::setresgid(USER, USER, USER) | libc::setresuid(USER, USER, USER)
-        };
-        assert_eq!(done, 0, "stepping down");
-        // Who starts as this user is dumpable; who steps down to it must say so.
-        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable).unwrap();
+    if let Some(data) = support::head::argument(MODE) {
+        support::user::become_user(USER);
         println!("as user {USER}:");
         return support::run(jail::launch().unwrap(), data.as_ref(), cases::cases());
     }

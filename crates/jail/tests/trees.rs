@@ -19,8 +19,6 @@ use support::{Case, World, command, new_id, path, sh};
 const WIDE: ArchiveLimits = ArchiveLimits { bytes_max: 64 << 20, entries_max: 20_000, duration_ms_max: 60_000 };
 
 fn main() -> std::process::ExitCode {
-    let launcher = jail::launch().unwrap();
-    let data = tempfile::tempdir().unwrap();
     let cases: Vec<Case> = crate::cases![
         files_move_and_trees_go,
         what_happens_is_told,
@@ -29,7 +27,7 @@ fn main() -> std::process::ExitCode {
         modes_change_and_go_back,
         nothing_leads_out_however_fast_it_changes,
     ];
-    support::run(launcher, data.path(), cases)
+    support::head::main(cases)
 }
 
 /// A sandbox with a fresh workspace, and nothing shown in it but that.

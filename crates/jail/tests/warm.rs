@@ -25,6 +25,7 @@ fn main() -> std::process::ExitCode {
         another_kind_is_made_as_ever,
         what_stood_ready_goes_when_it_is_not_wanted,
         many_at_once_are_all_made,
+        starts_that_are_given_up_leave_no_workspace,
     ];
     support::run_with(launcher, data.path(), cases, |provider| provider.with_stock())
 }
@@ -134,4 +135,31 @@ async fn many_at_once_are_all_made(world: Arc<World>) {
     let names: BTreeSet<String> =
         tokio::time::timeout(Duration::from_secs(60), all.join_all()).await.unwrap().into_iter().collect();
     assert_eq!(names.len(), 12, "{names:?}");
+}
+
+/// Given up after so many steps of its own, from before the first to about the last.
+async fn starts_that_are_given_up_leave_no_workspace(world: Arc<World>) {
+    const ROUNDS: usize = 80;
+    const STEPS_A_ROUND: usize = 200;
+    world.sandbox().await.close().await;
+    let sessions = || std::fs::read_dir(world.data.join("workspaces/default")).map_or(0, Iterator::count);
+    let (before, mut made) = (sessions(), 0);
+    for round in 0..ROUNDS {
+        let spec = plain(&world);
+        let workspace = spec.workspace.clone();
+        let mut starting = Box::pin(world.provider.create(spec));
+        for _ in 0..round * STEPS_A_ROUND {
+            if futures::future::FutureExt::now_or_never(&mut starting).is_some() {
+                made += 1;
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        drop(starting);
+        world.provider.workspace_remove(&workspace).await.unwrap();
+        assert!(!world.provider.workspace_exists(&workspace).await.unwrap());
+    }
+    println!("{made} of {ROUNDS} starts were made before they were given up");
+    // Those of earlier cases are kept.
+    support::until("no session has a directory that had none", || sessions() == before).await;
 }

@@ -1,6 +1,7 @@
 //! What a model is asked and what it says, in no vendor's form.
 
 use domain::{Item, ToolSpec, Usage};
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::mpsc;
@@ -74,6 +75,18 @@ pub struct Deltas {
     emitted: AtomicBool,
     /// Counts the attempts and the events of their answers.
     events: Option<Arc<AtomicU64>>,
+    /// Hears which tools are called.
+    hearer: Option<Hearer>,
+}
+
+/// Hears the name of a tool as soon as the model has said it.
+#[derive(Clone)]
+struct Hearer(Arc<dyn Fn(&str) + Send + Sync>);
+
+impl fmt::Debug for Hearer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hearer")
+    }
 }
 
 impl Deltas {
@@ -87,9 +100,25 @@ impl Deltas {
         Self { sender: Some(sender), ..Self::default() }
     }
 
+    /// The same, to this channel.
+    pub fn sent(self, sender: mpsc::Sender<Delta>) -> Self {
+        Self { sender: Some(sender), ..self }
+    }
+
     /// The same, with every attempt and every event of an answer counted, watched or not: signs that the model is alive.
     pub fn counted(self, events: Arc<AtomicU64>) -> Self {
         Self { events: Some(events), ..self }
+    }
+
+    /// The same, with `hears` told of every tool that is called, before its arguments are there, watched or not. Nothing is given
+    /// out by that: an attempt that fails is made again as ever.
+    pub fn heard(self, hears: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self { hearer: Some(Hearer(Arc::new(hears))), ..self }
+    }
+
+    /// Whether somebody wants to hear which tools are called.
+    pub(crate) fn are_heard(&self) -> bool {
+        self.hearer.is_some()
     }
 
     /// The model gave a sign of life, or is asked once more.
@@ -116,6 +145,9 @@ impl Deltas {
 
     /// Gives out a piece; loses it when the channel is full or closed.
     pub fn offer(&self, delta: Delta) {
+        if let (Some(Hearer(hears)), Delta::CallStarted { name }) = (&self.hearer, &delta) {
+            hears(name);
+        }
         if let Some(sender) = &self.sender {
             self.emitted.store(true, Ordering::Relaxed);
             // A watcher that is slow or gone misses pieces; the whole reply is recorded anyway.

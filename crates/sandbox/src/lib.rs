@@ -268,6 +268,25 @@ pub trait Sandbox: Send + Sync + std::fmt::Debug {
         Ok(None)
     }
 
+    /// Has the programs inside stand still, so that they take no processor time, until [`Sandbox::resume`], until something new
+    /// begins inside, or until so long has passed. Their memory, terminals and connections stay as they are. `false`: this
+    /// sandbox can't, or not now; then they go on.
+    ///
+    /// # Errors
+    /// [`Error::Gone`], [`Error::Command`] when nothing can be done in the sandbox.
+    async fn pause(&self, duration_ms_max: u64) -> Result<bool, Error> {
+        let _ = duration_ms_max;
+        Ok(false)
+    }
+
+    /// Lets the programs go on where they stood; nothing where they do.
+    ///
+    /// # Errors
+    /// [`Error::Gone`]: it ended meanwhile.
+    async fn resume(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Unpacks an archive into the workspace of a sandbox that was made with [`Start::Restored`], inside. When it returns,
     /// the files are durable and the workspace counts as whole; until then nothing else can be done in it.
     ///

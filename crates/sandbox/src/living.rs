@@ -19,6 +19,8 @@ pub struct Living {
     pub age_ms: u64,
     /// Whether a harness has it; `false`: an earlier one left it, and nobody has taken it over.
     pub is_held: bool,
+    /// Whether its programs stand still because its session has nothing to do.
+    pub is_paused: bool,
     /// What it uses.
     pub usage: Usage,
     /// What it may use at most, when that is known.

@@ -28,6 +28,8 @@ pub struct Spec {
     pub limits: Limits,
     /// Walls it may do without; empty: every wall must stand.
     pub walls_optional: Vec<String>,
+    /// The least version of Landlock that must hold, whatever it may do without; 0: whichever there is.
+    pub landlock_version_min: u32,
     /// The epoch of the lease it is made under.
     pub epoch: u64,
 }
@@ -69,6 +71,7 @@ impl Spec {
             left_out: Vec::new(),
             limits,
             walls_optional: Vec::new(),
+            landlock_version_min: 0,
             epoch: 0,
         }
     }

@@ -40,4 +40,5 @@ mod workspaces;
 pub use config::{Config, Error, Key, KeyHash, Limits, LinkKey, Surface};
 pub use listen::{Listener, MemoryConnector, memory};
 pub use resolve::record as resolved;
+pub use sandboxes::walls as sandbox_walls;
 pub use serve::serve;

@@ -1,10 +1,10 @@
 //! Records as viewers see them: contents opened where they are needed, cut where they are long, named where they were erased.
 
-use api::{CallView, EVENT_TEXT_BYTES_MAX, FileChange, Happened, Outcome, Text};
+use api::{CallView, EVENT_TEXT_BYTES_MAX, FileChange, Happened, Outcome, SandboxStage, SandboxStart, Text};
 use domain::content::media;
 use domain::record::{
     ArtifactSaved, CallAdded, Checkpointed, Deferred, Finished, Forked, Judged, Replied, Reserved, Resolution,
-    Resolved, Returned, SandboxOpened, ScopeOpened, Submitted, Voted, WorkspaceChanged,
+    Resolved, Returned, SandboxOpened, ScopeOpened, StageTook, Started, Submitted, Voted, WorkspaceChanged,
 };
 use domain::{ContentRef, Event, Item, Part, Record};
 use journal::{Content, Error, Journal, SessionKey};
@@ -261,6 +261,15 @@ fn sandbox_opened(body: SandboxOpened) -> Happened {
         walls: body.walls,
         missing: body.missing,
         restored: body.restored,
+        start: body.start.map(started),
+    }
+}
+
+fn started(start: Started) -> SandboxStart {
+    let stage = |took: StageTook| SandboxStage { stage: took.stage, duration_us: took.duration_us };
+    SandboxStart {
+        way: start.way.map(|way| way.name().to_owned()),
+        stages: start.stages.into_iter().map(stage).collect(),
     }
 }
 

@@ -124,7 +124,7 @@ async fn shown_sandbox(app: &App, tenant: &str, found: Found) -> Sandbox {
         sandbox_id: living.id,
         session_id: session,
         run_id,
-        status: if living.is_held { SandboxStatus::Held } else { SandboxStatus::Left },
+        status: status(&living),
         age_ms: living.age_ms,
         epoch: living.epoch,
         walls: living.walls.standing,
@@ -132,6 +132,14 @@ async fn shown_sandbox(app: &App, tenant: &str, found: Found) -> Sandbox {
         usage: SandboxUsage { memory_bytes, processes, memory_kills },
         limits: living.limits.map(shown_limits),
         commands: living.commands.map(|commands| commands.into_iter().map(shown_command).collect()),
+    }
+}
+
+const fn status(living: &Living) -> SandboxStatus {
+    match (living.is_held, living.is_paused) {
+        (true, true) => SandboxStatus::Idle,
+        (true, false) => SandboxStatus::Held,
+        (false, _) => SandboxStatus::Left,
     }
 }
 
@@ -176,8 +184,9 @@ fn shown_about(about: About) -> SandboxAbout {
     SandboxAbout { root, store, environment, shown: shown.collect() }
 }
 
-/// Each wall, with what it is for; one that nobody here knows is told by its name.
-fn walls(standing: &[String], missing: &[String]) -> Vec<SandboxWall> {
+/// Each wall, with what it is for; one that nobody here knows is told by its name. Also for a program that looks at sandboxes
+/// that nobody serves.
+pub fn walls(standing: &[String], missing: &[String]) -> Vec<SandboxWall> {
     let told = |name: &String, stands: bool| {
         let (holds, refuses, found) =
             Wall::named(name).map_or(("", "", ""), |wall| (wall.holds, wall.refuses, wall.found));

@@ -15,6 +15,9 @@ pub trait Bench: Send + Sync {
     /// The session's sandbox, made at first use.
     async fn sandbox(&self) -> Result<Arc<dyn Sandbox>, sandbox::Error>;
 
+    /// Waits until a sandbox that stood still goes on; nothing where there is none. Before its processes are read or written.
+    async fn awake(&self) {}
+
     /// The live processes of that sandbox; they survive turns and runs until it closes.
     fn terminals(&self) -> &Terminals;
 

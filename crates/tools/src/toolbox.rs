@@ -178,6 +178,12 @@ impl Toolbox {
         self.entry(tool).is_some_and(|entry| entry.caller.is_model())
     }
 
+    /// Whether a call of this tool asks for the session's sandbox.
+    pub fn takes_sandbox(&self, tool: &str) -> bool {
+        self.entry(tool)
+            .is_some_and(|entry| matches!(entry.kind, Kind::ExecCommand | Kind::ApplyPatch | Kind::ViewImage))
+    }
+
     /// The agent that a tool is; `None` when it is another kind of tool.
     pub fn nested(&self, tool: &str) -> Option<&str> {
         match &self.entry(tool)?.kind {

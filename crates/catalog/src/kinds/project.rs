@@ -212,6 +212,12 @@ static SANDBOX: Object = Object {
             "Walls that a sandbox may do without where the kernel refuses them. `topside doctor` names what is refused.",
         ),
         field(
+            "landlock_version_min",
+            Optional("0"),
+            Shape::Integer { min: 0, max: 6 },
+            "The least version of Landlock that must hold, also where `walls_optional` names it: with an older kernel nothing starts. 0: whichever there is.",
+        ),
+        field(
             "host_directories",
             Optional("/usr, /bin, /sbin, /lib, /lib32, /lib64 and /libx32, as far as there are such"),
             Shape::List { of: &HOST_DIRECTORY, items_max: 32 },
@@ -234,6 +240,24 @@ static SANDBOX: Object = Object {
             Optional("4"),
             Shape::Integer { min: 0, max: 64 },
             "How many stand ready at most, as they are asked for; ten seconds without a request let go of those above `warm_min`. 0: none. Only roots of the host's own tools can stand ready, without mounts.",
+        ),
+        field(
+            "keep_parked_ms",
+            Optional("180000"),
+            Shape::Integer { min: 0, max: 86_400_000 },
+            "How long, in milliseconds, the sandbox of a run that waits for somebody stands still with its programs and terminals, before it is closed and the run goes on from its kept files. 0: it is closed at once.",
+        ),
+        field(
+            "keep_idle_ms",
+            Optional("0"),
+            Shape::Integer { min: 0, max: 86_400_000 },
+            "How long, in milliseconds, the sandbox of a completed run stands still for the session's next run. 0: it is closed with the run.",
+        ),
+        field(
+            "idle_max",
+            Optional("16"),
+            Shape::Integer { min: 0, max: 4_096 },
+            "How many sandboxes stand still at once at most; of more, and where room is needed, the one that has stood longest is closed.",
         ),
         field(
             "templates",

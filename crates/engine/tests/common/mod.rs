@@ -74,10 +74,14 @@ impl Project {
     }
 
     pub fn engine_in(&self, world: World) -> Engine {
+        self.engine_among(world, Vec::new())
+    }
+
+    pub fn engine_among(&self, world: World, providers: Vec<Arc<dyn sandbox::Provider>>) -> Engine {
         let environment = world.environment.clone();
         let catalog = Catalog::load(self.folder.path(), &|name| environment.get(name).cloned());
         let catalog = Arc::new(catalog.unwrap_or_else(|problems| panic!("{problems}")));
-        open_in(&self.data(), Arc::new(move || catalog.clone()), world, Vec::new())
+        open_in(&self.data(), Arc::new(move || catalog.clone()), world, providers)
     }
 }
 
@@ -90,6 +94,7 @@ pub struct World {
     pub networks: Vec<net::Network>,
     pub contents: ContentsMode,
     pub functions: Functions,
+    pub limits: Limits,
 }
 
 pub fn open(
@@ -107,7 +112,7 @@ pub fn open_in(
     world: World,
     providers: Vec<Arc<dyn sandbox::Provider>>,
 ) -> Engine {
-    let World { secrets, environment, networks: untrusted_networks_allowed, contents, functions } = world;
+    let World { secrets, environment, networks: untrusted_networks_allowed, contents, functions, limits } = world;
     let (clock, random) = (Clock::system(), Random::system());
     let objects = data.join("objects");
     fs::create_dir_all(&objects).unwrap();
@@ -131,7 +136,7 @@ pub fn open_in(
         environment: Arc::new(move |name| environment.get(name).cloned()),
         secrets: vault::Secrets::new(secrets),
         functions,
-        limits: Limits::default(),
+        limits,
         clock,
         random,
     })

@@ -4,10 +4,11 @@ use super::attempts::{inside, io};
 use crate::support::{World, sh};
 use std::sync::Arc;
 
-/// Takes a System V segment by a known key, and says whether somebody had made it.
-fn segment(_: &[String]) -> String {
-    const KEY: i64 = 0x70b5;
-    super::attempts::told(super::raw::call_with(libc::SYS_shmget, [KEY, 4_096, 0o1000 | 0o2000 | 0o666]))
+/// Takes a System V segment by a key, and says whether somebody had made it. Where namespaces are down it stays: each case has
+/// a key of its own.
+fn segment(arguments: &[String]) -> String {
+    let key: i64 = arguments[0].parse().unwrap();
+    super::attempts::told(super::raw::call_with(libc::SYS_shmget, [key, 4_096, 0o1000 | 0o2000 | 0o666]))
 }
 
 /// Listens on a known abstract name and stays until it is killed.
@@ -33,8 +34,8 @@ pub(crate) async fn two_sandboxes_share_nothing(world: Arc<World>) {
     // The same key and the same name are free in each: made by one, they are made anew by the other, and not in the same one.
     let mut held = Vec::new();
     for sandbox in [&one, &other] {
-        assert_eq!(inside(sandbox, "make a segment", &[]).await, "worked");
-        assert_eq!(inside(sandbox, "make a segment", &[]).await, "EEXIST");
+        assert_eq!(inside(sandbox, "make a segment", &["28853"]).await, "worked");
+        assert_eq!(inside(sandbox, "make a segment", &["28853"]).await, "EEXIST");
         let mut listener =
             sandbox.start(crate::support::command(&[super::attempts::PROGRAM, "--attack=listen"])).await.unwrap();
         assert!(

@@ -65,7 +65,8 @@ pub(crate) async fn nothing_is_left(world: Arc<World>) {
     for round in 0..50 {
         let workspace = if round % 3 == 0 { Workspace::Scratch } else { world.session(Start::Fresh, new_id()) };
         let sandbox = world.provider.create(world.spec(workspace.clone())).await.unwrap();
-        sh(&sandbox, "setsid sleep 1000 & mkdir d; echo x > d/f").await;
+        // With no hold on the command's output, whose end would be waited for.
+        sh(&sandbox, "setsid sleep 1000 > /dev/null 2>&1 & mkdir d; echo x > d/f").await;
         let held = sandbox.start(command(&["sleep", "1000"])).await;
         if round % 2 == 0 {
             sandbox.close().await;

@@ -1,7 +1,7 @@
 //! A harness that does what it is told, line by line, until it is killed; and the hold that a test has on it. What it reads of
 //! a command's output it appends to a file at once: that file is what it has durably.
 
-use crate::become_user;
+use crate::user::become_user;
 use domain::{Id, id};
 use sandbox::{Chunk, Command, Exit, Limits, Process, Provider as _, RelPath, Sandbox, Spec, Start, Workspace};
 use std::collections::HashMap;
@@ -203,6 +203,7 @@ impl World {
             binds: Vec::new(),
             limits,
             walls_optional: if self.ordinary { LIMITS.map(str::to_owned).into() } else { Vec::new() },
+            landlock_version_min: 0,
             epoch: epoch.parse().unwrap(),
         };
         let sandbox = self.provider.create(spec).await?;

@@ -1,6 +1,6 @@
 //! Somebody who knocks at a launcher's door: says some bytes and tells what comes back.
 
-use crate::become_user;
+use crate::user::become_user;
 use rustix::net::sockopt::Timeout;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 use std::path::Path;

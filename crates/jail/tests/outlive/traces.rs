@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How often something is looked for again, and the pause in between: half a minute.
-const LOOKS_MAX: u32 = 6_000;
+/// How often something is looked for again, and the pause in between: a minute.
+const LOOKS_MAX: u32 = 12_000;
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Waits until something holds, looking again and again.
@@ -25,48 +25,52 @@ fn names(directory: &str) -> impl Iterator<Item = String> {
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned())
 }
 
-/// A process's parent and name, while it is not dead.
-fn stat(process: u32) -> Option<(u32, String)> {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    let (head, tail) = stat.rsplit_once(')')?;
-    let mut tail = tail.split_ascii_whitespace();
-    let alive = !matches!(tail.next(), Some("Z" | "X"));
-    let parent = tail.next()?.parse().ok()?;
-    alive.then(|| (parent, head.split_once('(').map_or(String::new(), |(_, name)| name.to_owned())))
+/// A process, told from a later one of the same number by when it began.
+#[derive(Clone, Debug)]
+pub(crate) struct Kin {
+    pub(crate) process: u32,
+    pub(crate) name: String,
+    began_ticks: u64,
 }
 
-/// Everything below a process, and itself.
-pub(crate) fn family(of: u32) -> Vec<(u32, String)> {
-    let all: Vec<(u32, u32, String)> = names("/proc")
-        .filter_map(|name| {
-            let process: u32 = name.parse().ok()?;
-            let (parent, name) = stat(process)?;
-            Some((process, parent, name))
-        })
-        .collect();
-    let (mut found, mut next) = (Vec::new(), vec![of]);
-    while let Some(parent) = next.pop() {
-        for (process, of, name) in &all {
-            if *process == parent && found.is_empty() {
-                found.push((*process, name.clone()));
-            }
-            if *of == parent {
-                next.push(*process);
-                found.push((*process, name.clone()));
-            }
-        }
+impl Kin {
+    pub(crate) fn is_alive(&self) -> bool {
+        stat(self.process).is_some_and(|(_, now)| now.began_ticks == self.began_ticks)
+    }
+}
+
+/// A process's parent and itself, while it is not dead.
+fn stat(process: u32) -> Option<(u32, Kin)> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    let (head, tail) = stat.rsplit_once(')')?;
+    let tail: Vec<&str> = tail.split_ascii_whitespace().collect();
+    let alive = !matches!(*tail.first()?, "Z" | "X");
+    let name = head.split_once('(').map_or(String::new(), |(_, name)| name.to_owned());
+    let kin = Kin { process, name, began_ticks: tail.get(19)?.parse().ok()? };
+    alive.then_some((tail.get(1)?.parse().ok()?, kin))
+}
+
+/// Everything below a process, and itself, first.
+pub(crate) fn family(of: u32) -> Vec<Kin> {
+    let all: Vec<(u32, Kin)> = names("/proc").filter_map(|name| stat(name.parse().ok()?)).collect();
+    let mut found: Vec<Kin> = all.iter().map(|(_, kin)| kin).filter(|kin| kin.process == of).cloned().collect();
+    let mut next = 0;
+    while let Some(parent) = found.get(next).map(|kin| kin.process) {
+        found.extend(all.iter().filter(|(of, _)| *of == parent).map(|(_, kin)| kin.clone()));
+        next += 1;
     }
     found
 }
 
-pub(crate) fn is_alive(process: u32) -> bool {
-    stat(process).is_some()
+/// Whether a program of this name runs below a process.
+pub(crate) fn runs(below: u32, name: &str) -> bool {
+    family(below).iter().any(|kin| kin.name == name)
 }
 
 /// The launcher of a harness: its own child, or the one that took it over from another.
-pub(crate) fn launcher_of(harness: u32) -> u32 {
-    let own = family(harness).into_iter().find(|(_, name)| name == "topside-launch");
-    own.expect("a launcher").0
+pub(crate) fn launcher_of(harness: u32) -> Kin {
+    let own = family(harness).into_iter().find(|kin| kin.name == "topside-launch");
+    own.expect("a launcher")
 }
 
 pub(crate) fn descriptors(process: u32) -> BTreeSet<String> {
@@ -104,14 +108,14 @@ pub(crate) fn mounts(data: &Path) -> usize {
 }
 
 /// All of a family has ended.
-pub(crate) fn all_gone(family: &[(u32, String)]) {
-    for (process, name) in family {
-        until(&format!("{name} ({process}) is gone"), || !is_alive(*process));
+pub(crate) fn all_gone(family: &[Kin]) {
+    for kin in family {
+        until(&format!("{kin:?} is gone"), || !kin.is_alive());
     }
 }
 
 /// Nothing of a launcher and its family is left but what the next one sweeps.
-pub(crate) fn nothing_left(data: &Path, family: &[(u32, String)]) {
+pub(crate) fn nothing_left(data: &Path, family: &[Kin]) {
     all_gone(family);
     until("no loop device", || loops(data) == 0);
     assert_eq!(mounts(data), 0);

@@ -26,6 +26,7 @@ pub(crate) fn cases() -> Vec<Case> {
         a_workspace_outlives_its_sandbox,
         a_view_is_read_only,
         a_closed_sandbox_says_so,
+        what_is_paused_stands_still_until_something_begins,
         many_start_at_once,
         the_probe_tries_every_wall,
     ];
@@ -396,6 +397,56 @@ async fn a_closed_sandbox_says_so(world: Arc<World>) {
     assert_eq!(sandbox.start(command(&["true"])).await.unwrap_err().code(), "sandbox_gone");
     assert_eq!(sandbox.read(&path("x"), 0, 1).await.unwrap_err().code(), "sandbox_gone");
     until("no first process is left", || super::children_named("topside-init").is_empty()).await;
+}
+
+/// How the host sees the program with this last argument.
+fn state_of(marker: &str) -> Option<char> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()).find_map(|process| {
+        let command = std::fs::read(format!("/proc/{process}/cmdline")).ok()?;
+        let last = command.split(|byte| *byte == 0).rfind(|argument| !argument.is_empty())?;
+        let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+        let state = stat.rsplit_once(')')?.1.trim_start().chars().next();
+        state.filter(|_| last == marker.as_bytes())
+    })
+}
+
+async fn what_is_paused_stands_still_until_something_begins(world: Arc<World>) {
+    const LONG_MS: u64 = 600_000;
+    let sandbox = world.sandbox().await;
+    let marker = format!("paused-{}", sandbox.id());
+    let counts = "i=0; while :; do i=$((i+1)); echo $i > next; mv next count; done";
+    let counting = sandbox.start(command(&["sh", "-c", counts, &marker])).await.unwrap();
+    let goes_on = "was=$(cat count); until [ $(cat count) -gt $was ]; do :; done";
+    sh(&sandbox, "until [ -s count ]; do :; done").await;
+    let is_paused = async || {
+        let living = world.provider.living().await.unwrap();
+        living.iter().find(|living| living.id == sandbox.id()).map(|living| living.is_paused)
+    };
+    assert_eq!(is_paused().await, Some(false));
+    for _ in 0..3 {
+        assert!(sandbox.pause(LONG_MS).await.unwrap());
+        assert_eq!(state_of(&marker), Some('T'), "it does not stand still");
+        // Who only looks wakes nobody, and nobody writes meanwhile.
+        let (one, other) = (sandbox.read(&path("count"), 0, 64).await, sandbox.read(&path("count"), 0, 64).await);
+        assert_eq!(one.unwrap(), other.unwrap());
+        assert_eq!((state_of(&marker), is_paused().await), (Some('T'), Some(true)));
+        // Who begins something does.
+        assert_eq!(sh(&sandbox, goes_on).await.exit, Exit::Code(0));
+        assert_eq!(is_paused().await, Some(false));
+    }
+    assert!(sandbox.pause(LONG_MS).await.unwrap());
+    sandbox.resume().await.unwrap();
+    sandbox.resume().await.unwrap();
+    assert_eq!(is_paused().await, Some(false));
+    assert_eq!(sh(&sandbox, goes_on).await.exit, Exit::Code(0));
+    // What stands still is ended like anything else.
+    assert!(sandbox.pause(LONG_MS).await.unwrap());
+    sandbox.close().await;
+    assert_eq!(state_of(&marker), None);
+    assert_eq!(sandbox.resume().await.unwrap_err().code(), "sandbox_gone");
+    assert_eq!(sandbox.pause(LONG_MS).await.unwrap_err().code(), "sandbox_gone");
+    drop(counting);
 }
 
 async fn the_probe_tries_every_wall(world: Arc<World>) {

@@ -11,9 +11,11 @@
 
 pub(crate) mod checkpoints;
 pub(crate) mod conformance;
+pub(crate) mod head;
 #[path = "../hostile/mod.rs"]
 pub(crate) mod hostile;
 pub(crate) mod tar;
+pub(crate) mod user;
 
 use domain::{Id, id};
 use sandbox::{
@@ -276,6 +278,7 @@ impl World {
             left_out: Vec::new(),
             limits,
             walls_optional,
+            landlock_version_min: 0,
             epoch: 1,
         }
     }

@@ -213,9 +213,11 @@ impl Teller {
                 provider: "local".into(),
                 walls: vec!["seccomp".into()],
                 missing: vec![],
+                landlock_version: 0,
                 manifest: (argument != "again").then_some(Digest([2; 32])),
                 generation: if name == "made" { 7 } else { 0 },
                 restored: None,
+                start: None,
             }),
             "closed" => Event::SandboxClosed(SandboxClosed { run, sandbox, reason: "run_ended".into() }),
             "changed" => {

@@ -60,12 +60,15 @@ pub(super) async fn read(prompt: &Prompt, mut events: Events, deltas: &Deltas) -
                     streamed.push(item.to_owned());
                 }
             }
-            kind if deltas.watched() => offer(kind, &event, deltas),
+            kind if deltas.watched() || (deltas.are_heard() && kind == ITEM_ADDED) => offer(kind, &event, deltas),
             _ => {}
         }
     }
     Err(Failure::new(Kind::Cut, "the model's stream ended before the reply was complete"))
 }
+
+/// The event that names a call before its arguments come.
+const ITEM_ADDED: &str = "response.output_item.added";
 
 fn offer(kind: &str, event: &Event<'_>, deltas: &Deltas) {
     let piece = || event.delta.map(vendor::plain);
@@ -75,7 +78,7 @@ fn offer(kind: &str, event: &Event<'_>, deltas: &Deltas) {
         "response.function_call_arguments.delta" | "response.custom_tool_call_input.delta" => {
             piece().map(Delta::CallArguments)
         }
-        "response.output_item.added" => event
+        ITEM_ADDED => event
             .item
             .and_then(|item| serde_json::from_str::<OutputItem>(item.get()).ok())
             .and_then(|item| item.name)

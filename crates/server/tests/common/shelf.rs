@@ -95,6 +95,7 @@ impl Provider for Shelf {
             walls: played.walls.clone(),
             age_ms: 7,
             is_held: true,
+            is_paused: false,
             usage: Usage { memory_bytes: Some(1 << 20), processes: Some(2), memory_kills: 0 },
             limits: Some(Limits::default()),
             about: None,

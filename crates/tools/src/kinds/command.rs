@@ -73,6 +73,7 @@ pub(crate) async fn run(program: &Program, job: &Job<'_>) -> Outcome {
         left_out: vec![],
         limits: Limits::default(),
         walls_optional: vec![],
+        landlock_version_min: 0,
         epoch: job.epoch,
     };
     let failed = |error: &sandbox::Error| Outcome::sandbox(&format!("`{name}` can't run"), error);

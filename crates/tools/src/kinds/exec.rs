@@ -140,6 +140,7 @@ pub(crate) async fn write(job: &Job<'_>) -> Outcome {
     let begun = job.bench.clock().monotonic();
     let id = job.number("session_id").unwrap_or(0);
     let chars = job.text("chars").unwrap_or_default();
+    job.bench.awake().await;
     let terminals = job.bench.terminals();
     let Some(terminal) = terminals.get(id) else {
         let text = format!(

@@ -136,7 +136,7 @@ pub(crate) enum Trouble {
     /// Nobody answers who could do it.
     #[error(
         "no service answers{}; hint: start `topside serve`, or name a service with --url",
-        if *.left { ", and what one left can only be listed and ended" } else { "" }
+        if *.left { ", and what one left can only be listed, explained and ended" } else { "" }
     )]
     NoService { left: bool },
     /// No such sandbox.

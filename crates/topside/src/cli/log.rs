@@ -8,7 +8,7 @@ use super::clean::clean;
 use super::console::{Console, Paint};
 use super::ending::{Ending, Trouble};
 use super::run::json_line;
-use api::{Happened, Outcome, Record};
+use api::{Happened, Outcome, Record, SandboxStart};
 use client::{Client, Follow};
 use domain::record::{Purpose, Vote, When};
 use domain::{Id, TENANT_DEFAULT};
@@ -164,10 +164,11 @@ fn says(happened: &Happened) -> Vec<(&'static str, String)> {
             let attached = attached.iter().map(|call| ("goes on", call.to_string()));
             [("epoch", epoch.to_string())].into_iter().chain(attached).collect()
         }
-        Happened::SandboxOpened { sandbox, provider, walls, missing, restored } => {
+        Happened::SandboxOpened { sandbox, provider, walls, missing, restored, start } => {
             let mut says = vec![("sandbox", format!("{sandbox} of {provider}")), ("walls", walls.join(" "))];
             says.extend((!missing.is_empty()).then(|| ("missing", missing.join(" "))));
             says.extend(restored.map(|checkpoint| ("files", checkpoint.to_string())));
+            says.extend(start.as_ref().map(|start| ("start", started(start))));
             says
         }
         Happened::SandboxClosed { sandbox, reason } => vec![("sandbox", format!("{sandbox}: {reason}"))],
@@ -270,6 +271,16 @@ fn wish(happened: &Happened) -> Vec<(&'static str, String)> {
         }
         _ => Vec::new(),
     }
+}
+
+/// How a sandbox was come by, in one line.
+fn started(start: &SandboxStart) -> String {
+    let way = start.way.as_deref().map(|way| clean(way).into_owned());
+    let stages = start.stages.iter().map(|took| {
+        let (ms, tenth) = (took.duration_us / 1_000, took.duration_us % 1_000 / 100);
+        format!("{} {ms}.{tenth} ms", clean(&took.stage))
+    });
+    way.into_iter().chain(stages).collect::<Vec<_>>().join(", ")
 }
 
 /// What became of a run besides its calls.

@@ -139,7 +139,7 @@ impl View {
             Happened::Checkpointed { checkpoint: None, .. } => self.problem("its files could not be kept"),
             Happened::Forked { .. } | Happened::Reserved { .. } | Happened::Checkpointed { .. } => String::new(),
             Happened::SandboxOpened { provider, walls, missing, .. } => self.sandbox(provider, walls, missing),
-            Happened::SandboxClosed { reason, .. } if reason == "run_ended" => String::new(),
+            Happened::SandboxClosed { reason, .. } if reason == "run_ended" || reason == "idle" => String::new(),
             Happened::SandboxClosed { reason, .. } => self.aside(&format!("the sandbox is gone: {}", clean(reason))),
             Happened::Replied { model, text, calls, .. } => {
                 if !self.models.contains(model) {
@@ -483,6 +483,7 @@ mod tests {
                 walls: vec!["a".into()],
                 missing: vec![],
                 restored: None,
+                start: None,
             };
             record(1, opened)
         };

@@ -238,11 +238,20 @@ fn what_a_dead_service_left_is_listed_and_ended() {
     let list = project.topside(&["sandbox", "list", "--json"]).ended(0).json();
     assert_eq!((list.len(), list[0]["sandbox"]["status"].as_str()), (1, Some("left")), "{list:?}");
     assert_eq!(list[0]["sandbox"]["sandbox_id"], sandbox.as_str());
+    let explained = project.topside(&["sandbox", "explain", &sandbox, "--json"]).ended(0).json().remove(0);
+    let explained = &explained["sandbox"];
+    assert_eq!((explained["status"].as_str(), explained["about"].is_null()), (Some("left"), true), "{explained}");
+    assert!(explained["walls"].as_array().unwrap().iter().all(|wall| wall["refuses"].is_string()), "{explained}");
+    let told = project.topside(&["sandbox", "explain", &sandbox]).ended(0);
+    assert!(told.data.contains("refuses: ") && told.talk.contains("no service answers"), "{}", told.data);
     let entered = project.topside(&["sandbox", "exec", &sandbox, "--", "id"]).ended(1);
     assert!(entered.talk.contains("code: service_missing"), "{}", entered.talk);
     let killed = project.topside(&["sandbox", "kill", &sandbox]).ended(0);
     assert!(killed.data.contains("is gone"), "{}", killed.data);
     assert_eq!(project.topside(&["sandbox", "list", "--json"]).ended(0).data, "");
+    let gone = project.topside(&["sandbox", "explain", &sandbox]).ended(1);
+    let codes = ["sandbox_not_found", "service_missing"].map(|code| format!("code: {code}"));
+    assert!(codes.iter().any(|code| gone.talk.contains(code)), "{}", gone.talk);
     let again = project.topside(&["sandbox", "kill", &sandbox]).ended(1);
     assert!(again.talk.contains("code: sandbox_not_found"), "{}", again.talk);
 }

@@ -12,6 +12,7 @@ mod doubted;
 mod files;
 mod forked;
 mod full;
+mod idle;
 mod lazy;
 mod outlived;
 mod outside;

@@ -1,26 +1,41 @@
 //! `topside sandbox explain`: what a sandbox may do and what it may not, or why it is no more.
 
 use super::list;
-use super::reach::Reach;
+use super::reach::{Reach, waiting};
 use crate::cli::Session;
 use crate::cli::arguments::OfSandbox;
 use crate::cli::clean::clean;
 use crate::cli::ending::{Ending, Trouble};
 use crate::cli::log::time;
 use crate::cli::run::json_line;
-use api::{SandboxAbout, SandboxDetail, SandboxLimits, SandboxWall};
+use api::{Sandbox, SandboxAbout, SandboxDetail, SandboxLimits, SandboxWall};
 use std::fmt::Write as _;
 
 pub(crate) async fn explain(session: Session, arguments: OfSandbox) -> Result<Ending, Trouble> {
     let OfSandbox { sandbox, json, target } = arguments;
     let (console, reach) = Reach::find(session, &target).await?;
-    let detail = reach.service()?.sandbox(sandbox).await?;
+    let detail = match reach {
+        Reach::Launcher(mut visit) => {
+            let living = waiting(move || visit.living()).await?;
+            let left = living.into_iter().filter_map(list::left).find(|living| living.sandbox_id == sandbox);
+            console.talk_line(list::LEFT);
+            of_left(left.ok_or(Trouble::SandboxMissing { sandbox })?)
+        }
+        reach => reach.service()?.sandbox(sandbox).await?,
+    };
     if json {
         json_line(&console, &serde_json::json!({ "sandbox": detail }));
     } else {
         console.data(&told(&detail));
     }
     Ok(Ending::Done)
+}
+
+/// What the launcher knows of one that no service has: what it was made of, only its harness knew.
+fn of_left(living: Sandbox) -> SandboxDetail {
+    let (sandbox_id, status) = (living.sandbox_id, living.status);
+    let walls = server::sandbox_walls(&living.walls, &living.missing);
+    SandboxDetail { sandbox_id, status, living: Some(living), about: None, walls, ended: None }
 }
 
 fn told(detail: &SandboxDetail) -> String {

@@ -16,7 +16,7 @@ pub(crate) async fn list(session: Session, arguments: SandboxList) -> Result<End
         Reach::Service(client) => client.sandboxes().await?.sandboxes,
         Reach::Launcher(mut visit) => {
             let living = waiting(move || visit.living()).await?;
-            console.talk_line("no service answers; these were left by one and wait for the next");
+            console.talk_line(LEFT);
             living.into_iter().filter_map(left).collect()
         }
         Reach::Nowhere => Vec::new(),
@@ -34,8 +34,11 @@ pub(crate) async fn list(session: Session, arguments: SandboxList) -> Result<End
     Ok(Ending::Done)
 }
 
+/// What is said of sandboxes that no service has.
+pub(crate) const LEFT: &str = "no service answers; what is told was left by one and waits for the next";
+
 /// One that no service has, as a service would tell it.
-fn left(living: Living) -> Option<Sandbox> {
+pub(crate) fn left(living: Living) -> Option<Sandbox> {
     let (_, session_id) = living.workspace?;
     let sandbox::Usage { memory_bytes, processes, memory_kills } = living.usage;
     let limits = living.limits.map(|limits| SandboxLimits {

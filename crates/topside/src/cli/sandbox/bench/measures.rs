@@ -61,6 +61,7 @@ impl Ground {
             left_out: Vec::new(),
             limits: Limits::default(),
             walls_optional: Vec::new(),
+            landlock_version_min: 0,
             epoch: 1,
         }
     }

@@ -1,0 +1,178 @@
+//! Sandboxes whose sessions have nothing to do: they stand still, with their programs and terminals, until the session goes on,
+//! their time is over, or their place is needed. What they hold is kept already: a process that dies loses nothing with them.
+
+use crate::bench::Slot;
+use crate::driver::Driver;
+use crate::engine::Inner;
+use journal::SessionKey;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+
+/// How long PID 1 holds programs still at most: longer than any sandbox is kept.
+const HOLD_MS_MAX: u64 = 2 * 86_400_000;
+/// How long the programs of a sandbox may take to come to a halt.
+const HALT_MS_MAX: u64 = 5_000;
+
+/// The sandboxes that stand still here, by session.
+#[derive(Debug, Default)]
+pub(crate) struct Idle {
+    rows: Mutex<BTreeMap<SessionKey, Row>>,
+    changed: Notify,
+}
+
+#[derive(Debug)]
+struct Row {
+    slot: Arc<Slot>,
+    since: Duration,
+    until: Duration,
+}
+
+impl Idle {
+    /// Keeps one for so long; gives those that make way for it.
+    fn put(&self, key: &SessionKey, slot: Arc<Slot>, [now, keep]: [Duration; 2], most: usize) -> Vec<Arc<Slot>> {
+        let mut rows = self.rows.lock();
+        let row = Row { slot, since: now, until: now.saturating_add(keep) };
+        let mut gone: Vec<_> = rows.insert(key.clone(), row).into_iter().map(|row| row.slot).collect();
+        while rows.len() > most {
+            gone.extend(first(&mut rows));
+        }
+        drop(rows);
+        self.changed.notify_one();
+        gone
+    }
+
+    /// The one of a session, which is the taker's from now on.
+    pub(crate) fn take(&self, key: &SessionKey) -> Option<Arc<Slot>> {
+        self.rows.lock().remove(key).map(|row| row.slot)
+    }
+
+    /// The one that has stood longest, which makes way.
+    pub(crate) fn make_way(&self) -> Option<Arc<Slot>> {
+        first(&mut self.rows.lock())
+    }
+
+    /// Closes the one of a session, when there is one.
+    pub(crate) async fn end(&self, key: &SessionKey) {
+        if let Some(slot) = self.take(key) {
+            slot.close().await;
+        }
+    }
+
+    /// Those whose time is over.
+    fn due(&self, now: Duration) -> Vec<Arc<Slot>> {
+        let mut rows = self.rows.lock();
+        let due: Vec<SessionKey> =
+            rows.iter().filter(|(_, row)| row.until <= now).map(|(key, _)| key.clone()).collect();
+        due.iter().filter_map(|key| rows.remove(key)).map(|row| row.slot).collect()
+    }
+
+    fn next(&self) -> Option<Duration> {
+        self.rows.lock().values().map(|row| row.until).min()
+    }
+}
+
+fn first(rows: &mut BTreeMap<SessionKey, Row>) -> Option<Arc<Slot>> {
+    let key = rows.iter().min_by_key(|(_, row)| row.since).map(|(key, _)| key.clone())?;
+    rows.remove(&key).map(|row| row.slot)
+}
+
+/// Closes those whose time is over, again and again, and all of them at the end.
+pub(crate) async fn let_go(inner: Arc<Inner>, mut stopped: watch::Receiver<bool>) {
+    loop {
+        let now = inner.parts.clock.monotonic();
+        for slot in inner.idle.due(now) {
+            slot.close().await;
+        }
+        let next = inner.idle.next();
+        let due = async {
+            match next {
+                Some(next) => tokio::time::sleep(next.saturating_sub(now)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = stopped.changed() => break,
+            () = inner.idle.changed.notified() => {}
+            () = due => {}
+        }
+    }
+    for slot in inner.idle.due(Duration::MAX) {
+        slot.close().await;
+    }
+}
+
+impl Driver {
+    /// Lays the sandbox by, if it is to be kept while the session has nothing to do.
+    pub(crate) async fn lay_by(&mut self) {
+        let settings = (self.inner.parts.catalog)().settings.sandbox.clone();
+        let keep_ms = match &self.base.run {
+            Some(_) => settings.keep_parked_ms,
+            None => settings.keep_idle_ms,
+        };
+        if keep_ms == 0 || settings.idle_max == 0 || self.inner.dispatch.is_draining() {
+            return;
+        }
+        // A run that ended without one to keep has closed it.
+        if !rests(&self.slot).await {
+            return;
+        }
+        let slot = std::mem::take(&mut self.slot);
+        let times = [self.inner.parts.clock.monotonic(), Duration::from_millis(keep_ms)];
+        for gone in self.inner.idle.put(&self.key, slot, times, settings.idle_max) {
+            gone.close().await;
+        }
+    }
+
+    /// Goes on with what was laid by: there is something to do again.
+    pub(crate) fn take_back(&mut self) {
+        if let Some(slot) = self.inner.idle.take(&self.key) {
+            self.slot = slot;
+        }
+    }
+}
+
+/// Whether a sandbox stands still now; one that does not come to a halt is not kept.
+pub(crate) async fn rests(slot: &Slot) -> bool {
+    let Some(sandbox) = slot.ready() else { return slot.is_resting() };
+    let paused = tokio::time::timeout(Duration::from_millis(HALT_MS_MAX), sandbox.pause(HOLD_MS_MAX)).await;
+    match paused {
+        Ok(Ok(true)) => slot.rest(),
+        Ok(Ok(false)) | Err(_) => false,
+        Ok(Err(error)) => {
+            tracing::debug!(sandbox = %sandbox.id(), code = error.code(), %error, "a sandbox can't stand still");
+            false
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::Id;
+
+    fn key(name: &str) -> SessionKey {
+        SessionKey::new("default", Id::from_name("default", name))
+    }
+
+    #[test]
+    fn the_first_makes_way_and_each_goes_when_its_time_is_over() {
+        let idle = Idle::default();
+        let at = |now: u64, keep: u64| [Duration::from_secs(now), Duration::from_secs(keep)];
+        let slots: Vec<Arc<Slot>> = (0..4).map(|_| Arc::default()).collect();
+        let is = |gone: Vec<Arc<Slot>>, nth: usize| gone.len() == 1 && Arc::ptr_eq(&gone[0], &slots[nth]);
+        assert!(idle.put(&key("a"), slots[0].clone(), at(1, 100), 2).is_empty());
+        assert!(idle.put(&key("b"), slots[1].clone(), at(2, 10), 2).is_empty());
+        assert!(is(idle.put(&key("c"), slots[2].clone(), at(3, 100), 2), 0), "the one that has stood longest");
+        assert!(idle.take(&key("a")).is_none());
+        assert!(is(idle.put(&key("c"), slots[3].clone(), at(4, 50), 2), 2), "one of each session");
+        assert_eq!(idle.next(), Some(Duration::from_secs(12)));
+        assert!(idle.due(Duration::from_secs(11)).is_empty());
+        assert!(is(idle.due(Duration::from_secs(12)), 1));
+        assert!(is(idle.make_way().into_iter().collect(), 3));
+        assert_eq!((idle.next(), idle.make_way().is_none()), (None, true));
+    }
+}
