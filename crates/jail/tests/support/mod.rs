@@ -377,7 +377,25 @@ pub(crate) struct Traces {
     pub(crate) mounts: usize,
 }
 
+/// How long nothing must change before it counts: a launcher makes first processes for later when nobody has asked for a while.
+const CALM: Duration = Duration::from_millis(40);
+const LOOKS_MAX: usize = 250;
+
+/// What there is when nothing is being made or removed.
 pub(crate) fn traces(data: &Path) -> Traces {
+    let mut last = look(data);
+    for _ in 0..LOOKS_MAX {
+        std::thread::sleep(CALM);
+        let now = look(data);
+        if now == last {
+            break;
+        }
+        last = now;
+    }
+    last
+}
+
+fn look(data: &Path) -> Traces {
     let launcher = children_named("topside-launch").first().copied().unwrap_or(0);
     let bases = directories_named(Path::new("/sys/fs/cgroup"), &format!("topside-{launcher}"), 6);
     let groups = bases.iter().flat_map(|base| list(&base.display().to_string()).collect::<Vec<_>>());
