@@ -114,13 +114,17 @@ impl Lives {
 
     pub(crate) fn next_kill_ms(&self) -> Option<u64> {
         let running = self.all.values().filter(|live| !live.ended);
-        running.filter_map(|live| live.closing).map(|(_, kill_ms)| kill_ms).min()
+        running.filter_map(|live| live.closing).map(|(_, kill_ms)| kill_ms).filter(|kill_ms| *kill_ms < u64::MAX).min()
     }
 
-    pub(crate) fn kill_overdue(&self, now_ms: u64) {
-        for live in self.all.values().filter(|live| !live.ended) {
-            if live.closing.is_some_and(|(_, kill_ms)| now_ms >= kill_ms) {
+    pub(crate) fn kill_overdue(&mut self, now_ms: u64) {
+        for live in self.all.values_mut().filter(|live| !live.ended) {
+            if let Some((_, kill_ms)) = &mut live.closing
+                && now_ms >= *kill_ms
+            {
                 guest::sys::kill(live.pid);
+                // Once is enough; it ends when the kernel has let go of all that it was at.
+                *kill_ms = u64::MAX;
             }
         }
     }
