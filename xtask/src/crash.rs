@@ -17,7 +17,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::clock::Stopwatch;
-use crate::context::{Context, Scope};
+use crate::context::{AS_TESTED, Context, Scope, TOPSIDE_TEST};
 use crate::keys::Keys;
 use crate::postgres::Cluster;
 use crate::process;
@@ -135,9 +135,9 @@ fn kill(context: &Context, arguments: &Arguments) -> Result<Outcome> {
 
 /// The binary with its points, apart from the one that everything else uses.
 fn build(context: &Context) -> Result<PathBuf> {
-    let arguments = ["build", "--package", "topside", "--bin", "topside", "--features", "points"];
-    let built = process::capture(&mut context.cargo(&arguments))?;
-    ensure!(built.status.success(), "cargo {}: {}", arguments.join(" "), built.tail(20));
+    let mut command = context.cargo(&AS_TESTED);
+    let built = process::capture(command.args(["--test", TOPSIDE_TEST, "--features", "topside/points"]))?;
+    ensure!(built.status.success(), "{command:?}: {}", built.tail(20));
     let binary = context.scratch("crash")?.join("topside");
     // A process may still run the old one, so it is replaced, not overwritten.
     let fresh = binary.with_extension("new");

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::context::Context;
+use crate::context::{AS_TESTED, Context};
 use crate::report::{Finding, Outcome};
 use crate::{failures, process};
 
@@ -112,7 +112,8 @@ fn attempt(context: &Context, extent: Extent, only: &[String], case: Option<&str
 /// Builds the test programs with the switch for walls.
 fn programs(context: &Context) -> Result<Vec<(String, PathBuf)>> {
     let names = ["hostile", "ordinary", "walls"];
-    let mut command = context.cargo(&["test", "--package", "topside-jail", "--features", "walls_down", "--no-run"]);
+    let mut command = context.cargo(&AS_TESTED);
+    command.args(["--features", "topside-jail/walls_down"]);
     command.args(names.iter().flat_map(|name| ["--test", name])).args(["--message-format", "json"]);
     let captured = process::capture(&mut command)?;
     ensure!(captured.status.success(), "the test programs do not build:\n{}", captured.tail(30));

@@ -1,11 +1,12 @@
 //! Unpacks one layer into an empty directory. Whoever wrote the layer is not trusted: every entry is made new below that
-//! directory, no name leads through a link, nobody but one user owns anything, and no bit survives that gives rights. What a
-//! layer takes away from those under it becomes what overlayfs knows: a whiteout, or an opaque directory.
+//! directory, no name leads through a link, nobody but one user owns anything unless owners are asked for, and no bit survives
+//! that gives rights. What a layer takes away from those under it becomes what overlayfs knows: a whiteout, or an opaque directory.
 
 use crate::Error;
 use crate::path::{self, shown};
 use crate::tar::{self, Broken, Entry, Kind, fill, padding};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps, XattrFlags};
+use crate::unpack::Owners;
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 use sandbox::Rule;
 use std::ffi::{CStr, CString};
@@ -35,9 +36,15 @@ pub(crate) struct Totals {
 }
 
 /// Unpacks what `source` gives. It is read to the end of the archive, not beyond.
-pub(crate) fn unpack(source: &mut impl Read, into: BorrowedFd<'_>, entries_max: u64) -> Result<Totals, Error> {
+pub(crate) fn unpack(
+    source: &mut impl Read,
+    into: BorrowedFd<'_>,
+    entries_max: u64,
+    owners: Owners,
+) -> Result<Totals, Error> {
     let root = open_directory(into, c".").map_err(at(b"."))?;
-    let mut run = Run { root, near: None, directories: Vec::new(), directories_bytes: 0, totals: Totals::default() };
+    let (directories, totals) = (Vec::new(), Totals::default());
+    let mut run = Run { root, near: None, directories, directories_bytes: 0, owners, totals };
     let mut last = b".".to_vec();
     let broken = |path: &[u8], broken| match broken {
         Broken::Rule(rule) => refused(path, rule),
@@ -77,6 +84,7 @@ struct Run {
     /// Directories with their times, which what is made in them changes.
     directories: Vec<(Vec<u8>, i64)>,
     directories_bytes: usize,
+    owners: Owners,
     totals: Totals,
 }
 
@@ -101,6 +109,9 @@ impl Run {
                 let file = new(&parent, name, path, || create(&parent, name))?;
                 copy(source, &file, entry.bytes, path, &broken)?;
                 skip(source, padding(entry.bytes)).map_err(|error| broken(path, error))?;
+                if let Some((user, group)) = self.owner(entry) {
+                    rustix::fs::fchown(&file, Some(user), Some(group)).map_err(at(path))?;
+                }
                 settle(&file, entry.mode & 0o777 | 0o600, entry.modified).map_err(at(path))?;
             }
             Kind::Link { to } => {
@@ -108,12 +119,25 @@ impl Run {
                 let to = path::link_target(to).map_err(|rule| refused(path, rule))?;
                 new(&parent, name, path, || rustix::fs::symlinkat(&to, &parent, name.as_c_str()))?;
                 let flags = AtFlags::SYMLINK_NOFOLLOW;
+                if let Some((user, group)) = self.owner(entry) {
+                    rustix::fs::chownat(&parent, name.as_c_str(), Some(user), Some(group), flags).map_err(at(path))?;
+                }
                 rustix::fs::utimensat(&parent, name.as_c_str(), &times(entry.modified), flags).map_err(at(path))?;
             }
             Kind::Hard { to } => self.hard(&parent, name, path, to)?,
         }
         self.near = Some((joined(above), parent));
         Ok(())
+    }
+
+    /// Whose an entry becomes; `None`: there is one owner. Who has a number that no sandbox has is nobody.
+    fn owner(&self, entry: &Entry) -> Option<(Uid, Gid)> {
+        const NOBODY: u32 = 65_534;
+        let id = |id: u64| u16::try_from(id).map_or(NOBODY, u32::from);
+        match self.owners {
+            Owners::One => None,
+            Owners::Several => Some((Uid::from_raw(id(entry.owner.0)), Gid::from_raw(id(entry.owner.1)))),
+        }
     }
 
     /// The layer's own top. What it says of itself is not taken: the top of the whole root is the sandbox's.
@@ -167,6 +191,9 @@ impl Run {
             Err(errno) => return Err(at(path)(errno)),
         }
         let made = open_directory(parent.as_fd(), name).map_err(at(path))?;
+        if let Some((user, group)) = self.owner(entry) {
+            rustix::fs::fchown(&made, Some(user), Some(group)).map_err(at(path))?;
+        }
         rustix::fs::fchmod(&made, Mode::from_raw_mode(entry.mode & 0o1777 | 0o700)).map_err(at(path))?;
         if hides {
             hide(&made).map_err(at(path))?;

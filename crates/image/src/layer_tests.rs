@@ -12,7 +12,7 @@ fn lay(entries: &[Vec<u8>]) -> (tempfile::TempDir, Result<Totals, Error>) {
     std::fs::write(outer.path().join("outside"), "untouched").unwrap();
     let open = File::open(&into).unwrap();
     let archive = fixture::tar(entries);
-    let done = unpack(&mut &archive[..], open.as_fd(), 100);
+    let done = unpack(&mut &archive[..], open.as_fd(), 100, Owners::One);
     assert_eq!(std::fs::read_to_string(outer.path().join("outside")).unwrap(), "untouched");
     assert_eq!(std::fs::read_dir(outer.path()).unwrap().count(), 2, "nothing beside the tree");
     (outer, done)

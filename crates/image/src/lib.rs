@@ -5,8 +5,9 @@
 //! - **Whoever made an image is hostile.** [`perform`] does all that looks into one: containers' forms, JSON, compression, tar.
 //!   It is meant for a process of its own that can do nothing but read the image and write below one directory; whoever runs it
 //!   raises those walls. The harness sees only its bounded [`Done`].
-//! - **One owner.** All files of a layer belong to one user that is nobody on the host; a sandbox is shown them as its own
-//!   user's. Set-uid and set-gid bits, devices and extended attributes don't survive.
+//! - **One owner, or several.** All files of a layer belong to one user that is nobody on the host; a sandbox is shown them as
+//!   its own user's. For sandboxes with users a layer is kept once more, with the owners that it names, in ids that are nobody's
+//!   either. Set-uid and set-gid bits, devices and extended attributes don't survive.
 //! - **A layer is its content.** It is kept under the digest of its uncompressed archive, so images share what they have in
 //!   common, however it was packed. It enters the cache whole, by one rename, or not at all.
 
@@ -25,7 +26,7 @@ mod fixture;
 pub use config::{Accounts, Config, Identity, accounts, identify};
 pub use image::Layer;
 pub use store::{Held, Key, Meta, Stage, Store};
-pub use unpack::{Done, Image, Limits, Task, Unpacked, perform};
+pub use unpack::{Done, Image, Limits, Owners, Task, Unpacked, perform};
 
 use sandbox::Rule;
 use serde::{Deserialize, Serialize};

@@ -39,6 +39,11 @@ impl Key {
         Self(format!("sha256-{diff_id}"))
     }
 
+    /// Of a layer of an image whose files have the owners that it names.
+    pub fn owned(diff_id: Digest) -> Self {
+        Self(format!("owned-{diff_id}"))
+    }
+
     /// Of what was made by the steps of a template.
     pub fn template(digest: Digest) -> Self {
         Self(format!("template-{digest}"))
@@ -99,6 +104,15 @@ impl Stage {
     pub fn tree(&self) -> Result<OwnedFd, Error> {
         let tree = self.tree.as_ref().ok_or_else(|| cache(&self.directory, "it was kept already"))?;
         rustix::io::fcntl_dupfd_cloexec(tree, 3).map_err(|errno| cache(&self.directory, errno))
+    }
+
+    /// Gives the empty directory to another owner than the cache's.
+    ///
+    /// # Errors
+    /// [`Error::Cache`] when it can't be given away.
+    pub fn give(&self, owner: (u32, u32)) -> Result<(), Error> {
+        let tree = self.directory.join(TREE);
+        own(&tree, owner).map_err(|errno| cache(&tree, errno))
     }
 
     /// For a layer that a sandbox writes through an overlay: the directory that holds `tree` and `work`, all of the layers'

@@ -22,6 +22,8 @@ pub(crate) struct Entry {
     pub(crate) kind: Kind,
     /// Permission bits, all twelve.
     pub(crate) mode: u32,
+    /// Whose it says that it is: a user and a group.
+    pub(crate) owner: (u64, u64),
     /// Seconds since the Unix epoch.
     pub(crate) modified: i64,
     /// Bytes of data that follow.
@@ -68,6 +70,8 @@ struct More {
     path: Option<Vec<u8>>,
     to: Option<Vec<u8>>,
     size: Option<u64>,
+    user: Option<u64>,
+    group: Option<u64>,
     modified: Option<i64>,
 }
 
@@ -125,6 +129,7 @@ struct Head {
     name: Vec<u8>,
     flag: u8,
     mode: u32,
+    owner: (u64, u64),
     size: u64,
     modified: i64,
     to: Vec<u8>,
@@ -152,9 +157,12 @@ impl Head {
             name = whole;
         }
         let mode = u32::try_from(number(&block[100..108])? & 0o7777).map_err(|_| Rule::Malformed)?;
+        // What is no number is nobody's.
+        let id = |field: &[u8]| number(field).unwrap_or(u64::MAX);
+        let owner = (id(&block[108..116]), id(&block[116..124]));
         let size = number(&block[124..136])?;
         let modified = i64::try_from(number(&block[136..148]).unwrap_or(0)).unwrap_or(0);
-        Ok(Self { name, flag: block[156], mode, size, modified, to: text(157, 100) })
+        Ok(Self { name, flag: block[156], mode, owner, size, modified, to: text(157, 100) })
     }
 }
 
@@ -209,7 +217,7 @@ fn refuse_global(text: &[u8]) -> Result<(), Rule> {
 
 impl More {
     fn is_empty(&self) -> bool {
-        matches!(self, Self { path: None, to: None, size: None, modified: None })
+        matches!(self, Self { path: None, to: None, size: None, user: None, group: None, modified: None })
     }
 
     fn take_records(&mut self, text: &[u8]) -> Result<(), Rule> {
@@ -217,6 +225,8 @@ impl More {
             b"path" => once(&mut self.path, value.to_vec()),
             b"linkpath" => once(&mut self.to, value.to_vec()),
             b"size" => once(&mut self.size, decimal(value).ok_or(Rule::Malformed)?),
+            b"uid" => once(&mut self.user, decimal(value).ok_or(Rule::Malformed)?),
+            b"gid" => once(&mut self.group, decimal(value).ok_or(Rule::Malformed)?),
             b"mtime" => {
                 let whole = value.split(|byte| *byte == b'.').next().unwrap_or_default();
                 let seconds = std::str::from_utf8(whole).ok().and_then(|whole| whole.parse().ok());
@@ -224,7 +234,7 @@ impl More {
             }
             // A file with holes says how large it claims to be apart from what is there.
             key if key.starts_with(b"GNU.sparse.") => Err(Rule::UnknownKind),
-            // Owners, other times and extended attributes are not kept.
+            // Other times and extended attributes are not kept.
             _ => Ok(()),
         })
     }
@@ -252,7 +262,8 @@ fn entry(head: Head, more: More) -> Result<Entry, Rule> {
         b'3' | b'4' | b'6' => return Err(Rule::Device),
         _ => return Err(Rule::UnknownKind),
     };
-    Ok(Entry { path, kind, mode: head.mode, modified: more.modified.unwrap_or(head.modified), bytes })
+    let owner = (more.user.unwrap_or(head.owner.0), more.group.unwrap_or(head.owner.1));
+    Ok(Entry { path, kind, mode: head.mode, owner, modified: more.modified.unwrap_or(head.modified), bytes })
 }
 
 #[cfg(test)]
@@ -279,10 +290,12 @@ mod tests {
         assert_eq!(name(&[fixture::pax(&[("path", &long)]), plain.block().to_vec()].concat()).unwrap(), long);
         assert_eq!(name(&[fixture::gnu_long(b'L', &long), plain.block().to_vec()].concat()).unwrap(), long);
         assert_eq!(name(&Header { prefix: "some/where", ..Header::file("x", 0) }.block()).unwrap(), "some/where/x");
-        let entry =
-            read(&[fixture::pax(&[("size", "5"), ("mtime", "1700000000.25")]), plain.block().to_vec()].concat());
+        let entry = read(
+            &[fixture::pax(&[("size", "5"), ("mtime", "1700000000.25"), ("gid", "70000")]), plain.block().to_vec()]
+                .concat(),
+        );
         let entry = entry.unwrap().unwrap();
-        assert_eq!((entry.bytes, entry.modified), (5, 1_700_000_000));
+        assert_eq!((entry.bytes, entry.modified, entry.owner.1), (5, 1_700_000_000, 70_000));
         let with_comment = [fixture::global(&[("comment", "x")]), plain.block().to_vec()].concat();
         assert_eq!(name(&with_comment).unwrap(), "a/b");
         assert_eq!(read(&[0; 512]).unwrap(), None);

@@ -36,6 +36,16 @@ impl Default for Limits {
     }
 }
 
+/// Whose the files of a layer become.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Owners {
+    /// Everything is whose the process is that unpacks.
+    #[default]
+    One,
+    /// Each file is whose the layer says, by number. Only for a process that may give files away.
+    Several,
+}
+
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Task {
@@ -47,6 +57,8 @@ pub enum Task {
         layer: Layer,
         /// Its bounds.
         limits: Limits,
+        /// Whose its files become.
+        owners: Owners,
     },
 }
 
@@ -91,12 +103,20 @@ pub fn perform(task: &Task, source: OwnedFd, into: Option<BorrowedFd<'_>>) -> Re
             let declared = image::declared(&archive)?;
             Ok(Done::Looked(Image { layers: declared.layers, config: declared.config }))
         }
-        (Task::Unpack { layer, limits }, Some(into)) => unpack(&archive, layer, *limits, into).map(Done::Unpacked),
+        (Task::Unpack { layer, limits, owners }, Some(into)) => {
+            unpack(&archive, layer, *limits, into, *owners).map(Done::Unpacked)
+        }
         (Task::Unpack { .. }, None) => Err(Error::Unpack { detail: "no directory was given".to_owned() }),
     }
 }
 
-fn unpack(archive: &Archive, layer: &Layer, limits: Limits, into: BorrowedFd<'_>) -> Result<Unpacked, Error> {
+fn unpack(
+    archive: &Archive,
+    layer: &Layer,
+    limits: Limits,
+    into: BorrowedFd<'_>,
+    owners: Owners,
+) -> Result<Unpacked, Error> {
     // What is not what its digest says is not even decompressed.
     if let Some(expected) = layer.digest {
         image::hold(&format!("the layer `{}`", layer.name), expected, digest_of(archive.blob(&layer.name)?)?)?;
@@ -109,7 +129,7 @@ fn unpack(archive: &Archive, layer: &Layer, limits: Limits, into: BorrowedFd<'_>
         (grown_max, format!("layer_ratio_max = {}", limits.ratio_max)),
     ];
     let mut source = Measured { inner: decoder(blob)?, hash: Context::new(&SHA256), bytes: 0, bounds };
-    let totals = layer::unpack(&mut source, into, limits.entries_max)?;
+    let totals = layer::unpack(&mut source, into, limits.entries_max, owners)?;
     drain(&mut source)?;
     let mut found = Digest::ZERO;
     found.0.copy_from_slice(source.hash.finish().as_ref());

@@ -95,7 +95,11 @@ fn look(bytes: &[u8]) -> Result<Image, Error> {
 fn lay(bytes: &[u8], layer: &Layer, limits: Limits) -> Result<(tempfile::TempDir, Unpacked), Error> {
     let into = tempfile::tempdir().unwrap();
     let open = File::open(into.path()).unwrap();
-    match perform(&Task::Unpack { layer: layer.clone(), limits }, opened(bytes), Some(open.as_fd()))? {
+    match perform(
+        &Task::Unpack { layer: layer.clone(), limits, owners: Owners::One },
+        opened(bytes),
+        Some(open.as_fd()),
+    )? {
         Done::Unpacked(unpacked) => Ok((into, unpacked)),
         Done::Looked(_) => panic!("it was to unpack"),
     }

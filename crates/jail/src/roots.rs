@@ -3,9 +3,9 @@
 
 use crate::door::{Reply, Request};
 use crate::harbour::{Arrived, Harbour};
-use crate::stack::{Base, Identity, OWNER_ID, Wanted};
+use crate::stack::{Base, Identity, OWNER_ID, OWNERS_FIRST, Wanted};
 use crate::worker::TASK_SECONDS_MAX;
-use ::image::{Done, Held, Image, Key, Layer, Limits, Meta, Stage, Store, Task};
+use ::image::{Done, Held, Image, Key, Layer, Limits, Meta, Owners, Stage, Store, Task};
 use domain::Digest;
 use rustix::fs::{Mode, OFlags};
 use sandbox::{Error, Root};
@@ -92,7 +92,7 @@ impl Roots {
     }
 
     /// Makes a root ready, unpacking what is not kept yet.
-    pub(crate) async fn ready(&self, root: &Root) -> Result<Ready, Error> {
+    pub(crate) async fn ready(&self, root: &Root, owners: Owners) -> Result<Ready, Error> {
         match root {
             Root::Host { directories } if directories.is_empty() => Ok(Ready::default()),
             Root::Host { directories } => {
@@ -103,7 +103,7 @@ impl Roots {
                 let path = path.clone();
                 blocking(move || of_directory(&path)).await
             }
-            Root::Image { path } => self.image(path).await,
+            Root::Image { path } => self.image(path, owners).await,
             Root::Template(template) => Err(failed(format!("the template `{}` is not made yet", template.name))),
         }
     }
@@ -117,15 +117,15 @@ impl Roots {
         Ok(Arc::clone(self.store.get_or_init(|| Arc::new(store))))
     }
 
-    async fn image(&self, path: &Path) -> Result<Ready, Error> {
+    async fn image(&self, path: &Path, owners: Owners) -> Result<Ready, Error> {
         let (image, source) = self.look(path).await?;
         let mut held = Vec::new();
         for layer in &image.layers {
-            held.push(self.layer(path, &source, layer).await?);
+            held.push(self.layer(path, &source, layer, owners).await?);
         }
         let store = self.store()?;
         let path = path.to_owned();
-        blocking(move || of_layers(&path, image, held, &store)).await
+        blocking(move || of_layers(&path, image, held, &store, owners)).await
     }
 
     /// What an image declares; looked into again only when its file has changed.
@@ -153,8 +153,8 @@ impl Roots {
     }
 
     /// One layer, from the cache or into it.
-    async fn layer(&self, path: &Path, source: &OwnedFd, layer: &Layer) -> Result<Held, Error> {
-        let (store, key) = (self.store()?, Key::layer(layer.diff_id));
+    async fn layer(&self, path: &Path, source: &OwnedFd, layer: &Layer, owners: Owners) -> Result<Held, Error> {
+        let (store, key) = (self.store()?, key(layer, owners));
         if let Some(held) = hold(&store, &key).await? {
             return Ok(held);
         }
@@ -163,9 +163,12 @@ impl Roots {
             return Ok(held);
         }
         let stage = self.stage().await?;
+        if owners == Owners::Several {
+            stage.give((OWNERS_FIRST, OWNERS_FIRST)).map_err(of_cache)?;
+        }
         let limits = Limits { bytes_max: Limits::default().bytes_max.min(CACHE_BYTES_MAX), ..Limits::default() };
         let source = rustix::io::fcntl_dupfd_cloexec(source, 3).map_err(failed)?;
-        let task = Task::Unpack { layer: layer.clone(), limits };
+        let task = Task::Unpack { layer: layer.clone(), limits, owners };
         let fds = vec![source, stage.tree().map_err(of_cache)?];
         // A stage that is dropped goes with all that is in it.
         let Done::Unpacked(told) = self.work(task, fds).await?.map_err(of_image(path))? else {
@@ -211,6 +214,14 @@ impl Roots {
         let _ = self.harbour.ask(Request::Worked { worker }, Vec::new()).await;
         let early = || ::image::Error::Unpack { detail: "its process ended early".to_owned() };
         Ok(serde_json::from_slice(&heard?).unwrap_or_else(|_| Err(early())))
+    }
+}
+
+/// The name of a layer in the cache: with several owners it is kept apart.
+fn key(layer: &Layer, owners: Owners) -> Key {
+    match owners {
+        Owners::One => Key::layer(layer.diff_id),
+        Owners::Several => Key::owned(layer.diff_id),
     }
 }
 
@@ -277,12 +288,12 @@ fn of_directory(path: &Path) -> Result<Ready, Error> {
 }
 
 /// A root of the layers of an image, which came lowest first.
-fn of_layers(path: &Path, image: Image, held: Vec<Held>, store: &Store) -> Result<Ready, Error> {
+fn of_layers(path: &Path, image: Image, held: Vec<Held>, store: &Store, owners: Owners) -> Result<Ready, Error> {
     // What lies under a layer that hides everything is not mounted.
     let first = held.iter().rposition(|held| held.meta.opaque).unwrap_or(0);
     let seen = image.layers.iter().zip(held).skip(first).rev();
     let (layers, opened): (Vec<PathBuf>, Vec<OwnedFd>) =
-        seen.map(|(layer, held)| (store.tree(&Key::layer(layer.diff_id)), held.into_tree())).unzip();
+        seen.map(|(layer, held)| (store.tree(&key(layer, owners)), held.into_tree())).unzip();
     let borrowed: Vec<BorrowedFd<'_>> = opened.iter().map(|opened| opened.as_fd()).collect();
     let identity = ::image::identify(&image.config.user, &borrowed).map_err(of_image(path))?;
     let identity = identity.map_or_else(Identity::default, |found| Identity { user: found.user, group: found.group });
@@ -291,7 +302,7 @@ fn of_layers(path: &Path, image: Image, held: Vec<Held>, store: &Store) -> Resul
     let base = Base::Layers { paths: layers, owned: true, upper: None };
     let descriptors = opened.len();
     let opened = Arc::new(opened);
-    let wanted = Wanted { base, identity, files, descriptors, opened, ..Wanted::default() };
+    let wanted = Wanted { base, identity, files, owners, descriptors, opened, ..Wanted::default() };
     let mut environment = image.config.environment;
     let name = image.config.user.split(':').next().unwrap_or_default();
     if !name.is_empty() && !name.bytes().all(|byte| byte.is_ascii_digit()) {

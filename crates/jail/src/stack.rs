@@ -8,6 +8,7 @@ use crate::names::Names;
 use crate::privileges;
 use crate::raw::{self, Cloned};
 use crate::root::{self, Failed, PLAIN, READ_ONLY, at, attach, directory, file, memory};
+use ::image::Owners;
 use guest::Accounts;
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags};
@@ -30,6 +31,9 @@ pub(crate) const WRITABLE: [&str; 3] = ["var", "home", "root"];
 const WRITTEN_INODES_MAX: u64 = 100_000;
 /// Who owns layers on the host: one below the ids that sandboxes run as, nobody anywhere.
 pub(crate) const OWNER_ID: u32 = 0x0fff_ffff;
+
+/// Whose files of layers with several owners are on the host: so many ids from this one on, nobody's anywhere either.
+pub(crate) const OWNERS_FIRST: u32 = OWNER_ID - (ids::RANGE_IDS - 1);
 
 /// Who everything inside runs as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +58,9 @@ pub(crate) struct Wanted {
     /// Who there is inside, where there is more than one user.
     #[serde(default)]
     pub(crate) accounts: Option<Accounts>,
+    /// Whose the files of owned layers are.
+    #[serde(default)]
+    pub(crate) owners: Owners,
     /// The part of an ordinary user's ids that it has, where it has users.
     #[serde(default)]
     pub(crate) lent: Option<Part>,
@@ -145,7 +152,11 @@ impl Stand {
             return Ok(stand);
         }
         let mapping = if *owned {
-            let identity = [[Extent::one(OWNER_ID, uid)], [Extent::one(OWNER_ID, gid)]];
+            let shift = |to| match wanted.owners {
+                Owners::One => [Extent::one(OWNER_ID, to)],
+                Owners::Several => [Extent { from: OWNERS_FIRST, to, count: ids::RANGE_IDS }],
+            };
+            let identity = [shift(uid), shift(gid)];
             Some(mapping(identity.each_ref().map(<[_; 1]>::as_slice)).map_err(at("the layers' owner"))?)
         } else {
             None

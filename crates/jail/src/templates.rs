@@ -4,9 +4,10 @@
 use crate::door::Keep;
 use crate::live::Live;
 use crate::provider::{self, Provider};
+use crate::rank::Rank;
 use crate::roots::{Ready, failed, files};
 use crate::stack::{Base, Wanted};
-use ::image::{Held, Key, Meta, Stage, Store};
+use ::image::{Held, Key, Meta, Owners, Stage, Store};
 use domain::Digest;
 use domain::root::{STEPS_MAX, TEMPLATES_DEPTH_MAX, Template};
 use sandbox::{Chunk, Command, Error, Exit, Limits, RelPath, Root, Sandbox as _, Spec, Workspace};
@@ -41,7 +42,10 @@ impl Provider {
             templates.push(template);
             root = &template.base;
         }
-        let mut ready = self.roots().ready(root).await?;
+        // What a template's steps write has one owner, and so has what is under it.
+        let is_plain = templates.is_empty() && spec.accounts.are_declared() && Rank::own().is_root();
+        let owners = if is_plain { Owners::Several } else { Owners::One };
+        let mut ready = self.roots().ready(root, owners).await?;
         for template in templates.into_iter().rev() {
             ready = self.over(template, ready, spec).await?;
         }

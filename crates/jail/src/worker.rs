@@ -2,7 +2,9 @@
 //! the image and write below one directory, and ends when it has said what came of it. The launcher forks and ends it, as it does
 //! those that change whose files are (see `owners`).
 
-use crate::stack::OWNER_ID;
+use crate::ids::{self, Extent};
+use crate::raw::Cloned;
+use crate::stack::{OWNER_ID, OWNERS_FIRST};
 use crate::{owners, privileges, raw};
 use guest::sys::Forked;
 use landlock::{
@@ -43,14 +45,49 @@ impl Workers {
             ::image::Task::Unpack { .. } => (fds.next(), fds.next(), fds.next()),
         };
         let (Some(source), into, Some(result)) = ends else { return Err("descriptors are missing".to_owned()) };
+        if let ::image::Task::Unpack { owners: ::image::Owners::Several, .. } = task {
+            return self.start_giving(task, source, into, &result);
+        }
         match guest::sys::fork().map_err(|errno| errno.to_string())? {
-            Forked::Child => raw::in_child(|| work(task, source, into, &result, root)),
+            Forked::Child => raw::in_child(|| work(task, source, into, &result, Power::of(root))),
             Forked::Parent(pid) => {
                 let pid = pid.as_raw_nonzero().get();
                 self.0.push(pid);
                 Ok(pid)
             }
         }
+    }
+
+    /// Starts one that gives files away: in a user namespace with the ids that layers with owners have on the host.
+    fn start_giving(
+        &mut self,
+        task: &::image::Task,
+        source: OwnedFd,
+        into: Option<OwnedFd>,
+        result: &OwnedFd,
+    ) -> Result<i32, String> {
+        let said = |errno: Errno| errno.to_string();
+        let (waits, go) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(said)?;
+        let pid = match raw::clone_child(u64::from(libc::CLONE_NEWUSER.unsigned_abs())).map_err(said)? {
+            Cloned::Child => raw::in_child(|| {
+                drop(go);
+                match rustix::io::read(&waits, &mut [0; 1][..]) {
+                    Ok(1) => work(task, source, into, result, Power::Giving),
+                    _ => 1,
+                }
+            }),
+            Cloned::Parent(pid) => pid,
+        };
+        self.0.push(pid);
+        let line = ids::lines(&[Extent { from: 0, to: OWNERS_FIRST, count: ids::RANGE_IDS }]);
+        let mapped =
+            ["uid_map", "gid_map"].iter().try_for_each(|map| std::fs::write(format!("/proc/{pid}/{map}"), &line));
+        let mapped =
+            mapped.map_err(|error| error.to_string()).and_then(|()| rustix::io::write(&go, b".").map_err(said));
+        if mapped.is_err() {
+            self.end(pid);
+        }
+        mapped.map(|_| pid)
     }
 
     /// Starts one that changes whose the files of a tree are. `fds` are the tree and where the result goes.
@@ -96,9 +133,29 @@ fn has_ended(pid: i32) -> bool {
     !matches!(rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::NOHANG), Ok(None))
 }
 
+/// What a worker may do beside reading and writing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Power {
+    /// Nothing; and it becomes somebody who is nobody.
+    Nobodys,
+    /// Nothing; it stays the ordinary user that it is.
+    Own,
+    /// It gives files away within its user namespace, in which it is root.
+    Giving,
+}
+
+/// The capabilities of who gives files away, over nothing but what is in its namespace: CHOWN, DAC_OVERRIDE, FOWNER.
+const GIVING: u64 = 1 | 1 << 1 | 1 << 3;
+
+impl Power {
+    const fn of(root: bool) -> Self {
+        if root { Self::Nobodys } else { Self::Own }
+    }
+}
+
 /// A worker's life.
-fn work(task: &::image::Task, source: OwnedFd, into: Option<OwnedFd>, result: &OwnedFd, root: bool) -> i32 {
-    let done = restrict(&source, into.as_ref(), result, root)
+fn work(task: &::image::Task, source: OwnedFd, into: Option<OwnedFd>, result: &OwnedFd, power: Power) -> i32 {
+    let done = restrict(&source, into.as_ref(), result, power)
         .map_err(|detail| ::image::Error::Unpack { detail: format!("its process could not be restricted: {detail}") })
         .and_then(|()| ::image::perform(task, source, into.as_ref().map(|into| into.as_fd())));
     let text = serde_json::to_vec(&done).unwrap_or_default();
@@ -114,7 +171,7 @@ fn work(task: &::image::Task, source: OwnedFd, into: Option<OwnedFd>, result: &O
 }
 
 /// Gives up all that unpacking does not need.
-fn restrict(source: &OwnedFd, into: Option<&OwnedFd>, result: &OwnedFd, root: bool) -> Result<(), String> {
+fn restrict(source: &OwnedFd, into: Option<&OwnedFd>, result: &OwnedFd, power: Power) -> Result<(), String> {
     let said = |errno: Errno| errno.to_string();
     let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty()).map_err(said)?;
     for number in 0..3 {
@@ -124,8 +181,10 @@ fn restrict(source: &OwnedFd, into: Option<&OwnedFd>, result: &OwnedFd, root: bo
     kept.extend(into.map(|into| into.as_raw_fd()));
     raw::close_inherited(&kept).map_err(said)?;
     privileges::name_process(c"topside-unpack");
-    if root {
-        raw::become_user(OWNER_ID, OWNER_ID, true).map_err(said)?;
+    match power {
+        Power::Nobodys => raw::become_user(OWNER_ID, OWNER_ID, true).map_err(said)?,
+        Power::Giving => raw::become_user(0, 0, true).map_err(said)?,
+        Power::Own => {}
     }
     privileges::die_with_parent().map_err(said)?;
     guest::sys::reset_signals();
@@ -143,10 +202,14 @@ fn restrict(source: &OwnedFd, into: Option<&OwnedFd>, result: &OwnedFd, root: bo
         rustix::process::setrlimit(resource, Rlimit { current: bound, maximum: bound }).map_err(said)?;
     }
     privileges::no_new_privileges().map_err(said)?;
-    raw::drop_capabilities().map_err(said)?;
+    match power {
+        Power::Giving => privileges::keep_capabilities(GIVING),
+        Power::Nobodys | Power::Own => raw::drop_capabilities(),
+    }
+    .map_err(said)?;
     privileges::hide().map_err(said)?;
     confine(source.as_fd(), into.map(|into| into.as_fd())).map_err(|error| format!("landlock: {error}"))?;
-    seccompiler::apply_filter(&filter()?).map_err(|error| format!("seccomp: {error}"))
+    seccompiler::apply_filter(&filter(power)?).map_err(|error| format!("seccomp: {error}"))
 }
 
 /// Landlock: nothing can be opened but below the image, to be read, and below the directory.
@@ -197,10 +260,13 @@ const ALLOWED: &[(&str, &[libc::c_long])] = &[
     ("ending", &[libc::SYS_exit, libc::SYS_exit_group, libc::SYS_rt_sigreturn, libc::SYS_restart_syscall]),
 ];
 
-fn filter() -> Result<BpfProgram, String> {
+fn filter(power: Power) -> Result<BpfProgram, String> {
     let mut rules: BTreeMap<i64, Vec<Rule>> = BTreeMap::new();
     for call in ALLOWED.iter().flat_map(|(_, calls)| *calls) {
         rules.insert(*call, Vec::new());
+    }
+    if power == Power::Giving {
+        rules.extend([libc::SYS_fchown, libc::SYS_fchownat].map(|call| (call, Vec::new())));
     }
     let failed = |error: seccompiler::BackendError| error.to_string();
     let on = |argument, length, operation, value| Condition::new(argument, length, operation, value).map_err(failed);

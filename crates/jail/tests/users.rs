@@ -42,18 +42,8 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let own = support::run(launcher, data.path(), cases());
-    // Everything that attacks a sandbox attacks one with users, too, as one of them.
-    support::DECLARED.set(accounts(Some("alice"))).unwrap();
     let data = support::hostile::data();
-    // Who the one user is that these say is said of all users above; and here `/home` is theirs, not the host's.
-    let of_one = [
-        "who_and_where_it_is",
-        "no_file_of_the_host",
-        "nobody_becomes_somebody_else",
-        "a_program_of_roots_is_an_ordinary_one",
-    ];
-    let cases = support::hostile::cases().into_iter().filter(|(name, _)| !of_one.contains(name)).collect();
-    let attacked = support::run(another, data.path(), cases);
+    let attacked = attack(another, data.path());
     drop(data);
     drop(outer);
     let ordinary = ordinary::everybody();
@@ -62,6 +52,20 @@ fn main() -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// Everything that attacks a sandbox attacks one with users, too, as one of them.
+fn attack(launcher: jail::Launcher, data: &std::path::Path) -> ExitCode {
+    support::DECLARED.set(accounts(Some("alice"))).unwrap();
+    // Who the one user is that these say is said of all users; and here `/home` is theirs, not the host's.
+    let of_one = [
+        "who_and_where_it_is",
+        "no_file_of_the_host",
+        "nobody_becomes_somebody_else",
+        "a_program_of_roots_is_an_ordinary_one",
+    ];
+    let cases = support::hostile::cases().into_iter().filter(|(name, _)| !of_one.contains(name)).collect();
+    support::run(launcher, data, cases)
 }
 
 /// What holds for users whoever runs the service.

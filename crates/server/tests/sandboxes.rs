@@ -69,11 +69,13 @@ async fn ran(client: &Client, sandbox: Id<id::Sandbox>, argv: &[&str], input: &[
     let (mut into, mut out) = (exec.input, exec.output);
     let input = bytes::Bytes::copy_from_slice(input);
     let writing = tokio::spawn(async move {
-        if !input.is_empty() {
+        let reads = !input.is_empty();
+        if reads {
             into.write(input).await.unwrap();
         }
-        // One that reads nothing may have ended by now.
-        let _ = into.end().await;
+        // Only one that reads nothing may have ended by now, and its connection with it.
+        let ended = into.end().await;
+        assert!(ended.is_ok() || !reads, "{ended:?}");
         into
     });
     let (mut errors, mut bytes) = (String::new(), 0);

@@ -45,6 +45,20 @@ pub(crate) fn tar(entries: &[(&str, Entry<'_>)]) -> Vec<u8> {
     out
 }
 
+/// The same tar, with these entries somebody else's.
+pub(crate) fn owned(mut tar: Vec<u8>, owners: &[(&str, (u32, u32))]) -> Vec<u8> {
+    for (path, (user, group)) in owners {
+        let start = format!("{path}\0");
+        let at = tar.chunks(512).position(|block| block.starts_with(start.as_bytes())).unwrap() * 512;
+        let block = &mut tar[at..at + 512];
+        block[108..124].copy_from_slice(format!("{user:07o}\0{group:07o}\0").as_bytes());
+        block[148..156].copy_from_slice(b"        ");
+        let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    }
+    tar
+}
+
 fn digest(bytes: &[u8]) -> String {
     domain::Digest::of(bytes).to_string()
 }

@@ -51,7 +51,7 @@ pub(crate) fn everybody() -> ExitCode {
     let mut all = ExitCode::SUCCESS;
     for (mode, ..) in rows() {
         println!("as user {USER}, {mode}:");
-        let data = tempfile::tempdir().unwrap();
+        let data = support::hostile::data();
         std::os::unix::fs::chown(data.path(), Some(USER), Some(USER)).unwrap();
         let outer = support::Outer::enter("users", Some(USER));
         if support::again(&[&format!("{MODE}{mode}:{}", data.path().display())], &[]) != ExitCode::SUCCESS {
@@ -71,20 +71,20 @@ pub(crate) fn stepped_down() -> Option<ExitCode> {
     let (_, text, _) = rows().into_iter().find(|(name, ..)| *name == mode)?;
     say(Path::new(data), &text);
     step_down();
-    let (launcher, another) = (jail::launch().unwrap(), jail::launch().unwrap());
+    let (launcher, another, attacked) = (jail::launch().unwrap(), jail::launch().unwrap(), jail::launch().unwrap());
     *ANOTHER.lock().unwrap() = Some(another);
-    let cases: Vec<Case> = if mode == "given" {
-        let mut cases = crate::cases();
-        cases.extend(crate::cases![
-            no_two_sandboxes_share_a_part,
-            files_change_hands,
-            what_is_shown_of_the_users_own_is_seen,
-        ]);
-        cases
-    } else {
-        crate::cases![it_is_said_why]
-    };
-    Some(support::run(launcher, Path::new(data), cases))
+    if mode != "given" {
+        return Some(support::run(launcher, Path::new(data), crate::cases![it_is_said_why]));
+    }
+    let mut cases: Vec<Case> = crate::cases();
+    cases.extend(crate::cases![
+        no_two_sandboxes_share_a_part,
+        files_change_hands,
+        what_is_shown_of_the_users_own_is_seen,
+    ]);
+    let own = support::run(launcher, Path::new(data), cases);
+    let attacked = crate::attack(attacked, Path::new(data));
+    Some(if own == ExitCode::SUCCESS { attacked } else { own })
 }
 
 /// Lays these files over the machine's, for this process and all it starts.
