@@ -164,6 +164,18 @@ impl Teller {
         })
     }
 
+    fn deferred(&self, argument: &str, for_ms: u64) -> Deferred {
+        Deferred {
+            run: self.run(),
+            scope: self.scope,
+            call: (!argument.is_empty()).then(|| self.call(argument)),
+            failure: Failure::new(FailureClass::Model, "model_overloaded", "the model is overloaded"),
+            attempt: 1,
+            until_ms: self.at_ms + for_ms,
+            usage: Usage::default(),
+        }
+    }
+
     /// What happens to a run besides its calls.
     fn course(&mut self, name: &str, argument: &str) -> Option<Event> {
         let run = self.run();
@@ -179,15 +191,8 @@ impl Teller {
                 Event::WorkspaceRestored(WorkspaceRestored { run, snapshot, from: RestoredFrom::Checkpoint })
             }
             "lost" => Event::WorkspaceLost(WorkspaceLost { run, reason: "workspace_lost".into() }),
-            "deferred" | "deferred-soon" => Event::Deferred(Deferred {
-                run,
-                scope: self.scope,
-                call: (!argument.is_empty()).then(|| self.call(argument)),
-                failure: Failure::new(FailureClass::Model, "model_overloaded", "the model is overloaded"),
-                attempt: 1,
-                until_ms: self.at_ms + if name == "deferred-soon" { 1_000 } else { 20_000 },
-                usage: Usage::default(),
-            }),
+            "deferred" => Event::Deferred(self.deferred(argument, 20_000)),
+            "deferred-soon" => Event::Deferred(self.deferred(argument, 1_000)),
             "nested" => Event::ScopeOpened(ScopeOpened {
                 run,
                 call: self.call(argument),
