@@ -41,7 +41,7 @@ pub(crate) struct Arguments {
     /// Runs that are held when their memory is looked at
     #[arg(long, default_value_t = 100_000)]
     held: usize,
-    /// Only these parts, and only printed
+    /// Only these parts; of the page, the others stay as they are
     #[arg(long, value_name = "PART", value_parser = PART_NAMES)]
     only: Vec<String>,
     /// Print only; leave the page as it is
@@ -95,12 +95,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     let parts: Vec<&Part> = PARTS.iter().filter(is_wanted).collect();
     build(&root, &parts)?;
     let bench = Bench { root: &root, built: &root.join("target/release"), arguments };
-    let mut page = Page::new(arguments.pairs, arguments.seconds);
-    let measured = parts.iter().try_for_each(|part| (part.measure)(&bench, &mut page).context(part.name));
-    print!("{}", page.text());
-    measured?;
-    if !arguments.dry && arguments.only.is_empty() {
-        std::fs::write(root.join("docs/reference/benchmarks.md"), page.text())?;
+    let mut sections = Vec::new();
+    for part in parts {
+        let mut page = Page::new(part.name, arguments.pairs, arguments.seconds);
+        let measured = (part.measure)(&bench, &mut page).context(part.name);
+        println!("{}", page.text());
+        measured?;
+        sections.push((part.name, page.text()));
+    }
+    if !arguments.dry {
+        let path = root.join("docs/reference/benchmarks.md");
+        let old = std::fs::read_to_string(&path).unwrap_or_default();
+        std::fs::write(path, figures::renewed(&old, &PART_NAMES, &sections))?;
     }
     Ok(true)
 }

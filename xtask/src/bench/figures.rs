@@ -48,7 +48,7 @@ pub(crate) fn number(value: f64) -> String {
     }
 }
 
-/// The page.
+/// One part's section of the page.
 #[derive(Debug)]
 pub(crate) struct Page {
     head: String,
@@ -57,14 +57,13 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    pub(crate) fn new(pairs: usize, seconds: u64) -> Self {
+    pub(crate) fn new(part: &str, pairs: usize, seconds: u64) -> Self {
         let read = |path| std::fs::read_to_string(path).unwrap_or_default();
         let kernel = read("/proc/sys/kernel/osrelease");
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
         let head = format!(
-            "# Benchmarks\n\nMade by `cargo xtask bench --peers DIR`; {pairs} measurements of each figure in turns with its peer, {seconds} s of load each. \
-             Figures are `median (min–max)`.\n\nMachine: {cores} cores, Linux {}. Everything runs on it at once: the load, the model that answers, and what is measured.\n\n\
-             | figure | Topside | peer | ratio |\n|---|---|---|---|\n",
+            "## {part}\n\nMade by `cargo xtask bench --peers DIR --only {part}`; {pairs} measurements of each figure in turns with its peer, {seconds} s of load each, \
+             on {cores} cores, Linux {}.\n\n| figure | Topside | peer | ratio |\n|---|---|---|---|\n",
             kernel.trim()
         );
         Self { head, rows: String::new(), notes: Vec::new() }
@@ -100,13 +99,44 @@ impl Page {
 
     pub(crate) fn text(&self) -> String {
         let notes: String = self.notes.iter().map(|note| format!("- {note}\n")).collect();
-        format!("{}{}\n{notes}", self.head, self.rows)
+        let gap = if notes.is_empty() { "" } else { "\n" };
+        format!("{}{}{gap}{notes}", self.head, self.rows)
     }
+}
+
+/// What stands over all sections.
+const HEAD: &str = "# Benchmarks\n\nMade by `cargo xtask bench --peers DIR`, each part by itself. Figures are `median (min–max)`. Everything runs on one \
+     machine at once: the load, the model that answers, and what is measured.\n";
+
+/// The page `old` with these sections, by their parts' names, in the place of those of the same name; the order is that of
+/// `parts`.
+pub(crate) fn renewed(old: &str, parts: &[&str], sections: &[(&str, String)]) -> String {
+    let kept = |part: &str| {
+        let own = format!("{part}\n");
+        let found = old.split("\n## ").skip(1).find(|section| section.starts_with(&own))?;
+        Some(format!("## {}\n", found.trim_end()))
+    };
+    let of = |part: &str| {
+        let made = sections.iter().find(|(name, _)| *name == part).map(|(_, text)| text.clone());
+        made.or_else(|| kept(part))
+    };
+    let all: String = parts.iter().filter_map(|part| Some(format!("\n{}", of(part)?))).collect();
+    format!("{HEAD}{all}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_part_takes_its_own_place_alone() {
+        let parts = ["boot", "load", "jail"];
+        let first = renewed("", &parts, &[("load", "## load\n\nold\n".into()), ("boot", "## boot\n\nx\n".into())]);
+        assert_eq!(first, format!("{HEAD}\n## boot\n\nx\n\n## load\n\nold\n"));
+        let second = renewed(&first, &parts, &[("jail", "## jail\n\ny\n".into()), ("boot", "## boot\n\nz\n".into())]);
+        assert_eq!(second, format!("{HEAD}\n## boot\n\nz\n\n## load\n\nold\n\n## jail\n\ny\n"));
+        assert_eq!(renewed(&second, &parts, &[]), second);
+    }
 
     #[test]
     fn a_figure_is_its_median_and_bounds() {
