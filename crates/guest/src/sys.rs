@@ -34,9 +34,10 @@ pub fn fork() -> Result<Forked, Errno> {
 /// As [`fork`], for a child that only executes another program: nothing is told to the C library, whose preparations (the
 /// allocator's among them) take longer than the fork. The child must start no thread and wait for no lock of another process.
 pub(crate) fn fork_to_execute() -> Result<Forked, Errno> {
+    const NONE: libc::c_long = 0;
     // SAFETY: without CLONE_VM this is a fork; the caller has one thread, so the child's copy of the allocator and of all locks
     // is consistent, whether they were told of it or not.
-    let pid = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
+    let pid = unsafe { libc::syscall(libc::SYS_clone, libc::c_long::from(libc::SIGCHLD), NONE, NONE, NONE, NONE) };
     let pid = check(c_int::try_from(pid).unwrap_or(-1))?;
     Ok(Pid::from_raw(pid).map_or(Forked::Child, Forked::Parent))
 }

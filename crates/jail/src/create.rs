@@ -86,7 +86,13 @@ pub(crate) fn build(stem: &Stem, ask: &Create) -> Result<Footing, Failure> {
     }
     let site = Site {
         limits: ask.limits,
-        walls_optional: ask.walls_optional.clone(),
+        // A least version of a wall is none where the wall itself may be missing.
+        walls_optional: ask
+            .walls_optional
+            .iter()
+            .filter(|wall| ask.landlock_version_min == 0 || *wall != "landlock")
+            .cloned()
+            .collect(),
         stand,
         views: views(&ask.binds, root)?,
         root,

@@ -25,8 +25,9 @@ const WAITING_BYTES_MAX: usize = 64 << 10;
 pub(crate) async fn dial(live: &Live, port: Port) -> Result<Box<dyn Duplex>, Error> {
     let place = Arc::clone(&live.wire.connections).try_acquire_owned();
     let place = place.map_err(|_| Error::Limit { limit: format!("connections_max = {CONNECTIONS_MAX}") })?;
-    live.gate.wake().await;
+    let pass = live.gate.pass().await?;
     let asked = live.run(live.epoch.load(Ordering::Acquire), Work::Dial { port }).await;
+    drop(pass);
     let running = asked.map_err(|error| match error {
         Error::Command { detail } => Error::Port { port: port.number(), detail },
         error => error,

@@ -6,9 +6,10 @@ use crate::snapshot::Hold;
 use crate::workspaces::Unfinished;
 use sandbox::{Error, Process as _};
 use std::fmt;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+use tokio::sync::{Notify, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 /// How long something new waits for an export to end.
 const PASS_WAIT_MAX: Duration = Duration::from_secs(600);
@@ -46,6 +47,8 @@ pub(crate) struct Gate {
     /// An export that was given up and whose end nobody has seen yet.
     leaving: Mutex<Option<Running>>,
     still: Mutex<Option<Still>>,
+    /// Told whenever they come to stand still.
+    rested: Notify,
 }
 
 fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -60,7 +63,13 @@ fn too_long<E>(_: E) -> Error {
 impl Gate {
     pub(crate) fn new(unfinished: Option<Unfinished>) -> Self {
         let phase = unfinished.map_or(Phase::Whole, Phase::Unfinished);
-        Self { lock: Arc::default(), phase: Mutex::new(phase), leaving: Mutex::default(), still: Mutex::default() }
+        Self {
+            lock: Arc::default(),
+            phase: Mutex::new(phase),
+            leaving: Mutex::default(),
+            still: Mutex::default(),
+            rested: Notify::new(),
+        }
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -73,8 +82,7 @@ impl Gate {
     /// Waits until no export runs. Hold what is returned until what is begun has begun.
     pub(crate) async fn pass(&self) -> Result<OwnedRwLockReadGuard<()>, Error> {
         self.check()?;
-        self.wake().await;
-        let pass = tokio::time::timeout(PASS_WAIT_MAX, Arc::clone(&self.lock).read_owned()).await.map_err(too_long)?;
+        let pass = self.entered(Arc::clone(&self.lock).read_owned()).await?;
         self.settle().await;
         Ok(pass)
     }
@@ -82,15 +90,34 @@ impl Gate {
     /// Waits until nothing is about to begin, and lets nothing begin until what is returned is dropped.
     pub(crate) async fn shut(&self) -> Result<OwnedRwLockWriteGuard<()>, Error> {
         self.check()?;
-        self.wake().await;
-        let shut = tokio::time::timeout(PASS_WAIT_MAX, Arc::clone(&self.lock).write_owned()).await.map_err(too_long)?;
+        let shut = self.entered(Arc::clone(&self.lock).write_owned()).await?;
         self.settle().await;
         Ok(shut)
+    }
+
+    /// Waits for the lock, and wakes whoever rests with it, also who comes to rest meanwhile.
+    async fn entered<T>(&self, lock: impl Future<Output = T>) -> Result<T, Error> {
+        let mut lock = pin!(lock);
+        let entered = async {
+            loop {
+                let mut rested = pin!(self.rested.notified());
+                // From here on no rest is missed.
+                rested.as_mut().enable();
+                self.wake().await;
+                tokio::select! {
+                    biased;
+                    entered = &mut lock => return entered,
+                    () = rested => {}
+                }
+            }
+        };
+        tokio::time::timeout(PASS_WAIT_MAX, entered).await.map_err(too_long)
     }
 
     /// Keeps the programs still, and everything else out, until somebody wakes them.
     pub(crate) fn rest(&self, hold_on: Hold, shut: OwnedRwLockWriteGuard<()>) {
         *hold(&self.still) = Some(Still { hold: hold_on, _shut: shut });
+        self.rested.notify_waiters();
     }
 
     /// Whether they stand still.

@@ -100,7 +100,8 @@ impl Grant {
     }
 
     /// Gives a part to a sandbox that none of this user's has, whichever launcher it is in; rather the one that ids on disk are of.
-    pub(crate) fn lend(&self, rather: Option<u32>) -> Result<Lent, String> {
+    /// `None`: all are in use.
+    pub(crate) fn lend(&self, rather: Option<u32>) -> Result<Option<Lent>, String> {
         let directory = locks()?;
         let is_it = |part: &&Part| rather.is_some_and(|id| (part.user..part.user + PART_IDS).contains(&id));
         let first = self.parts.iter().filter(is_it);
@@ -110,13 +111,10 @@ impl Grant {
             let lock = rustix::fs::openat(&directory, part.user.to_string(), flags, Mode::from_raw_mode(0o600))
                 .map_err(|errno| format!("a lock on ids: {errno}"))?;
             if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
-                return Ok(Lent { part: *part, lock: Arc::new(lock) });
+                return Ok(Some(Lent { part: *part, lock: Arc::new(lock) }));
             }
         }
-        Err(format!(
-            "all {} parts of {PART_IDS} ids that this user may give away are in use; hint: a longer range in /etc/subuid and /etc/subgid",
-            self.parts.len()
-        ))
+        Ok(None)
     }
 
     /// What is a whole part's id inside of a namespace with [`Grant::write_all`], where 0 is this user itself.
@@ -166,12 +164,16 @@ fn read(path: &Path) -> Result<String, String> {
     let mut text = String::new();
     match File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
         Ok(file) => file
-            .take(FILE_BYTES_MAX)
+            .take(FILE_BYTES_MAX + 1)
             .read_to_string(&mut text)
             .map_err(|error| format!("{}: {error}", path.display()))?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
         Err(error) => return Err(format!("{}: {error}", path.display())),
     };
+    // Who else has ids may stand in what is not read.
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(format!("{}: longer than file_bytes_max = {FILE_BYTES_MAX}", path.display()));
+    }
     Ok(text)
 }
 

@@ -231,7 +231,16 @@ pub(crate) fn lend(wanted: &Wanted, rather: Option<u32>) -> Result<Option<Lent>,
         let hint = "hint: the host's tools or a directory as its root, or run the service as root";
         return Err(refused(format!("an ordinary user can't give an image's files to users of a sandbox; {hint}")));
     }
-    Grant::find().and_then(|grant| grant.lend(rather)).map(Some).map_err(refused)
+    let grant = Grant::find().map_err(refused)?;
+    let lent = grant.lend(rather).map_err(refused)?;
+    let in_use = || Error::Limit {
+        limit: format!(
+            "ids_parts_max = {}: so many sandboxes of this user have users of their own; \
+             hint: a longer range in /etc/subuid and /etc/subgid",
+            grant.parts()
+        ),
+    };
+    lent.ok_or_else(in_use).map(Some)
 }
 
 /// The root of a sandbox that only reads a workspace: its files keep their owners when they have several.

@@ -193,7 +193,7 @@ pub(crate) fn run(door: OwnedFd, filters: &Filters) -> i32 {
     let opened = open_views(&mut site);
     let mut walls = Walls { optional: &site.walls_optional, standing: Vec::new(), missing: Vec::new() };
     let tell = |told: &Told, beside: &[BorrowedFd<'_>]| door::send(&door, told, beside, SendFlags::empty()).is_ok();
-    let (devices, filtered) = match opened.and_then(|()| build(&site, &mut walls, filters)) {
+    let Built { devices, bounded, filtered } = match opened.and_then(|()| build(&site, &mut walls, filters)) {
         Ok(built) => built,
         Err(failure) => {
             tell(&Told::Failed(failure), &[]);
@@ -211,7 +211,7 @@ pub(crate) fn run(door: OwnedFd, filters: &Filters) -> i32 {
         return 1;
     }
     let filter = || filtered.and_then(|()| filters.install_late());
-    let ready = loaded.and_then(|()| wall_in(&site, &claim, layer.as_ref(), &mut walls, filter));
+    let ready = loaded.and_then(|()| wall_in(&site, &claim, layer.as_ref(), &mut walls, bounded, filter));
     if let Err(failure) = ready {
         tell(&Told::Failed(failure), &[]);
         return 1;
@@ -297,9 +297,18 @@ fn open_views(site: &mut Site) -> Result<(), Failure> {
     site.stand.look_up().map_err(private_root)
 }
 
-/// Becomes the guest's user and builds the root, with nothing in it that is anybody's; gives the devices of its mounts, and
-/// whether the first filter stands.
-fn build(site: &Site, walls: &mut Walls<'_>, filters: &Filters) -> Result<(Vec<OwnedFd>, Result<(), String>), Failure> {
+/// A root that was built, and the walls around it that were begun.
+struct Built {
+    /// Of its mounts.
+    devices: Vec<OwnedFd>,
+    /// Whether no exec gives a capability.
+    bounded: Result<(), String>,
+    /// Whether the first filter stands.
+    filtered: Result<(), String>,
+}
+
+/// Becomes the guest's user and builds the root, with nothing in it that is anybody's; says what stands then.
+fn build(site: &Site, walls: &mut Walls<'_>, filters: &Filters) -> Result<Built, Failure> {
     let devices = mounting::devices(&site.mounts)?;
     let inside = site.stand.wanted.main();
     let became = match &site.stand.wanted.accounts {
@@ -317,12 +326,11 @@ fn build(site: &Site, walls: &mut Walls<'_>, filters: &Filters) -> Result<(Vec<O
     root::build(&site.limits, &site.stand, &site.views, site.names.as_ref()).map_err(private_root)?;
     walls.raise("private_root", Ok(()))?;
     privileges::limit(&site.limits).map_err(stage(Stage::Claim, "resource limits"))?;
-    privileges::bound_capabilities(site.kept_capabilities())
-        .map_err(|errno| Failure::wall("capabilities", said(errno)))?;
+    let bounded = privileges::bound_capabilities(site.kept_capabilities()).map_err(said);
     // Without it programs only miss their own loopback; nothing gets weaker.
     let _ = raw::loopback_up();
     walls.raise("no_new_privileges", privileges::no_new_privileges().map_err(said))?;
-    Ok((devices, filters.install_early()))
+    Ok(Built { devices, bounded, filtered: filters.install_early() })
 }
 
 /// Puts names and workspace into the root, which is read-only from then on.
@@ -348,6 +356,7 @@ fn wall_in(
     claim: &Claim,
     layer: Option<&guest::Layer>,
     walls: &mut Walls<'_>,
+    bounded: Result<(), String>,
     filter: impl FnOnce() -> Result<(), String>,
 ) -> Result<(), Failure> {
     // Without a namespace of its own for it there is a wall missing already, and the host keeps its name.
@@ -359,7 +368,7 @@ fn wall_in(
         Some(_) => privileges::keep_capabilities(site.kept_capabilities()),
         None => privileges::drop_capabilities(),
     };
-    walls.raise("capabilities", dropped.map_err(said))?;
+    walls.raise("capabilities", bounded.and(dropped.map_err(said)))?;
     privileges::hide().map_err(stage(Stage::Claim, "hiding PID 1"))?;
     privileges::die_with_parent().map_err(stage(Stage::Claim, "dying with the launcher"))?;
     walls.raise("seccomp", filter())

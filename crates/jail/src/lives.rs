@@ -169,6 +169,9 @@ impl Lives {
             return Err(Failure::wall(wall, "the sandbox that lives was made without it"));
         }
         crate::access::check_version(ask.landlock_version_min)?;
+        if live.walls.landlock_version < ask.landlock_version_min {
+            return Err(Failure::wall("landlock", "the sandbox that lives was made without it"));
+        }
         let control = live.control.as_ref().ok_or_else(|| refused("the sandbox ends"))?;
         let stream = hand(control, ask.epoch).map_err(|errno| refused(&format!("a new stream: {errno}")))?;
         live.epoch = ask.epoch;

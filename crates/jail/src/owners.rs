@@ -17,6 +17,7 @@ use std::io::Read as _;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// Wall time of one task; its process is then killed.
 const TASK_SECONDS_MAX: u32 = 120;
@@ -70,6 +71,7 @@ impl Owners {
     async fn perform(&self, tree: &OwnedFd, task: Task) -> Result<(), Error> {
         let told = |detail: String| failed(format!("whose its files are: {detail}"));
         let said = |errno: Errno| told(errno.to_string());
+        let _place = AT_ONCE.acquire().await.map_err(|error| told(error.to_string()))?;
         let (end, result) = UnixStream::pair().map_err(|error| told(error.to_string()))?;
         let fds = vec![rustix::io::fcntl_dupfd_cloexec(tree, 3).map_err(said)?, result.into()];
         let worker = match self.0.ask(Request::Own { task }, fds).await? {
@@ -94,6 +96,9 @@ impl Owners {
         }
     }
 }
+
+/// How many trees change owners at once: the launcher has places for as many processes beside those that unpack.
+static AT_ONCE: Semaphore = Semaphore::const_new(2);
 
 /// The life of who does it: makes the namespace, and waits for what is done in it.
 pub(crate) fn work(task: Task, tree: &OwnedFd, result: &OwnedFd) -> i32 {
@@ -193,8 +198,13 @@ fn perform(job: Job, tree: &OwnedFd, waits: &OwnedFd) -> Result<(), String> {
 fn top(job: Job, tree: &OwnedFd, mode: u32) -> Result<(), Errno> {
     let stat = rustix::fs::fstat(tree)?;
     let (user, group) = (job.owner(stat.st_uid), job.owner(stat.st_gid));
-    rustix::fs::fchown(tree, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))?;
-    rustix::fs::fchmod(tree, Mode::from_raw_mode(mode))
+    let own = || rustix::fs::fchown(tree, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)));
+    let open = || rustix::fs::fchmod(tree, Mode::from_raw_mode(mode));
+    // Whenever this ends in the middle, its user can open it: the directory above is that user's alone.
+    match job {
+        Job::Give { .. } => open().and_then(|()| own()),
+        Job::Clear | Job::TakeBack => own().and_then(|()| open()),
+    }
 }
 
 fn below(job: Job, tree: BorrowedFd<'_>) -> Result<(), Errno> {

@@ -33,7 +33,7 @@ const WRITTEN_INODES_MAX: u64 = 100_000;
 pub(crate) const OWNER_ID: u32 = 0x0fff_ffff;
 
 /// Whose files of layers with several owners are on the host: so many ids from this one on, nobody's anywhere either.
-pub(crate) const OWNERS_FIRST: u32 = OWNER_ID - (ids::RANGE_IDS - 1);
+pub(crate) const OWNERS_FIRST: u32 = OWNER_ID - ids::RANGE_IDS;
 
 /// Who everything inside runs as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -225,11 +225,15 @@ impl Stems {
 
 impl Stem {
     fn sprout(slot: u64, flags: u64, groups: &Groups, filters: &Filters) -> Result<Self, Errno> {
-        let (group, missing) = groups.make(slot);
         let (door, inner) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        match guest::sys::fork()? {
-            Forked::Child => raw::in_child(|| bear(inner, flags, &group, filters)),
-            Forked::Parent(pid) => {
+        let (group, missing) = groups.make(slot);
+        match guest::sys::fork() {
+            Err(errno) => {
+                groups.discard(group);
+                Err(errno)
+            }
+            Ok(Forked::Child) => raw::in_child(|| bear(inner, flags, &group, filters)),
+            Ok(Forked::Parent(pid)) => {
                 let bearer = Some(pid.as_raw_nonzero().get());
                 Ok(Self { bearer, child: None, unborn: None, door, slot, group, missing, flags, built: None })
             }

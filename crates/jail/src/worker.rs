@@ -203,7 +203,7 @@ fn restrict(source: &OwnedFd, into: Option<&OwnedFd>, result: &OwnedFd, power: P
     }
     privileges::no_new_privileges().map_err(said)?;
     match power {
-        Power::Giving => privileges::keep_capabilities(GIVING),
+        Power::Giving => privileges::bound_capabilities(GIVING).and_then(|()| privileges::keep_capabilities(GIVING)),
         Power::Nobodys | Power::Own => raw::drop_capabilities(),
     }
     .map_err(said)?;

@@ -87,6 +87,18 @@ pub(crate) fn broken(path: &Path) -> impl Fn(io::Error) -> Error {
     move |error| failed(format!("{}: {error}", path.display()))
 }
 
+/// Where a claim stands with its mark.
+enum Marked {
+    Already,
+    /// There is nothing that it would replace.
+    First,
+    /// It goes over an older one, whose files stay.
+    Over,
+}
+
+/// How a mark is put down.
+type WriteMark = fn(&Mark, &Path) -> io::Result<()>;
+
 /// Makes or opens a workspace, locks it, and marks it as `epoch`'s.
 pub(crate) async fn claim(
     place: &Arc<Place>,
@@ -116,7 +128,7 @@ pub(crate) async fn claim(
     let source = source(place, workspace)?;
     let left_out = source.as_deref().map(snapshot::left_out).transpose()?.unwrap_or_default();
     let (inner, given) = (Arc::clone(place), home.clone());
-    let (found, mark, [is_marked, is_first], room, claim) = step(move || {
+    let (found, mark, marked, room, claim) = step(move || {
         // The lock goes along: whoever removes the workspace of a start that was given up waits for what is made here.
         let (place, home, claim) = (inner, given, claim);
         let found = Mark::read(&home.directory).map_err(broken(&home.directory))?;
@@ -124,7 +136,7 @@ pub(crate) async fn claim(
         if matches!(start, Start::Kept { .. }) {
             let (keep, file) = kept.ok_or(Error::WorkspaceLost)?;
             let room = place.admit(size(keep, &file, making).map_err(broken(&home.images))?)?;
-            return Ok((Found::Image(keep, file), mark, [false, false], room, claim));
+            return Ok((Found::Image(keep, file), mark, Marked::Over, room, claim));
         }
         let forked = source.as_deref().and_then(|source| fs::metadata(source).ok()).map_or(0, |image| image.len());
         let room = place.admit(making.bytes().max(forked))?;
@@ -135,7 +147,7 @@ pub(crate) async fn claim(
         }
         drop(kept);
         let found = make(&home, making, source.as_deref(), image)?;
-        Ok((found, mark, [replaces, !replaces], room, claim))
+        Ok((found, mark, if replaces { Marked::Already } else { Marked::First }, room, claim))
     })
     .await?;
     let (keep, file) = match found {
@@ -152,12 +164,14 @@ pub(crate) async fn claim(
         false => Some(Unfinished { directory: directory.clone(), mark, _lock: copy(&file)?.into() }),
         true => None,
     };
-    let marking = match is_marked {
-        false => {
-            let write = if is_first { Mark::write_first } else { Mark::write };
-            Some(Marking::begin(directory.clone(), mark, write, [claim, copy(&file)?]))
-        }
-        true => None,
+    let write: Option<WriteMark> = match marked {
+        Marked::Already => None,
+        Marked::First => Some(Mark::write_first),
+        Marked::Over => Some(Mark::write),
+    };
+    let marking = match write {
+        Some(write) => Some(Marking::begin(directory.clone(), mark, write, [claim, copy(&file)?])),
+        None => None,
     };
     Ok(Claimed { keep, descriptor: Some(file.into()), unfinished, marking, room: Some(room), left_out })
 }
@@ -312,7 +326,7 @@ pub(crate) struct Marking(tokio::task::JoinHandle<Result<(), Error>>);
 
 impl Marking {
     /// Whoever gives up meanwhile leaves the `locks` to the writing, so that no mark of another is overwritten.
-    fn begin(directory: PathBuf, mark: Mark, write: fn(&Mark, &Path) -> io::Result<()>, locks: [File; 2]) -> Self {
+    fn begin(directory: PathBuf, mark: Mark, write: WriteMark, locks: [File; 2]) -> Self {
         Self(tokio::task::spawn_blocking(move || {
             let written = write(&mark, &directory).map_err(broken(&directory));
             drop(locks);
@@ -369,8 +383,13 @@ static STEPS: Semaphore = Semaphore::const_new(STEPS_MAX);
 
 /// Runs a step of a claim, which is short and waits for nobody.
 async fn step<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
-    let _place = STEPS.acquire().await.map_err(|error| failed(error.to_string()))?;
-    blocking(work).await
+    let place = STEPS.acquire().await.map_err(|error| failed(error.to_string()))?;
+    // The place goes with the work: whoever gives up does not end it.
+    blocking(move || {
+        let _place = place;
+        work()
+    })
+    .await
 }
 
 /// Runs what waits for the disk on a thread that may wait.
