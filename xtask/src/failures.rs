@@ -142,7 +142,7 @@ mod tests {
     fn libtest_says_it_in_a_section() {
         check(LIBTEST, &[("b::c", "wrong", 4)]);
         check(
-            &format!("{OWN_MAIN}{LIBTEST}{OWN_MAIN}").repeat(1),
+            &format!("{OWN_MAIN}{LIBTEST}{OWN_MAIN}"),
             &[
                 ("second (own user)", "assertion failed: it waits\n  left: 1\n right: 2", 6),
                 ("b::c", "wrong", 4),

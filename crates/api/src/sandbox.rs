@@ -99,7 +99,8 @@ pub struct SandboxStart {
 /// One stage of a start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SandboxStage {
-    /// `claim`, `root`, `workspace`, `ready`, `restore`, `manifest`.
+    /// `claim`, `root`, `workspace`, `ready`, or `create` for all of these where the provider does not tell them apart; `restore`,
+    /// `manifest`; `wake`, for one that stood still.
     pub stage: String,
     /// How long it took, in microseconds.
     pub duration_us: u64,

@@ -34,6 +34,8 @@ type Answer = Result<Arc<dyn Sandbox>, sandbox::Error>;
 pub(crate) struct Slot {
     state: Mutex<Held>,
     asked: Notify,
+    /// It was made, could not be made, or was closed.
+    settled: Notify,
     terminals: Terminals,
     /// The workspace's files when the sandbox was opened.
     before: Mutex<Listing>,
@@ -126,9 +128,25 @@ impl Slot {
         matches!(*self.state.lock(), Held::Wanted(_))
     }
 
-    /// Whether one that lived stands still, or is about to be had again.
+    /// Waits until what stands still goes on, or what is on its way is there; has nothing made where nothing stands still. Who
+    /// waits here does without one if need be: a start that fails meanwhile fails no run on that account.
+    async fn awake(&self) {
+        if self.is_resting() {
+            self.want();
+        }
+        loop {
+            // Heard before the look, so that nothing is missed between the two.
+            let settled = self.settled.notified();
+            if !self.is_on_its_way() {
+                return;
+            }
+            settled.await;
+        }
+    }
+
+    /// Whether one is being made, or woken.
     fn is_on_its_way(&self) -> bool {
-        self.is_resting() || matches!(*self.state.lock(), Held::Wanted(_) | Held::Made(..))
+        matches!(*self.state.lock(), Held::Wanted(_) | Held::Made(..))
     }
 
     /// The sandbox, if it is there.
@@ -160,6 +178,8 @@ impl Slot {
                 let _ = waiter.send(Err(error.clone()));
             }),
         }
+        drop(state);
+        self.settled.notify_waiters();
     }
 
     /// That it was made is on record: whoever waits gets it.
@@ -174,6 +194,8 @@ impl Slot {
             }
             other => *state = other,
         }
+        drop(state);
+        self.settled.notify_waiters();
     }
 
     /// What the model has to know of the workspace and was not told yet.
@@ -225,6 +247,7 @@ impl Slot {
     /// Ends everything inside and lets the sandbox go.
     pub(crate) async fn close(&self) {
         let held = std::mem::take(&mut *self.state.lock());
+        self.settled.notify_waiters();
         let resting = self.resting.lock().take();
         self.terminals.close().await;
         if let Some((sandbox, _)) = resting {
@@ -279,11 +302,15 @@ impl Driver {
             };
             let retry = (inner.parts.catalog)().settings.retries.sandbox;
             let since_ms = inner.parts.clock.wall_ms();
-            for attempt in 1.. {
+            let (mut attempt, mut ways) = (1, 0);
+            loop {
                 let made = make(&inner, &key, epoch, &source, &closure).await;
-                if made.as_ref().is_err_and(needs_room)
+                // What makes way is no attempt: that begins when there is room.
+                if ways < WAYS_MAX
+                    && made.as_ref().is_err_and(needs_room)
                     && let Some(slot) = inner.idle.make_way()
                 {
+                    ways += 1;
                     slot.close().await;
                     continue;
                 }
@@ -297,8 +324,8 @@ impl Driver {
                 let Some(until_ms) = again else { return Done::Opened(made) };
                 tracing::warn!(session_id = %key.session, attempt, "the sandbox did not start; trying again");
                 tokio::time::sleep(Duration::from_millis(until_ms.saturating_sub(now_ms))).await;
+                attempt += 1;
             }
-            Done::Opened(Err(sandbox::Error::Gone { detail: "it did not start".into() }))
         })
     }
 
@@ -366,9 +393,21 @@ impl Driver {
 const RESTORED: &str = "[The sandbox was lost. Its workspace was made anew from the checkpoint of an earlier turn: what was changed \
                         after that is gone. Look before you go on.]";
 
+/// Sandboxes that make way for one start at most. One that ends gives room for another of its size; a start for which these are not
+/// enough fails, and the rest of those that stand still is left alone.
+const WAYS_MAX: u32 = 16;
+/// The limits that a sandbox uses up for as long as it is there. Any other is the start's own, and no other's end helps it.
+const SHARED_LIMITS: [&str; 2] = ["workspaces_bytes_max", "ids_parts_max"];
+/// The limit that a launcher says no with when it has no place left.
+const PLACES_LIMIT: &str = "sandboxes_max";
+
 /// Whether another sandbox that ends makes this one possible.
 fn needs_room(error: &sandbox::Error) -> bool {
-    matches!(error, sandbox::Error::Limit { .. } | sandbox::Error::Start { stage: "claim", .. })
+    match error {
+        sandbox::Error::Limit { limit } => SHARED_LIMITS.iter().any(|shared| limit.starts_with(shared)),
+        sandbox::Error::Start { stage: "claim", detail } => detail.starts_with(PLACES_LIMIT),
+        _ => false,
+    }
 }
 
 /// Whether a sandbox has the walls that are asked for now.
@@ -490,7 +529,7 @@ impl Making<'_> {
     async fn restored(&self, key: &SessionKey, spec: Spec, snapshot: &Snapshot) -> Result<Opened, sandbox::Error> {
         let sandbox = self.create(spec).await?;
         let restore = crate::keep::restore(self.inner, key, sandbox.as_ref(), snapshot, self.stages.clone());
-        if let Err(error) = self.stages.run("restore", restore).await {
+        if let Err(error) = self.stages.run_long("restore", Box::pin(restore)).await {
             sandbox.close().await;
             return Err(error);
         }
@@ -504,8 +543,12 @@ impl Making<'_> {
             tracing::debug!(entries = done.entries, of = whole.entries, bytes = done.bytes, "laying the manifest");
             self.stages.moved();
         };
-        let lay = self.laying.lay(self.inner, self.project.clone(), which, sandbox.as_ref(), &told);
-        let manifest = match self.stages.run("manifest", lay).await {
+        let lay = Box::pin(self.laying.lay(self.inner, self.project.clone(), which, sandbox.as_ref(), &told));
+        let laid = match self.laying.has_copies() {
+            true => self.stages.run_long("manifest", lay).await,
+            false => self.stages.run("manifest", lay).await,
+        };
+        let manifest = match laid {
             Ok(manifest) => manifest,
             Err(error) => {
                 sandbox.close().await;
@@ -563,10 +606,8 @@ impl Bench for CallBench {
     }
 
     async fn awake(&self) {
-        if self.slot.is_on_its_way() {
-            // Whatever it says, the terminals say it, too.
-            let _ = self.slot.get().await;
-        }
+        // Whatever comes of it, the terminals say it, too.
+        self.slot.awake().await;
     }
 
     fn is_attached(&self) -> bool {
@@ -623,5 +664,50 @@ impl Bench for CallBench {
 
     fn idempotency_key(&self) -> Option<&str> {
         self.idempotency_key.as_deref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limit(limit: &str) -> sandbox::Error {
+        sandbox::Error::Limit { limit: limit.into() }
+    }
+
+    fn start(stage: &'static str, detail: &str) -> sandbox::Error {
+        sandbox::Error::Start { stage, detail: detail.into() }
+    }
+
+    #[test]
+    fn only_what_another_sandbox_uses_up_is_made_room_for() {
+        let rows = [
+            (limit("workspaces_bytes_max = 1; 1 bytes are kept"), true),
+            (limit("ids_parts_max = 1"), true),
+            (start("claim", "sandboxes_max = 256; took create 1.0 ms"), true),
+            (limit("manifest_entries_max = 1"), false),
+            (limit("mounts_max = 16"), false),
+            (start("claim", "the label is too long"), false),
+            (start("claim", "the launcher answered something else"), false),
+            (start("workspace", "sandboxes_max = 256"), false),
+            (sandbox::Error::WorkspaceLost, false),
+        ];
+        for (error, expected) in rows {
+            assert_eq!(needs_room(&error), expected, "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_until_it_is_awake_has_none_made_and_does_not_need_it() {
+        let slot = Slot::default();
+        slot.awake().await;
+        assert!(!slot.is_wanted(), "nothing stood still");
+        slot.want();
+        let fails = async {
+            assert!(slot.is_wanted() && !slot.is_awaited());
+            slot.made(Err(start("root", "no view")));
+        };
+        tokio::join!(slot.awake(), fails);
+        assert!(!slot.is_wanted());
     }
 }

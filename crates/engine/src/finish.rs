@@ -74,7 +74,7 @@ impl Driver {
             && run.as_ref().is_some_and(|run| run.used_sandbox)
             && !names.is_empty()
             && matches!(self.state.files, Files::Kept { .. } | Files::InSnapshot);
-        let keeps = (inner.parts.catalog)().settings.sandbox.keep_idle_ms > 0 && !inner.dispatch.is_draining();
+        let keeps = idle::kept(&inner, |settings| settings.keep_idle_ms).is_some();
         Box::pin(async move {
             let mut kept = Vec::new();
             let mut failure = failure;

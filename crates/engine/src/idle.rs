@@ -4,6 +4,7 @@
 use crate::bench::Slot;
 use crate::driver::Driver;
 use crate::engine::Inner;
+use catalog::SandboxSettings;
 use journal::SessionKey;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -108,21 +109,18 @@ pub(crate) async fn let_go(inner: Arc<Inner>, mut stopped: watch::Receiver<bool>
 impl Driver {
     /// Lays the sandbox by, if it is to be kept while the session has nothing to do.
     pub(crate) async fn lay_by(&mut self) {
-        let settings = (self.inner.parts.catalog)().settings.sandbox.clone();
-        let keep_ms = match &self.base.run {
-            Some(_) => settings.keep_parked_ms,
-            None => settings.keep_idle_ms,
+        let kept = match &self.base.run {
+            Some(_) => kept(&self.inner, |settings| settings.keep_parked_ms),
+            None => kept(&self.inner, |settings| settings.keep_idle_ms),
         };
-        if keep_ms == 0 || settings.idle_max == 0 || self.inner.dispatch.is_draining() {
-            return;
-        }
+        let Some(Keep { keep, most }) = kept else { return };
         // A run that ended without one to keep has closed it.
         if !rests(&self.slot).await {
             return;
         }
         let slot = std::mem::take(&mut self.slot);
-        let times = [self.inner.parts.clock.monotonic(), Duration::from_millis(keep_ms)];
-        for gone in self.inner.idle.put(&self.key, slot, times, settings.idle_max) {
+        let times = [self.inner.parts.clock.monotonic(), keep];
+        for gone in self.inner.idle.put(&self.key, slot, times, most) {
             gone.close().await;
         }
     }
@@ -133,6 +131,24 @@ impl Driver {
             self.slot = slot;
         }
     }
+}
+
+/// How sandboxes are kept whose sessions have nothing to do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Keep {
+    /// For how long.
+    keep: Duration,
+    /// How many.
+    most: usize,
+}
+
+/// How a sandbox is kept for as many milliseconds as `keep_ms` finds in the settings; `None`: not at all. Who ends a run and who
+/// lays its sandbox by ask here, so that the log never says of one that is closed that it stands still.
+pub(crate) fn kept(inner: &Inner, keep_ms: impl Fn(&SandboxSettings) -> u64) -> Option<Keep> {
+    let catalog = (inner.parts.catalog)();
+    let settings = &catalog.settings.sandbox;
+    let keep = Keep { keep: Duration::from_millis(keep_ms(settings)), most: settings.idle_max };
+    (!keep.keep.is_zero() && keep.most > 0 && !inner.dispatch.is_draining()).then_some(keep)
 }
 
 /// Whether a sandbox stands still now; one that does not come to a halt is not kept.

@@ -75,6 +75,11 @@ impl Laying {
         Ok(Self { manifest, accounts, mounts, copies, left_out })
     }
 
+    /// Whether buckets are copied, whose objects are listed first.
+    pub(crate) fn has_copies(&self) -> bool {
+        !self.copies.is_empty()
+    }
+
     /// Lays what is wanted, and gives the digest of all that was laid, when that is all there is. `told` hears how far it is.
     pub(crate) async fn lay(
         &self,

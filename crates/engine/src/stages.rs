@@ -12,6 +12,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use stdx::Clock;
 
+/// How many times the lull a stage may stand still of which not everything is seen: an object is read whole for its digest, files
+/// are made durable at the end, a bucket's objects are listed. A start that is given up there is given up again each time it is
+/// tried, and the session with it; what really hangs ends a few minutes later.
+const LONG_LULLS: u32 = 10;
+
 /// What becomes of one start.
 #[derive(Debug)]
 pub(crate) struct Stages {
@@ -65,6 +70,19 @@ impl Stages {
         self.within(stage, self.lull, work).await
     }
 
+    /// Does the work of a stage of which long parts move nothing that is seen from here.
+    pub(crate) async fn run_long<T>(
+        &self,
+        stage: &'static str,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let lull = self.lull.saturating_mul(LONG_LULLS);
+        // The driver that waits for it hangs no sooner than the stage; the last number would stand for no limit at all.
+        let lull_ms = u64::try_from(lull.as_millis()).unwrap_or(u64::MAX - 1);
+        let _within = self.pulse.as_ref().map(|pulse| pulse.within(lull_ms));
+        self.within(stage, lull, work).await
+    }
+
     async fn within<T>(
         &self,
         stage: &'static str,
@@ -92,7 +110,8 @@ impl Stages {
                 return format!("the start has taken longer than start_ms_max = {}", self.whole.as_millis());
             }
             if now >= lull_ends {
-                return format!("nothing has moved for start_lull_ms = {}", lull.as_millis());
+                let times = if lull > self.lull { format!("{LONG_LULLS} times ") } else { String::new() };
+                return format!("nothing has moved for {times}start_lull_ms = {}", self.lull.as_millis());
             }
             tokio::time::sleep(lull_ends.min(ends).saturating_sub(now).max(Duration::from_millis(1))).await;
         }
@@ -221,6 +240,21 @@ mod tests {
         let endless = stages(1_000, 10_000);
         let told = "the sandbox did not start: manifest: the start has taken longer than start_ms_max = 10000; took manifest 10000.0 ms";
         assert_eq!(check(&endless, 900, 20, 20).await, Err(told.into()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_stage_may_stand_still_for_longer() {
+        let stages = stages(1_000, 60_000);
+        let digest = async {
+            tokio::time::sleep(Duration::from_millis(9_900)).await;
+            Ok(())
+        };
+        assert!(stages.run_long("restore", digest).await.is_ok());
+        let told = stages.run_long("restore", std::future::pending::<Result<(), Error>>()).await;
+        let told = told.map_err(|error| error.to_string());
+        let expected = "the sandbox did not start: restore: nothing has moved for 10 times start_lull_ms = 1000; \
+                        took restore 9900.0 ms, restore 10000.0 ms";
+        assert_eq!(told, Err(expected.into()));
     }
 
     #[tokio::test(start_paused = true)]

@@ -115,7 +115,7 @@ impl Create {
         if !self.binds.is_empty() || !self.mounts.is_empty() || self.root.descriptors > 0 || self.root.lent.is_some() {
             return None;
         }
-        serde_json::to_string(&(&self.root, &self.limits, &self.walls_optional)).ok()
+        serde_json::to_string(&(&self.root, &self.limits, &self.walls_optional, self.landlock_version_min)).ok()
     }
 }
 

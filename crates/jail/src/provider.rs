@@ -161,7 +161,8 @@ impl Provider {
     /// # Errors
     /// [`Error::Gone`] when the launcher is; those of a root that can't be had.
     pub async fn keep_warm(&self, like: &Spec, warm: Warm) -> Result<usize, Error> {
-        let Ready { wanted: root, .. } = self.ready(like).await?;
+        let Ready { wanted: mut root, .. } = self.ready(like).await?;
+        root.accounts = ids::resolve(&like.accounts, &mut root, ids::below(self.root))?;
         let like = Spec {
             workspace: Workspace::Scratch,
             environment: Vec::new(),

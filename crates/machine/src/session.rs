@@ -3,7 +3,7 @@
 use crate::effect::Effect;
 use crate::run::{Parked, Run};
 use crate::scope::Scope;
-use domain::record::{Deed, Finished, Forked, Raised, Resolved, Snapshot, Steered, Submitted, Voted, When};
+use domain::record::{Deed, Finished, Forked, Operated, Raised, Resolved, Snapshot, Steered, Submitted, Voted, When};
 use domain::{ContentRef, Event, Id, RunStatus, id};
 use indexmap::IndexMap;
 use std::collections::VecDeque;
@@ -39,6 +39,9 @@ pub struct Session {
     pub snapshot: Option<Snapshot>,
     /// Whether the workspace may be another than that.
     pub is_changed: bool,
+    /// Whether somebody ran a command in a sandbox that stood still. No workspace is kept while none is open, so this counts from the
+    /// next opening on.
+    pub is_changed_by_hand: bool,
     /// Messages of the runs that wait.
     waiting: VecDeque<Option<Arc<Entry>>>,
 }
@@ -157,8 +160,7 @@ impl Session {
             Event::Resolved(Resolved { run, call, resolution }) => {
                 self.input(*run, |run| run.resolved(*call, resolution));
             }
-            // A command may change files that the next checkpoint is to keep.
-            Event::Operated(body) => self.is_changed |= body.deed == Deed::Exec && self.sandbox == Some(body.sandbox),
+            Event::Operated(body) => self.operated(body),
             Event::WorkspaceRestored(body) => self.restored(&body.snapshot),
             Event::Finished(body) => self.finished(stamp, body).map_err(refuse)?,
             _ => {
@@ -175,6 +177,18 @@ impl Session {
     fn input(&mut self, id: Id<id::Run>, take: impl FnOnce(&mut Run)) {
         if let Some(run) = self.run.iter_mut().chain(&mut self.queue).find(|run| run.id == id) {
             take(run);
+        }
+    }
+
+    /// A command may change files that the next checkpoint is to keep.
+    fn operated(&mut self, body: &Operated) {
+        if body.deed != Deed::Exec {
+            return;
+        }
+        match self.sandbox {
+            Some(sandbox) => self.is_changed |= sandbox == body.sandbox,
+            // Of one that stands still the log has no name: it has let go of it.
+            None => self.is_changed_by_hand = true,
         }
     }
 
@@ -196,8 +210,14 @@ impl Session {
         if self.run.is_none() {
             self.snapshot = Some(snapshot.clone());
             self.files = Files::InSnapshot;
-            self.is_changed = false;
+            self.unchanged();
         }
+    }
+
+    /// What was changed is not there any more.
+    const fn unchanged(&mut self) {
+        self.is_changed = false;
+        self.is_changed_by_hand = false;
     }
 
     fn submitted(&mut self, stamp: Stamp, body: &Submitted) {
@@ -314,13 +334,14 @@ impl Session {
                 self.sandbox = Some(body.sandbox);
                 // What a manifest laid down is kept like what a call wrote.
                 self.is_changed |= self.files == Files::None && body.manifest.is_some();
+                self.is_changed |= std::mem::take(&mut self.is_changed_by_hand);
                 self.files = Files::Kept { generation: body.generation };
                 self.run.iter_mut().for_each(|run| run.used_sandbox = true);
             }
             Event::SandboxClosed(body) if self.sandbox == Some(body.sandbox) => self.sandbox = None,
             Event::WorkspaceLost(_) => {
                 self.files = Files::Lost;
-                self.is_changed = false;
+                self.unchanged();
             }
             Event::Checkpointed(body) => {
                 self.is_changed = false;
@@ -347,7 +368,7 @@ impl Session {
     fn roll_back(&mut self) {
         if self.snapshot.is_some() && self.files != Files::Lost {
             self.files = Files::InSnapshot;
-            self.is_changed = false;
+            self.unchanged();
         }
     }
 }

@@ -320,6 +320,27 @@ fn a_workspace_that_changed_is_kept_between_calls() {
 }
 
 #[test]
+fn what_is_changed_by_hand_while_nobody_works_is_kept_once_somebody_does() {
+    let kept = "submitted replied:1 judged.1 began-inside.1 made returned-changed.1 checkpointed";
+    check(&format!("{kept} operated"), "ask:2 checkpoint:1");
+    let parked = format!("{kept} pause parked:resume");
+    check(&format!("{parked} resume resumed made"), "ask:2");
+    check(&format!("{parked} operated"), "");
+    check(&format!("{parked} operated resume"), "resume");
+    // Nothing is opened only to be kept.
+    check(&format!("{parked} operated resume resumed"), "ask:2");
+    check(&format!("{parked} operated resume resumed made"), "ask:2 checkpoint:1");
+    check(&format!("{parked} operated resume resumed made checkpointed"), "ask:2");
+    check(&format!("{parked} operated resume resumed lost made"), "ask:2");
+    let ended = format!("{kept} replied:0 closed finished");
+    check(&format!("{ended} operated"), "");
+    check(&format!("{ended} operated @2 submitted made"), "ask:1 checkpoint:0");
+    check(&format!("{ended} operated restored @2 submitted made"), "ask:1");
+    let goes_back = "submitted replied:1 judged.1 began-back.1 made checkpointed closed operated resumed made";
+    check(goes_back, "answer.1:RolledBack");
+}
+
+#[test]
 fn a_forked_session_goes_on_from_its_checkpoint() {
     check("forked submitted:on", "ask:1");
     check("submitted forked", "refused: the session has begun already");

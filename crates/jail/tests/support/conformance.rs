@@ -440,6 +440,13 @@ async fn what_is_paused_stands_still_until_something_begins(world: Arc<World>) {
     sandbox.resume().await.unwrap();
     assert_eq!(is_paused().await, Some(false));
     assert_eq!(sh(&sandbox, goes_on).await.exit, Exit::Code(0));
+    // Whoever comes while they are on their way to a halt waits for nobody else either.
+    for _ in 0..20 {
+        let (paused, begun) = tokio::join!(sandbox.pause(LONG_MS), sh(&sandbox, "true"));
+        assert!(paused.is_ok(), "{paused:?}");
+        assert_eq!(begun.exit, Exit::Code(0));
+    }
+    sandbox.resume().await.unwrap();
     // What stands still is ended like anything else.
     assert!(sandbox.pause(LONG_MS).await.unwrap());
     sandbox.close().await;

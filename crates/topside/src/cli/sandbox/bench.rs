@@ -35,7 +35,7 @@ pub(crate) async fn bench(session: Session, arguments: SandboxBench) -> Result<E
     };
     let ground = Ground::new(provider);
     tokio::select! {
-        () = measure(&console, &ground, &arguments) => Ok(Ending::Done),
+        ending = measure(&console, &ground, &arguments) => Ok(ending),
         wish = signals.next() => Ok(match wish {
             Wish::Interrupt => Ending::Cancelled,
             Wish::Terminate => Ending::Terminated,
@@ -43,7 +43,9 @@ pub(crate) async fn bench(session: Session, arguments: SandboxBench) -> Result<E
     }
 }
 
-async fn measure(console: &Console, ground: &Ground, arguments: &SandboxBench) {
+/// Failed when something could not be measured at all; the rest is told all the same.
+async fn measure(console: &Console, ground: &Ground, arguments: &SandboxBench) -> Ending {
+    let mut ending = Ending::Done;
     let samples = usize::from(arguments.samples);
     let mut measured: Vec<Figure> = Vec::new();
     for name in NAMES {
@@ -56,7 +58,10 @@ async fn measure(console: &Console, ground: &Ground, arguments: &SandboxBench) {
         let mut measuring = measures::Measuring::begin(name, ground, samples);
         match measuring.done().await {
             Ok(figures) => measured.extend(figures),
-            Err(error) => console.talk_line(&format!("error: measuring {name}: {error}")),
+            Err(error) => {
+                console.talk_line(&format!("error: measuring {name}: {error}"));
+                ending = Ending::Failed;
+            }
         }
     }
     let machine = Machine::here(ground).await;
@@ -65,6 +70,7 @@ async fn measure(console: &Console, ground: &Ground, arguments: &SandboxBench) {
     } else {
         figures::table(&machine, &measured)
     });
+    ending
 }
 
 /// A directory that is gone with this value.
