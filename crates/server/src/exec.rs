@@ -23,6 +23,8 @@ const START_MS_MAX: u64 = 10_000;
 const PING_MS: u64 = 30_000;
 /// Wishes about a command that wait to be heeded.
 const WISHES_MAX: usize = 16;
+/// How long a client that was told the end may take to close the connection.
+const CLOSING_MS_MAX: u64 = 1_000;
 
 type Sender = SplitSink<WebSocketStream<Tunnel>, Message>;
 type Receiver = SplitStream<WebSocketStream<Tunnel>>;
@@ -120,7 +122,7 @@ enum Wish {
 }
 
 /// Carries output and input until one side ends. Dropping the process kills it.
-async fn converse(mut process: Box<dyn Process>, mut sender: Sender, receiver: Receiver) {
+async fn converse(mut process: Box<dyn Process>, mut sender: Sender, mut receiver: Receiver) {
     if tell(&mut sender, &ExecTold::Started).await.is_err() {
         return;
     }
@@ -129,13 +131,16 @@ async fn converse(mut process: Box<dyn Process>, mut sender: Sender, receiver: R
     };
     let (wishes, heard) = mpsc::channel(WISHES_MAX);
     tokio::select! {
-        () = listen(receiver, input, wishes) => {}
+        () = listen(&mut receiver, input, wishes) => return,
         () = speak(process, sender, heard) => {}
     }
+    // A client that still writes would see its connection break before it has read the end (RFC 6455, section 7.1.1).
+    let closing = async { while let Some(Ok(_)) = receiver.next().await {} };
+    let _ = tokio::time::timeout(Duration::from_millis(CLOSING_MS_MAX), closing).await;
 }
 
 /// Takes what the client says; ends with the connection.
-async fn listen(mut receiver: Receiver, mut input: Box<dyn Input>, wishes: mpsc::Sender<Wish>) {
+async fn listen(receiver: &mut Receiver, mut input: Box<dyn Input>, wishes: mpsc::Sender<Wish>) {
     while let Some(Ok(message)) = receiver.next().await {
         let taken = match message {
             // A command that takes no input any more may still have something to say.

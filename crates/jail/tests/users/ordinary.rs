@@ -167,7 +167,7 @@ async fn no_two_sandboxes_share_a_part(world: Arc<World>) {
     let mut spec = world.spec(world.session(Start::Fresh, new_id()));
     spec.accounts = accounts(None);
     let error = another.create(spec.clone()).await.unwrap_err();
-    assert!(matches!(&error, Error::Wall { detail, .. } if detail.contains("all 16 parts")), "{error}");
+    assert!(matches!(&error, Error::Limit { limit } if limit.starts_with("ids_parts_max = 16")), "{error}");
     // One that ends leaves its part to the next.
     sandboxes.pop().unwrap().close().await;
     another.create(spec).await.unwrap().close().await;
