@@ -185,11 +185,12 @@ impl Wire {
 
     /// Ends the stream: the guest sees its end and stops. Whoever uses it is told why.
     pub(crate) fn end(&self, why: &str) {
-        let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
+        // First why: who reads the stream would find only that it has ended.
+        finish(&self.commands, Error::Gone { detail: why.to_owned() });
         for task in &self.tasks {
             task.abort();
         }
-        finish(&self.commands, Error::Gone { detail: why.to_owned() });
+        let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
     }
 }
 
