@@ -2,7 +2,10 @@
 #![expect(unsafe_code, reason = "clone3, mount_setattr and prctl have no complete safe wrapper")]
 
 use rustix::io::Errno;
+use rustix::mm::{Advice, MapFlags, ProtFlags};
 use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 /// The error of the last call.
 pub(crate) fn last() -> Errno {
@@ -27,11 +30,43 @@ pub(crate) fn clone_child(flags: u64) -> Result<Cloned, Errno> {
     clone3(&arguments)
 }
 
-/// As [`clone_child`], but the new process is the caller's sibling, and is born into a v2 group when one is given.
-pub(crate) fn clone_sibling(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned, Errno> {
+/// A process's number that a parent and its child both see, whatever becomes of the child.
+#[derive(Debug)]
+pub(crate) struct Told(NonNull<AtomicI32>);
+
+impl Told {
+    const BYTES: usize = size_of::<AtomicI32>();
+
+    pub(crate) fn new() -> Result<Self, Errno> {
+        let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
+        // SAFETY: the kernel chooses a place where nothing is.
+        let page = unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), Self::BYTES, protection, flags)? };
+        NonNull::new(page.cast()).map(Self).ok_or(Errno::NOMEM)
+    }
+
+    /// The number, once there is one.
+    pub(crate) fn number(&self) -> Option<i32> {
+        // SAFETY: the page is mapped as long as `self` lives, aligned, and zero is a valid number.
+        Some(unsafe { self.0.as_ref() }.load(Ordering::Acquire)).filter(|number| *number > 0)
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        // SAFETY: nobody else in this process has the page.
+        let _ = unsafe { rustix::mm::munmap(self.0.as_ptr().cast(), Self::BYTES) };
+    }
+}
+
+/// As [`clone_child`], but the new process is the caller's sibling, and is born into a v2 group when one is given. The kernel
+/// writes its number to `told` before it runs, even if the caller is killed in the middle; the new process does not have `told`.
+pub(crate) fn clone_sibling(flags: u64, cgroup: Option<BorrowedFd<'_>>, told: &Told) -> Result<Cloned, Errno> {
+    // SAFETY: the page is this process's own, and whoever has it goes on having it; only a fork is left without.
+    unsafe { rustix::mm::madvise(told.0.as_ptr().cast(), Told::BYTES, Advice::LinuxDontFork)? };
     // SAFETY: all-zero is a valid `clone_args`.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
-    arguments.flags = flags | u64::from(libc::CLONE_PARENT.unsigned_abs());
+    arguments.flags = flags | u64::from((libc::CLONE_PARENT | libc::CLONE_PARENT_SETTID).unsigned_abs());
+    arguments.parent_tid = told.0.as_ptr() as u64;
     if let Some(cgroup) = cgroup {
         arguments.flags |= CLONE_INTO_CGROUP;
         arguments.cgroup = u64::try_from(cgroup.as_raw_fd()).map_err(|_| Errno::BADF)?;

@@ -8,7 +8,7 @@ use crate::door::{self, Create, Failure};
 use crate::filter::Filters;
 use crate::inside;
 use crate::privileges;
-use crate::raw::{self, Cloned};
+use crate::raw::{self, Cloned, Told};
 use guest::sys::Forked;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
@@ -34,7 +34,7 @@ const WAIT_SECONDS_MAX: i64 = 20;
 #[derive(Debug)]
 pub(crate) struct Stem {
     /// The process that bears the first process, until that was heard of.
-    bearer: Option<i32>,
+    bearer: Option<Bearer>,
     /// The sandbox's first process, which waits at the door.
     child: Option<Child>,
     /// Why there is none, and will be none.
@@ -48,6 +48,15 @@ pub(crate) struct Stem {
     flags: u64,
     /// Whether its root is built, or about to be.
     pub(crate) built: Option<create::Footing>,
+}
+
+/// Who bears a first process.
+#[derive(Debug)]
+struct Bearer {
+    process: Child,
+    pidfd: OwnedFd,
+    /// Whom it bore, should it end before it says so.
+    told: Told,
 }
 
 /// How many stand ready with their roots, and of which kind.
@@ -106,7 +115,11 @@ impl Stems {
 
     /// Where births are to be heard of; [`Stems::grow`] hears.
     pub(crate) fn births(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.plain.iter().filter(|stem| stem.is_awaited()).map(|stem| stem.door.as_fd())
+        let awaited = self.plain.iter().filter(|stem| stem.is_awaited());
+        awaited.flat_map(|stem| {
+            let bearer = stem.bearer.as_ref().map(|bearer| bearer.pidfd.as_fd());
+            std::iter::once(stem.door.as_fd()).chain(bearer)
+        })
     }
 
     /// How many stand ready with their roots: those that have said so, which is heard when they are taken.
@@ -116,7 +129,7 @@ impl Stems {
 
     /// Grows what is missing, unless it could not be had a moment ago; `starting` are on their way.
     pub(crate) fn grow(&mut self, groups: &Groups, filters: &Filters, starting: usize, now_ms: u64) {
-        for stem in self.plain.iter_mut().filter(|stem| stem.is_awaited() && is_readable(&stem.door)) {
+        for stem in self.plain.iter_mut().filter(|stem| stem.is_awaited() && stem.has_news()) {
             // Whoever takes one that is not born is told why.
             let _ = stem.hear_birth();
         }
@@ -194,8 +207,11 @@ impl Stems {
         self.busy_ms = now_ms;
         if let Some(warm) = self.warm.as_mut().filter(|warm| ask.kind().as_ref() == Some(&warm.kind)) {
             warm.asked_ms = now_ms;
-            if let Some(stem) = self.built.pop_front() {
-                return Ok(stem);
+            while let Some(stem) = self.built.pop_front() {
+                if !stem.is_gone() {
+                    return Ok(stem);
+                }
+                stem.fell(groups);
             }
             warm.wanted = (warm.wanted + 1).min(warm.max);
         }
@@ -204,12 +220,20 @@ impl Stems {
     }
 
     fn take_plain(&mut self, flags: u64, groups: &Groups, filters: &Filters) -> Result<Stem, Errno> {
-        let ready = self.plain.iter().position(|stem| stem.flags == flags);
-        let stem = match ready.and_then(|index| self.plain.remove(index)) {
-            Some(stem) => stem,
-            None => self.sprout(flags, groups, filters)?,
-        };
-        stem.born(groups)
+        while let Some(index) = self.plain.iter().position(|stem| stem.flags == flags)
+            && let Some(stem) = self.plain.remove(index)
+        {
+            if stem.is_gone() {
+                stem.fell(groups);
+                continue;
+            }
+            match stem.born(groups) {
+                // Somebody killed it, or who was to bear it: that says nothing of the next.
+                Err(Errno::CHILD) => {}
+                born => return born,
+            }
+        }
+        self.sprout(flags, groups, filters)?.born(groups)
     }
 
     fn sprout(&mut self, flags: u64, groups: &Groups, filters: &Filters) -> Result<Stem, Errno> {
@@ -227,15 +251,14 @@ impl Stem {
     fn sprout(slot: u64, flags: u64, groups: &Groups, filters: &Filters) -> Result<Self, Errno> {
         let (door, inner) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let (group, missing) = groups.make(slot);
-        match guest::sys::fork() {
+        match Bearer::fork(inner, flags, &group, filters) {
+            Ok(bearer) => {
+                let bearer = Some(bearer);
+                Ok(Self { bearer, child: None, unborn: None, door, slot, group, missing, flags, built: None })
+            }
             Err(errno) => {
                 groups.discard(group);
                 Err(errno)
-            }
-            Ok(Forked::Child) => raw::in_child(|| bear(inner, flags, &group, filters)),
-            Ok(Forked::Parent(pid)) => {
-                let bearer = Some(pid.as_raw_nonzero().get());
-                Ok(Self { bearer, child: None, unborn: None, door, slot, group, missing, flags, built: None })
             }
         }
     }
@@ -263,14 +286,23 @@ impl Stem {
         }
         let heard = self.unborn.map_or_else(|| self.await_birth(), Err);
         self.unborn = heard.err();
-        self.end_bearer();
+        let borne = self.bearer.take().and_then(Bearer::end);
+        if heard.is_err() {
+            // Nobody else knows of it.
+            drop(borne.map(Child::new));
+        }
         heard
     }
 
     fn await_birth(&mut self) -> Result<(), Errno> {
         let timeout = Timespec { tv_sec: WAIT_SECONDS_MAX, tv_nsec: 0 };
-        if rustix::event::poll(&mut [PollFd::new(&self.door, PollFlags::IN)], Some(&timeout))? == 0 {
-            return Err(Errno::TIMEDOUT);
+        let bearer = self.bearer.as_ref().ok_or(Errno::CHILD)?;
+        let mut polled = [PollFd::new(&self.door, PollFlags::IN), PollFd::new(&bearer.pidfd, PollFlags::IN)];
+        match rustix::event::poll(&mut polled, Some(&timeout))? {
+            0 => return Err(Errno::TIMEDOUT),
+            // It ended without a word.
+            _ if polled[0].revents().is_empty() => return Err(Errno::CHILD),
+            _ => {}
         }
         let (born, _) = door::receive::<Born>(&self.door)?.ok_or(Errno::CHILD)?;
         self.missing.extend(born.refused);
@@ -288,11 +320,16 @@ impl Stem {
         self.child.as_ref().map(Child::pid)
     }
 
-    fn end_bearer(&mut self) {
-        if let Some(bearer) = self.bearer.take() {
-            guest::sys::kill(bearer);
-            raw::reap(bearer);
-        }
+    /// Whether it is to be heard whether it is born.
+    fn has_news(&self) -> bool {
+        is_readable(&self.door) || self.bearer.as_ref().is_some_and(|bearer| is_readable(&bearer.pidfd))
+    }
+
+    /// Whether somebody killed it while it stood ready.
+    fn is_gone(&self) -> bool {
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut polled = [PollFd::new(&self.door, PollFlags::empty())];
+        self.child.is_some() && rustix::event::poll(&mut polled, Some(&now)) == Ok(1)
     }
 
     /// Ends it, whatever it has come to, and gives back its groups.
@@ -304,6 +341,35 @@ impl Stem {
     }
 }
 
+impl Bearer {
+    fn fork(door: OwnedFd, flags: u64, group: &Group, filters: &Filters) -> Result<Self, Errno> {
+        let told = Told::new()?;
+        match guest::sys::fork()? {
+            Forked::Child => raw::in_child(|| bear(door, flags, group, filters, &told)),
+            Forked::Parent(pid) => {
+                let process = Child::new(pid.as_raw_nonzero().get());
+                let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty());
+                match pidfd {
+                    Ok(pidfd) => Ok(Self { process, pidfd, told }),
+                    Err(errno) => {
+                        drop(process);
+                        drop(told.number().map(Child::new));
+                        Err(errno)
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends it; gives whom it bore.
+    fn end(self) -> Option<i32> {
+        let Self { process, told, .. } = self;
+        // Only then there is nothing more to be borne.
+        drop(process);
+        told.number()
+    }
+}
+
 /// Whether something is to be heard, or nothing ever will be.
 pub(crate) fn is_readable(door: &OwnedFd) -> bool {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -311,7 +377,7 @@ pub(crate) fn is_readable(door: &OwnedFd) -> bool {
 }
 
 /// The life of who bears a first process: a sibling, so that the launcher is its parent.
-fn bear(door: OwnedFd, flags: u64, group: &Group, filters: &Filters) -> i32 {
+fn bear(door: OwnedFd, flags: u64, group: &Group, filters: &Filters, told: &Told) -> i32 {
     let prepared = raw::close_inherited(&[0, 1, 2, door.as_raw_fd()]).and_then(|()| privileges::die_with_parent());
     if prepared.is_err() {
         return 1;
@@ -320,7 +386,7 @@ fn bear(door: OwnedFd, flags: u64, group: &Group, filters: &Filters) -> i32 {
     let refused = group.enter().err().map(|(controller, error)| (controller, error.to_string()));
     let born = group
         .birthplace()
-        .and_then(|birthplace| raw::clone_sibling(flags, birthplace.as_ref().map(|group| group.as_fd())));
+        .and_then(|birthplace| raw::clone_sibling(flags, birthplace.as_ref().map(|group| group.as_fd()), told));
     let child = match born {
         Ok(Cloned::Child) => raw::in_child(|| inside::run(door, filters)),
         Ok(Cloned::Parent(pid)) => Ok(pid),

@@ -215,17 +215,19 @@ pub(crate) fn run_with(
             match tokio::time::timeout(wait, task).await {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(error)) => Err(error.to_string()),
-                Err(_) => Err("it hangs".to_owned()),
+                Err(_) => Err(format!("it hangs; below are\n{}", below())),
             }
         });
         match done {
-            Ok(()) => passed += 1,
-            Err(why) => failed.push(format!("{name}: {why}")),
+            Ok(()) => {
+                passed += 1;
+                println!("test {name} ... ok");
+            }
+            Err(why) => {
+                println!("{name}: {why}\ntest {name} ... FAILED");
+                failed.push(format!("{name}: {why}"));
+            }
         }
-        println!(
-            "test {name} ... {}",
-            if failed.last().is_some_and(|last| last.starts_with(&format!("{name}:"))) { "FAILED" } else { "ok" }
-        );
     }
     failed.iter().for_each(|failure| println!("failure: {failure}"));
     let result = if failed.is_empty() { "ok" } else { "FAILED" };
@@ -486,6 +488,17 @@ pub(crate) fn descendants(of: u32) -> Vec<(u32, String)> {
         }
     }
     found
+}
+
+/// The processes below this one, each with its state and what it waits for: what a case that hangs leaves to look at.
+fn below() -> String {
+    let word = |pid: u32, file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let told = descendants(std::process::id()).into_iter().map(|(pid, name)| {
+        let stat = word(pid, "stat");
+        let state = stat.rsplit_once(')').and_then(|(_, tail)| tail.trim().chars().next()).unwrap_or('?');
+        format!("  {pid} {name} {state} {} {}", word(pid, "wchan"), word(pid, "syscall").trim())
+    });
+    told.collect::<Vec<_>>().join("\n")
 }
 
 /// Runs this program again with more arguments and variables, and gives its end.
