@@ -60,6 +60,8 @@ pub struct Config {
     pub commands_max: usize,
     /// The epoch of the lease the sandbox was made under.
     pub epoch: u64,
+    /// Whether it is nobody's until the launcher says whose it is, with another epoch and other variables.
+    pub ahead: bool,
     /// Where the workspace is kept when it lives in memory.
     pub layer: Option<Layer>,
     /// PID 1's own, so that commands go before it when memory is full.
