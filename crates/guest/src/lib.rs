@@ -54,6 +54,8 @@ pub struct Config {
     /// Output of named commands that is kept for who has not taken it, of all together, in bytes of cost. One window for each
     /// command comes on top.
     pub kept_bytes_max: usize,
+    /// Whether buckets are shown inside, for which whoever starts a program there may have to wait.
+    pub mounts: bool,
     /// Environment of every command, besides PATH, HOME, LANG, USER and LOGNAME.
     pub environment: Vec<(String, String)>,
     /// Commands alive at once.

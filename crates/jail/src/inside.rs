@@ -249,6 +249,7 @@ fn serve(
         stream: Some(claim.socket),
         control: claim.control,
         kept_bytes_max: kept_bytes_max(&site.limits),
+        mounts: !site.mounts.is_empty(),
         environment: claim.environment,
         commands_max: site.limits.commands_max,
         epoch: claim.epoch,

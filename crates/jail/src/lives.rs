@@ -168,13 +168,14 @@ impl Lives {
             return Err(refused("the sandbox was not made ahead for such a request"));
         }
         let control = live.control.as_ref().ok_or_else(|| refused("the sandbox ends"))?;
+        let shape = by.shape();
         // It is heard before anything that comes over the stream hereafter.
         let claim = guest::control::Claim { epoch: by.epoch, environment: by.environment };
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         rustix::net::send(control, &claim.message(), flags)
             .map_err(|errno| refused(&format!("telling whose it is: {errno}")))?;
         live.ahead = None;
-        (live.label, live.shape, live.epoch, live.since_ms) = (by.label, by.shape, by.epoch, now_ms);
+        (live.label, live.shape, live.epoch, live.since_ms) = (by.label, shape, by.epoch, now_ms);
         Ok(())
     }
 

@@ -359,7 +359,7 @@ impl Provider {
     /// Makes a sandbox that was made ahead the session's.
     async fn give(&self, spec: &Spec, root: &Wanted, ahead: Ahead) -> Result<Stood, Error> {
         let began = Instant::now();
-        let (slot, walls, wire) = ahead.give(&self.harbour, request(spec, Keep::Mounted, root)).await?;
+        let (slot, walls, wire) = ahead.give(&self.harbour, asked(spec, Keep::Mounted, root)).await?;
         let claim_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
         let report = Report { way: Some(Way::Warm), claim_us, ..Report::none() };
         Ok(Stood { id: spec.id, slot, walls, wire, kills_told: 0, doors: Vec::new(), report })
@@ -479,12 +479,18 @@ pub(crate) fn unexpected() -> Error {
 }
 
 /// What is asked of the launcher.
-pub(crate) fn request(spec: &Spec, workspace: Keep, root: &Wanted) -> Create {
+fn request(spec: &Spec, workspace: Keep, root: &Wanted) -> Create {
+    let create = asked(spec, workspace, root);
+    Create { shape: create.shape(), ..create }
+}
+
+/// The same without its shape, where the launcher finds it.
+pub(crate) fn asked(spec: &Spec, workspace: Keep, root: &Wanted) -> Create {
     let of = match &spec.workspace {
         Workspace::Session { tenant, session, .. } => Some((tenant.clone(), session.to_string())),
         Workspace::Scratch => None,
     };
-    let create = Create {
+    Create {
         environment: spec.environment.clone(),
         binds: spec.binds.iter().map(|bind| (bind.host.clone(), bind.inside.clone())).collect(),
         limits: spec.limits,
@@ -497,8 +503,7 @@ pub(crate) fn request(spec: &Spec, workspace: Keep, root: &Wanted) -> Create {
         shape: String::new(),
         root: root.clone(),
         ahead: false,
-    };
-    Create { shape: create.shape(), ..create }
+    }
 }
 
 /// Removes from a fork what is no part of the checkpoint, but not what is mounted there again.

@@ -6,7 +6,7 @@ use crate::door::{Keep, Reply, Request};
 use crate::harbour::Arrived;
 use crate::ids;
 use crate::pool::Place;
-use crate::provider::{Provider, hold, request, unexpected};
+use crate::provider::{Provider, asked, hold, unexpected};
 use crate::roots::Ready;
 use crate::stack::Wanted;
 use sandbox::{Error, Limits, Spec, Workspace};
@@ -55,7 +55,7 @@ impl Provider {
             ..like.clone()
         };
         self.fill_stock(&self.place().await?, like.limits);
-        let like = Box::new(request(&like, Keep::Nowhere, &root));
+        let like = Box::new(asked(&like, Keep::Nowhere, &root));
         let kind = like.kind();
         *hold(&self.warm) = Warmth { wanted: warm, kind: kind.clone(), last: kind };
         let stock = self.stock.as_ref().filter(|_| self.root);
@@ -76,7 +76,7 @@ impl Provider {
 
     /// Of which kind a request is, where some stand ready.
     pub(crate) fn kind(&self, spec: &Spec, root: &Wanted) -> Option<String> {
-        if hold(&self.warm).wanted.max == 0 { None } else { request(spec, Keep::Nowhere, root).kind() }
+        if hold(&self.warm).wanted.max == 0 { None } else { asked(spec, Keep::Nowhere, root).kind() }
     }
 
     /// Changes what stands ready to what is asked for twice in a row: the kind of this request, or of another.
