@@ -348,7 +348,8 @@ impl Provider {
                 Ok(Some((stood, claimed)))
             }
             Around::Sandbox(ahead) => {
-                let (claimed, given) = tokio::join!(claimed, self.give(spec, root, ahead));
+                // The launcher is told first: it may do its part on another processor meanwhile.
+                let (given, claimed) = tokio::join!(biased; self.give(spec, root, ahead), claimed);
                 let claimed = claimed?;
                 let given = given.inspect_err(|error| tracing::info!(%error, "a sandbox that was made ahead is none"));
                 Ok(given.ok().map(|stood| (stood, claimed)))
