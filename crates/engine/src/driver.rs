@@ -429,7 +429,7 @@ impl Driver {
             match &fact.event {
                 Event::SandboxOpened(_) => self.slot.recorded(),
                 // What stood still while the run waited goes on with it.
-                Event::Resumed(_) if self.slot.is_resting() => self.slot.want(),
+                Event::Resumed(_) if self.slot.has_programs() => self.slot.want(),
                 Event::Returned(body) => self.slot.terminals().recorded(body.call).await,
                 Event::Parked(body) if body.waits_for != Wait::Retry => self.tell_parked(body.run).await,
                 // With nothing else to do, a doubt parks the run without a record of its own.

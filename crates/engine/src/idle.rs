@@ -153,7 +153,7 @@ pub(crate) fn kept(inner: &Inner, keep_ms: impl Fn(&SandboxSettings) -> u64) -> 
 
 /// Whether a sandbox stands still now; one that does not come to a halt is not kept.
 pub(crate) async fn rests(slot: &Slot) -> bool {
-    let Some(sandbox) = slot.ready() else { return slot.is_resting() };
+    let Some(sandbox) = slot.unhalted() else { return slot.is_resting() };
     let paused = tokio::time::timeout(Duration::from_millis(HALT_MS_MAX), sandbox.pause(HOLD_MS_MAX)).await;
     match paused {
         Ok(Ok(true)) => slot.rest(),

@@ -6,6 +6,8 @@
     reason = "test support: each test file uses its part, and a failure is a panic"
 )]
 
+pub mod cells;
+
 use blob::{Blobs, Links};
 use catalog::Catalog;
 use domain::record::Save;

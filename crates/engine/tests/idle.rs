@@ -1,0 +1,119 @@
+//! Sandboxes whose sessions have nothing to do: what is done with them, and in which order. On a real journal, with sandboxes that
+//! are played.
+
+#![allow(clippy::unwrap_used, reason = "a failure is a panic")]
+
+mod common;
+
+use common::cells::Cells;
+use common::{Project, TENANT, World, ask, kinds, principal, records};
+use domain::record::{StartWay, Vote};
+use domain::{Event, Id, RunStatus, id};
+use engine::{Ballot, Engine, RunView, SessionName, Submission, Ticket};
+use std::sync::Arc;
+use std::time::Duration;
+
+const LONG: Duration = Duration::from_secs(60);
+const ONE_COMMAND: &str = r#"
+title: one command that somebody approves of
+steps:
+- reply:
+  - call: {id: c1, tool: exec_command, arguments: {cmd: "true"}}
+- reply:
+  - text: "Done."
+"#;
+
+/// A project whose agent has a sandbox, and asks before it runs anything in it.
+fn project(settings: &str) -> Project {
+    let project = Project::new("", &[], ONE_COMMAND);
+    project.write("topside.yaml", &format!("default_agent: maya\nsandbox: {settings}\n"));
+    project.write("agents/maya.md", "---\nmodel: main\nsandbox: {provider: local, checkpoint: never}\n---\nMaya.\n");
+    project
+        .write("policies/a.cedar", "@id(\"ask.first\") @approval(\"always\") permit (principal, action, resource);\n");
+    project
+}
+
+fn open(project: &Project, cells: &Cells) -> Engine {
+    project.engine_among(World::default(), vec![Arc::new(cells.clone())])
+}
+
+/// Submits, and waits until its run waits. Somebody watches what the model says, so that it is heard before it is whole.
+async fn parked(engine: &Engine, session: &str) -> Ticket {
+    let _watch = engine.watch(TENANT, Id::from_name(TENANT, session));
+    let submission = Submission { session: SessionName::Named(session.into()), ..ask("Go.") };
+    let ticket = engine.submit(submission).await.unwrap();
+    let view = engine.wait(TENANT, ticket.run, LONG).await.unwrap();
+    assert_eq!(view.status, RunStatus::Waiting, "{:?}", view.failure);
+    ticket
+}
+
+async fn vote(engine: &Engine, run: Id<id::Run>, vote: Vote) -> RunView {
+    let page = engine.approvals(TENANT, None, 10).await.unwrap();
+    let call = page.rows.iter().find(|row| row.run == run).unwrap().call;
+    let ballot = Ballot { vote, reason: None, binding: None };
+    engine.vote(TENANT, call, principal("boss"), ballot, None).await.unwrap();
+    engine.wait(TENANT, run, LONG).await.unwrap()
+}
+
+/// Waits until nobody drives anything.
+async fn at_rest(engine: &Engine) {
+    let rests = async {
+        while engine.health().active > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LONG, rests).await.unwrap();
+}
+
+/// How each sandbox of a session was come by.
+async fn ways(engine: &Engine, session: Id<id::Session>) -> Vec<Option<StartWay>> {
+    let way = |record: domain::Record| match record.event {
+        Event::SandboxOpened(body) => Some(body.start.and_then(|start| start.way)),
+        _ => None,
+    };
+    records(engine, session).await.into_iter().filter_map(way).collect()
+}
+
+async fn end(engine: Engine) {
+    engine.drain(LONG).await;
+    engine.journal().close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_made_ahead_of_need_is_kept_for_the_run_that_came_to_wait_meanwhile() {
+    let (project, cells) = (project("{keep_parked_ms: 600000}"), Cells::new());
+    let engine = open(&project, &cells);
+    cells.hold("make");
+    let ticket = parked(&engine, "s").await;
+    cells.until("make 1").await;
+    cells.let_go("make");
+    at_rest(&engine).await;
+    assert_eq!(cells.deeds(), "make 1, halt 1");
+    assert!(!kinds(&engine, ticket.session).await.contains("sandbox"), "no run has it");
+    let view = vote(&engine, ticket.run, Vote::Approve).await;
+    assert_eq!((view.status, view.reply.as_deref()), (RunStatus::Completed, Some("Done.")), "{:?}", view.failure);
+    assert_eq!(cells.deeds(), "make 1, halt 1, wake 1, run 1, close 1");
+    assert_eq!(ways(&engine, ticket.session).await, [Some(StartWay::Woken)]);
+    end(engine).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_made_ahead_of_need_and_never_needed_is_closed_with_its_run() {
+    for (settings, expected) in
+        [("{keep_parked_ms: 600000}", "make 1, halt 1, close 1"), ("{keep_parked_ms: 0}", "make 1, close 1")]
+    {
+        let (project, cells) = (project(settings), Cells::new());
+        let engine = open(&project, &cells);
+        cells.hold("make");
+        let ticket = parked(&engine, "s").await;
+        cells.until("make 1").await;
+        cells.let_go("make");
+        at_rest(&engine).await;
+        let view = vote(&engine, ticket.run, Vote::Reject).await;
+        assert_eq!(view.status, RunStatus::Completed, "{:?}", view.failure);
+        at_rest(&engine).await;
+        assert_eq!(cells.deeds(), expected, "{settings}");
+        assert!(!kinds(&engine, ticket.session).await.contains("sandbox"), "{settings}: no run had it");
+        end(engine).await;
+    }
+}
