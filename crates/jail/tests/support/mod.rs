@@ -89,6 +89,8 @@ impl Outside {
             // Above what memory there is for it.
             "tmp_bytes_max" => limits.tmp_bytes_max = 1 << 40,
             "commands_max" => limits.commands_max = 256,
+            "io_bytes_per_second_max" => limits.io_bytes_per_second_max = 1 << 30,
+            "io_operations_per_second_max" => limits.io_operations_per_second_max = 1_000_000,
             other => panic!("no limit `{other}` can be loosened"),
         }
     }
