@@ -7,9 +7,9 @@ use crate::lay::Laying;
 use crate::live::LiveKind;
 use crate::liveness::Pulse;
 use crate::stages::Stages;
+use crate::terms::Terms;
 use async_trait::async_trait;
 use catalog::Closure;
-use domain::Root;
 use domain::record::{SandboxClosed, SandboxOpened, Snapshot, Started, WorkspaceLost};
 use domain::{Digest, Event, Id, id, template};
 use futures::future::BoxFuture;
@@ -42,7 +42,7 @@ pub(crate) struct Slot {
     /// What the model has to know of the workspace, told with the next output.
     note: Mutex<Option<String>>,
     /// What is known of the sandbox that was made last.
-    origin: Mutex<Option<Origin>>,
+    origin: Mutex<Option<Box<Origin>>>,
     /// A sandbox that nobody uses now.
     resting: Mutex<Option<Resting>>,
 }
@@ -62,7 +62,7 @@ enum Held {
 #[derive(Debug)]
 struct Resting {
     sandbox: Arc<dyn Sandbox>,
-    origin: Origin,
+    origin: Box<Origin>,
     /// Whether its programs stand still already.
     is_halted: bool,
 }
@@ -71,6 +71,7 @@ struct Resting {
 #[derive(Clone, Debug)]
 struct Origin {
     provider: String,
+    terms: Terms,
     /// The generation of its workspace.
     generation: u64,
     /// The agent that it was made for, as it was pinned.
@@ -262,7 +263,7 @@ impl Slot {
     }
 
     /// Its run waits, and nobody has needed it so far: it waits, too.
-    fn lay_aside(&self, sandbox: Arc<dyn Sandbox>, origin: Origin) {
+    fn lay_aside(&self, sandbox: Arc<dyn Sandbox>, origin: Box<Origin>) {
         let mut state = self.state.lock();
         // One that was closed meanwhile is dropped, and that closes the sandbox.
         if matches!(*state, Held::Wanted(_)) {
@@ -315,7 +316,7 @@ impl Slot {
 /// A sandbox that was made, with what was laid into it.
 pub(crate) struct Opened {
     sandbox: Arc<dyn Sandbox>,
-    origin: Origin,
+    origin: Box<Origin>,
     before: Listing,
     start: Started,
 }
@@ -496,7 +497,10 @@ fn is_walled(inner: &Inner, walls: &Walls) -> bool {
 async fn woken(inner: &Inner, slot: &Slot, opening: &Opening) -> Option<Opened> {
     let Resting { sandbox, origin, .. } = slot.resting.lock().take()?;
     let stages = Stages::begin(inner.parts.clock.clone(), inner.parts.limits, inner.pulses.of(&opening.key));
-    let is_it = origin.has(&opening.source) && origin.closure == opening.pinned && is_walled(inner, sandbox.walls());
+    let is_it = origin.has(&opening.source)
+        && origin.closure == opening.pinned
+        && is_walled(inner, sandbox.walls())
+        && Terms::of(inner, &opening.closure).is_ok_and(|terms| terms == origin.terms);
     if is_it && stages.run("wake", sandbox.resume()).await.is_ok() {
         let (start, before) = (stages.woken(), listing(sandbox.as_ref()).await);
         return Some(Opened { sandbox, origin, before, start });
@@ -511,31 +515,28 @@ async fn make(inner: &Inner, opening: &Opening) -> Result<Opened, sandbox::Error
     let provider = provider_of(inner, closure)?;
     let catalog = (inner.parts.catalog)();
     let manifest = closure.manifest.clone().unwrap_or_default();
-    let environment = environment_of(inner, &manifest)?;
+    let terms = Terms::of(inner, closure)?;
     let user = closure.agent.sandbox.as_ref().and_then(|sandbox| sandbox.user.clone());
-    let laying = Laying::prepare(inner, manifest, user, provider.as_ref()).await?;
+    let laying = Laying::prepare(manifest, terms.mounts.clone(), user, provider.as_ref()).await?;
     let settings = &catalog.settings.sandbox;
-    let root = match closure.agent.sandbox.as_ref().map(|sandbox| &sandbox.root) {
-        None | Some(Root::Host { .. }) => Root::Host { directories: settings.host_directories.clone() },
-        Some(root) => root.below(&catalog.root),
-    };
     let spec = |start| Spec {
         id: inner.id(),
         workspace: Workspace::Session { tenant: key.tenant.to_string(), session: key.session, start },
-        environment: environment.clone(),
-        root: root.clone(),
+        environment: terms.environment.clone(),
+        root: terms.root.clone(),
         binds: Vec::new(),
         mounts: laying.mounts.clone(),
         accounts: laying.accounts.clone(),
         left_out: laying.left_out.clone(),
-        limits: settings.limits,
+        limits: terms.limits,
         walls_optional: settings.walls_optional.clone(),
         landlock_version_min: settings.landlock_version_min,
         epoch: *epoch,
     };
     let stages = Arc::new(Stages::begin(inner.parts.clock.clone(), inner.parts.limits, inner.pulses.of(key)));
     let project = catalog.root.clone();
-    let making = Making { inner, opening, laying: &laying, project, provider: provider.as_ref(), stages };
+    let making =
+        Making { inner, opening, terms: &terms, laying: &laying, project, provider: provider.as_ref(), stages };
     let error = match source.files {
         Files::None => return making.opened(spec(Start::Fresh), Which::All).await,
         Files::Kept { generation } => match making.opened(spec(Start::Kept { generation }), Which::Ephemeral).await {
@@ -567,6 +568,7 @@ async fn make(inner: &Inner, opening: &Opening) -> Result<Opened, sandbox::Error
 struct Making<'a> {
     inner: &'a Inner,
     opening: &'a Opening,
+    terms: &'a Terms,
     laying: &'a Laying,
     project: std::path::PathBuf,
     provider: &'a dyn Provider,
@@ -618,12 +620,13 @@ impl Making<'_> {
         let start = self.stages.started();
         let before = listing(sandbox.as_ref()).await;
         let unrecorded = Unrecorded { source: self.opening.source.clone(), manifest, restored: None };
-        let origin = Origin {
+        let origin = Box::new(Origin {
             provider: self.provider.name().to_owned(),
+            terms: self.terms.clone(),
             generation: self.opening.epoch,
             closure: self.opening.pinned,
             unrecorded: Some(unrecorded),
-        };
+        });
         Ok(Opened { sandbox, origin, before, start })
     }
 }
@@ -635,16 +638,6 @@ fn provider_of<'a>(inner: &'a Inner, closure: &Closure) -> Result<&'a Arc<dyn sa
     named.ok_or_else(|| sandbox::Error::Command {
         detail: format!("this process has no provider `{wanted}`; hint: see `topside doctor`"),
     })
-}
-
-/// The variables of a manifest, with what they refer to.
-fn environment_of(inner: &Inner, manifest: &sandbox::Manifest) -> Result<Vec<(String, String)>, sandbox::Error> {
-    let failed = |detail: String| sandbox::Error::Start { stage: "manifest", detail };
-    let variables = manifest.environment.iter().map(|(name, value)| {
-        let value = inner.expand(value).map_err(|error| failed(error.to_string()))?;
-        Ok((name.clone(), value))
-    });
-    variables.collect()
 }
 
 /// What one call may use.

@@ -37,6 +37,7 @@ mod stages;
 mod submit;
 mod takeover;
 mod tend;
+mod terms;
 mod totals;
 mod view;
 mod webhooks;

@@ -10,6 +10,8 @@ use common::{Project, TENANT, World, ask, kinds, principal, records};
 use domain::record::{StartWay, Vote};
 use domain::{Event, Id, RunStatus, id};
 use engine::{Ballot, Engine, RunView, SessionName, Submission, Ticket};
+use parking_lot::Mutex;
+use sandbox::{Start, Workspace};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +24,9 @@ steps:
 - reply:
   - text: "Done."
 "#;
+
+/// What comes before it, to have two.
+const FIRST_COMMAND: &str = "- reply:\n  - call: {id: c0, tool: exec_command, arguments: {cmd: \"true\"}}\n- reply:";
 
 /// A project whose agent has a sandbox, and asks before it runs anything in it.
 fn project(settings: &str) -> Project {
@@ -95,6 +100,56 @@ async fn what_is_made_ahead_of_need_is_kept_for_the_run_that_came_to_wait_meanwh
     assert_eq!(cells.deeds(), "make 1, halt 1, wake 1, run 1, close 1");
     assert_eq!(ways(&engine, ticket.session).await, [Some(StartWay::Woken)]);
     end(engine).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_what_would_be_made_the_same_way_now_is_woken() {
+    let (settings, woken) = ("{keep_parked_ms: 600000}", "wake 1, run 1, halt 1, wake 1, run 1, close 1");
+    let anew = "wake 1, run 1, halt 1, close 1, make 2, run 2, close 2";
+    for (later, variable, expected) in [
+        (settings, "one", woken),
+        ("{keep_parked_ms: 500000, idle_max: 3}", "one", woken),
+        ("{keep_parked_ms: 600000, limits: {memory_bytes_max: 123456789}}", "one", anew),
+        ("{keep_parked_ms: 600000, host_directories: [/usr]}", "one", anew),
+        (settings, "other", anew),
+    ] {
+        let (project, cells, world) = (project(settings), Cells::new(), World::default());
+        project.write("script.yaml", &ONE_COMMAND.replacen("- reply:", FIRST_COMMAND, 1));
+        project.write("manifests/vars.yaml", "environment: {VAR: \"${env.VAR:-none}\"}\n");
+        project.write(
+            "agents/maya.md",
+            "---\nmodel: main\nsandbox: {provider: local, checkpoint: never, manifest: vars}\n---\nMaya.\n",
+        );
+        let variables = world.variables.clone();
+        let set = |value: &str| _ = variables.lock().insert("VAR".into(), value.into());
+        set("one");
+        let catalog = Arc::new(Mutex::new(project.catalog()));
+        let now = catalog.clone();
+        let engine = common::open_in(
+            &project.data(),
+            Arc::new(move || now.lock().clone()),
+            world,
+            vec![Arc::new(cells.clone())],
+        );
+        let ticket = parked(&engine, "s").await;
+        at_rest(&engine).await;
+        let view = vote(&engine, ticket.run, Vote::Approve).await;
+        assert_eq!(view.status, RunStatus::Waiting, "{:?}", view.failure);
+        at_rest(&engine).await;
+        project.write("topside.yaml", &format!("default_agent: maya\nsandbox: {later}\n"));
+        *catalog.lock() = project.catalog();
+        set(variable);
+        let view = vote(&engine, ticket.run, Vote::Approve).await;
+        assert_eq!(view.status, RunStatus::Completed, "{:?}", view.failure);
+        assert_eq!(cells.deeds(), format!("make 1, halt 1, {expected}"), "{later}, {variable}");
+        let spec = cells.spec();
+        assert_eq!(spec.environment, [("VAR".to_owned(), variable.to_owned())]);
+        if expected == anew {
+            let is_kept = matches!(spec.workspace, Workspace::Session { start: Start::Kept { .. }, .. });
+            assert!(is_kept, "its files are as they were: {:?}", spec.workspace);
+        }
+        end(engine).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -14,6 +14,7 @@ use domain::record::Save;
 use domain::{Id, Record, id};
 use engine::{Engine, LimitChange, Limits, Parts, SessionName, Submission};
 use journal::{Config, Content, ContentsMode, Journal, MemoryObjects, PlainWrap, SessionKey};
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -61,6 +62,11 @@ impl Project {
         fs::write(path, text).unwrap();
     }
 
+    /// What is declared now.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        Arc::new(Catalog::load(self.folder.path(), &|_| None).unwrap_or_else(|problems| panic!("{problems}")))
+    }
+
     pub fn data(&self) -> std::path::PathBuf {
         self.folder.path().join("data")
     }
@@ -70,8 +76,7 @@ impl Project {
     }
 
     pub fn engine_with(&self, functions: Functions, providers: Vec<Arc<dyn sandbox::Provider>>) -> Engine {
-        let catalog =
-            Arc::new(Catalog::load(self.folder.path(), &|_| None).unwrap_or_else(|problems| panic!("{problems}")));
+        let catalog = self.catalog();
         open(&self.data(), Arc::new(move || catalog.clone()), functions, providers)
     }
 
@@ -92,6 +97,8 @@ impl Project {
 pub struct World {
     pub secrets: BTreeMap<String, String>,
     pub environment: BTreeMap<String, String>,
+    /// Variables that a test changes while its engine runs; they come before the others.
+    pub variables: Arc<Mutex<BTreeMap<String, String>>>,
     /// Where untrusted hosts may lead besides public addresses.
     pub networks: Vec<net::Network>,
     pub contents: ContentsMode,
@@ -114,7 +121,8 @@ pub fn open_in(
     world: World,
     providers: Vec<Arc<dyn sandbox::Provider>>,
 ) -> Engine {
-    let World { secrets, environment, networks: untrusted_networks_allowed, contents, functions, limits } = world;
+    let World { secrets, environment, variables, networks: untrusted_networks_allowed, contents, functions, limits } =
+        world;
     let (clock, random) = (Clock::system(), Random::system());
     let objects = data.join("objects");
     fs::create_dir_all(&objects).unwrap();
@@ -135,7 +143,7 @@ pub fn open_in(
         catalog,
         providers,
         net: net::Client::new(net::Settings { untrusted_networks_allowed, ..net::Settings::default() }).unwrap(),
-        environment: Arc::new(move |name| environment.get(name).cloned()),
+        environment: Arc::new(move |name| variables.lock().get(name).or_else(|| environment.get(name)).cloned()),
         secrets: vault::Secrets::new(secrets),
         functions,
         limits,
