@@ -2,7 +2,7 @@
 //! from the workspace's device and write to it in a second. How long it takes is what such a limit says; the same without it
 //! shows that nothing else takes that long.
 
-use crate::support::{World, command, descendants, new_id, sh, skip, until};
+use crate::support::{World, children_named, command, descendants, new_id, sh, skip, until};
 use sandbox::{Error, Limits, Provider as _, Sandbox, Start, Workspace};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ type Set = fn(&mut Limits);
 const BYTES: Set = |limits| limits.io_bytes_per_second_max = BYTES_PER_SECOND;
 const OPERATIONS: Set = |limits| limits.io_operations_per_second_max = OPERATIONS_PER_SECOND;
 
-/// What is limited, and what a program does. What is written and not written out is in `docs/reference/sandbox.md`.
+/// What is limited, and what a program does.
 const ROWS: &[(&str, Set, &str)] = &[
     ("bytes written", BYTES, "dd if=/dev/zero of=hog bs=64k count=128 oflag=direct"),
     ("bytes read", BYTES, "dd if=hog of=/dev/null bs=64k iflag=direct"),
@@ -48,7 +48,7 @@ async fn took(sandbox: &Arc<dyn Sandbox>, script: &str) -> Duration {
 }
 
 /// Whether there are devices and a controller here. As an ordinary user there never are: see `what_can_not_be_limited_is_told`.
-async fn is_here(world: &World, test: &str) -> bool {
+pub(crate) async fn is_here(world: &World, test: &str) -> bool {
     let probe = world.provider.probe().await;
     let found = probe.remarks.into_iter().find(|finding| finding.wall == "io_limit").unwrap();
     if world.root && !found.holds {
@@ -83,6 +83,35 @@ pub(crate) async fn a_disk_hog_is_slowed(world: Arc<World>) {
         slowed.close().await;
     }
     free.close().await;
+}
+
+/// What a program writes and does not write out is written out by somebody else, some time later. Version 1 counts it as that
+/// one's, version 2 as the program's.
+pub(crate) async fn what_is_written_out_for_it(world: Arc<World>) {
+    if !is_here(&world, "what_is_written_out_for_it").await {
+        return;
+    }
+    let probe = world.provider.probe().await;
+    let found = probe.remarks.iter().find(|finding| finding.wall == "io_limit").unwrap();
+    let slowed = limited(&world, Some(BYTES)).await;
+    let began = Instant::now();
+    sh(&slowed, "dd if=/dev/zero of=late bs=64k count=128").await;
+    let workspaces = children_named("topside-init").into_iter().map(|pid| format!("/proc/{pid}/root/workspace"));
+    let workspace = workspaces.map(std::path::PathBuf::from).find(|path| path.join("late").exists()).unwrap();
+    let written = tokio::task::spawn_blocking(move || {
+        rustix::fs::syncfs(std::fs::File::open(workspace).unwrap()).unwrap();
+        began.elapsed()
+    });
+    let written = written.await.unwrap();
+    if found.detail.starts_with("cgroup v2") {
+        assert!(written >= LEAST * 9 / 10, "{written:?}");
+    } else {
+        assert!(
+            written < LEAST / 2,
+            "{written:?}: version 1 counts it, and the page on sandboxes says that it does not"
+        );
+    }
+    slowed.close().await;
 }
 
 /// A process whose requests the kernel holds back hears no signal. It ends with its sandbox all the same.

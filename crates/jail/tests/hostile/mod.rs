@@ -156,6 +156,7 @@ pub(crate) fn cases() -> Vec<Case> {
         a_kill_by_memory_is_told,
         a_processor_hog_is_slowed,
         a_disk_hog_is_slowed,
+        what_is_written_out_for_it,
         a_slowed_sandbox_ends_at_once,
         what_can_not_be_limited_is_told,
         a_full_disk_is_ones_own,

@@ -570,6 +570,8 @@ impl Outer {
             return;
         }
         std::fs::write(parent.join("cgroup.subtree_control"), "+memory +pids +cpu").unwrap();
+        // Not every kernel has it, and only few cases need it.
+        let _ = std::fs::write(parent.join("cgroup.subtree_control"), "+io");
         let group = parent.join(format!("outer-{name}-{}", std::process::id()));
         std::fs::create_dir(&group).unwrap();
         for (limit, value) in [("memory.max", OUTER_MEMORY_BYTES_MAX), ("pids.max", OUTER_PROCESSES_MAX)] {
