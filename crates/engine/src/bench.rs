@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use catalog::Closure;
 use domain::record::{SandboxClosed, SandboxOpened, Snapshot, Started, WorkspaceLost};
 use domain::{Digest, Event, Id, id, template};
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, join_all};
 use journal::{Content, SessionKey};
 use machine::{Entry, Files};
 use parking_lot::Mutex;
@@ -63,8 +63,8 @@ enum Held {
 struct Resting {
     sandbox: Arc<dyn Sandbox>,
     origin: Box<Origin>,
-    /// Whether its programs stand still already.
-    is_halted: bool,
+    /// Since when its programs stand still; `None`: they go on.
+    since: Option<Duration>,
 }
 
 /// What is known of a sandbox.
@@ -244,19 +244,20 @@ impl Slot {
 
     /// The sandbox that is to stand still while the session has nothing to do; `None`: there is none, or it does already.
     pub(crate) fn unhalted(&self) -> Option<Arc<dyn Sandbox>> {
-        let aside = || self.resting.lock().as_ref().filter(|aside| !aside.is_halted).map(|aside| aside.sandbox.clone());
+        let aside =
+            || self.resting.lock().as_ref().filter(|aside| aside.since.is_none()).map(|aside| aside.sandbox.clone());
         self.ready().or_else(aside)
     }
 
     /// The sandbox stands still, and is nobody's until it is wanted again; whether there is one.
-    pub(crate) fn rest(&self) -> bool {
+    pub(crate) fn rest(&self, now: Duration) -> bool {
         let (mut state, origin) = (self.state.lock(), self.origin.lock().clone());
         let mut resting = self.resting.lock();
         match (std::mem::take(&mut *state), origin) {
-            (Held::Ready(sandbox), Some(origin)) => *resting = Some(Resting { sandbox, origin, is_halted: true }),
+            (Held::Ready(sandbox), Some(origin)) => *resting = Some(Resting { sandbox, origin, since: Some(now) }),
             (other, _) => {
                 *state = other;
-                resting.iter_mut().for_each(|aside| aside.is_halted = true);
+                resting.iter_mut().for_each(|aside| aside.since = Some(now));
             }
         }
         resting.is_some()
@@ -268,10 +269,15 @@ impl Slot {
         // One that was closed meanwhile is dropped, and that closes the sandbox.
         if matches!(*state, Held::Wanted(_)) {
             *state = Held::Nothing;
-            *self.resting.lock() = Some(Resting { sandbox, origin, is_halted: false });
+            *self.resting.lock() = Some(Resting { sandbox, origin, since: None });
         }
         drop(state);
         self.settled.notify_waiters();
+    }
+
+    /// Since when its sandbox stands still; `None`: there is none that does.
+    pub(crate) fn still_since(&self) -> Option<Duration> {
+        self.resting.lock().as_ref().and_then(|resting| resting.since)
     }
 
     /// Whether it has one that nobody uses now.
@@ -372,13 +378,13 @@ impl Driver {
             loop {
                 let made = make(&inner, &opening).await;
                 // What makes way is no attempt: that begins when there is room.
-                if ways < WAYS_MAX
-                    && made.as_ref().is_err_and(needs_room)
-                    && let Some(slot) = inner.idle.make_way()
-                {
-                    ways += 1;
-                    slot.close().await;
-                    continue;
+                if made.as_ref().is_err_and(needs_room) {
+                    let gone = inner.idle.make_way(ways.max(1).min(WAYS_MAX - ways));
+                    if !gone.is_empty() {
+                        ways += gone.len();
+                        join_all(gone.iter().map(|slot| slot.close())).await;
+                        continue;
+                    }
                 }
                 let now_ms = inner.parts.clock.wall_ms();
                 let again = match &made {
@@ -467,9 +473,10 @@ impl Driver {
 const RESTORED: &str = "[The sandbox was lost. Its workspace was made anew from the checkpoint of an earlier turn: what was changed \
                         after that is gone. Look before you go on.]";
 
-/// Sandboxes that make way for one start at most. One that ends gives room for another of its size; a start for which these are not
-/// enough fails, and the rest of those that stand still is left alone.
-const WAYS_MAX: u32 = 16;
+/// Sandboxes that make way for one start at most: one, and as long as that is not enough as many again as before, at once. One that
+/// ends gives room for another of its size; a start for which these are not enough fails, and the rest of those that stand still
+/// is left alone.
+const WAYS_MAX: usize = 16;
 /// The limits that a sandbox uses up for as long as it is there. Any other is the start's own, and no other's end helps it.
 const SHARED_LIMITS: [&str; 2] = ["workspaces_bytes_max", "ids_parts_max"];
 /// The limit that a launcher says no with when it has no place left.

@@ -10,18 +10,33 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::JoinSet;
 
 /// How long PID 1 holds programs still at most: longer than any sandbox is kept.
 const HOLD_MS_MAX: u64 = 2 * 86_400_000;
 /// How long the programs of a sandbox may take to come to a halt.
 const HALT_MS_MAX: u64 = 5_000;
 
+/// Sandboxes that are closed at once beside the drivers.
+const CLOSED_AT_ONCE_MAX: usize = 8;
+
 /// The sandboxes that stand still here, by session.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Idle {
     rows: Mutex<BTreeMap<SessionKey, Row>>,
     changed: Notify,
+    /// Those that are being closed: no more than made way and whose time was over.
+    closing: Mutex<JoinSet<()>>,
+    /// Turns at it.
+    turns: Arc<Semaphore>,
+}
+
+impl Default for Idle {
+    fn default() -> Self {
+        let (rows, changed, closing) = (Mutex::default(), Notify::new(), Mutex::default());
+        Self { rows, changed, closing, turns: Arc::new(Semaphore::new(CLOSED_AT_ONCE_MAX)) }
+    }
 }
 
 #[derive(Debug)]
@@ -56,9 +71,30 @@ impl Idle {
         rows.remove(key).map(|row| row.slot)
     }
 
-    /// The one that has stood longest, which makes way.
-    pub(crate) fn make_way(&self) -> Option<Arc<Slot>> {
-        first(&mut self.rows.lock())
+    /// The ones that have stood longest, which make way; at most so many.
+    pub(crate) fn make_way(&self, most: usize) -> Vec<Arc<Slot>> {
+        let mut rows = self.rows.lock();
+        std::iter::from_fn(|| first(&mut rows)).take(most).collect()
+    }
+
+    /// Has these closed; who drives a session does not wait for another's end.
+    fn close(&self, gone: Vec<Arc<Slot>>) {
+        let mut closing = self.closing.lock();
+        while closing.try_join_next().is_some() {}
+        for slot in gone {
+            let turns = self.turns.clone();
+            closing.spawn(async move {
+                // Turns do not end.
+                let _turn = turns.acquire_owned().await;
+                slot.close().await;
+            });
+        }
+    }
+
+    /// Waits until those that are being closed are gone.
+    async fn closed(&self) {
+        let mut closing = std::mem::take(&mut *self.closing.lock());
+        while closing.join_next().await.is_some() {}
     }
 
     /// Closes the one of a session, when there is one.
@@ -90,9 +126,7 @@ fn first(rows: &mut BTreeMap<SessionKey, Row>) -> Option<Arc<Slot>> {
 pub(crate) async fn let_go(inner: Arc<Inner>, mut stopped: watch::Receiver<bool>) {
     loop {
         let now = inner.parts.clock.monotonic();
-        for slot in inner.idle.due(now) {
-            slot.close().await;
-        }
+        inner.idle.close(inner.idle.due(now));
         let next = inner.idle.next();
         let due = async {
             match next {
@@ -107,9 +141,8 @@ pub(crate) async fn let_go(inner: Arc<Inner>, mut stopped: watch::Receiver<bool>
             () = due => {}
         }
     }
-    for slot in inner.idle.due(Duration::MAX) {
-        slot.close().await;
-    }
+    inner.idle.close(inner.idle.due(Duration::MAX));
+    inner.idle.closed().await;
 }
 
 impl Driver {
@@ -121,13 +154,16 @@ impl Driver {
         };
         let Some(Keep { keep, most }) = kept else { return };
         // A run that ended without one to keep has closed it.
-        if !rests(&self.slot).await {
+        if !rests(&self.inner, &self.slot).await {
             return;
         }
-        let (slot, since) = (self.hold(Arc::default()), self.inner.parts.clock.monotonic());
-        let row = Row { slot, epoch: self.epoch, since, until: since.saturating_add(keep) };
-        for gone in self.inner.idle.put(&self.key, row, most) {
-            gone.close().await;
+        let now = self.inner.parts.clock.monotonic();
+        // A driver that found nothing to do in it gives it no more time.
+        let since = self.slot.still_since().unwrap_or(now);
+        let until = since.saturating_add(keep);
+        if until > now {
+            let row = Row { slot: self.hold(Arc::default()), epoch: self.epoch, since, until };
+            self.inner.idle.close(self.inner.idle.put(&self.key, row, most));
         }
     }
 
@@ -164,11 +200,11 @@ pub(crate) fn kept(inner: &Inner, keep_ms: impl Fn(&SandboxSettings) -> u64) -> 
 }
 
 /// Whether a sandbox stands still now; one that does not come to a halt is not kept.
-pub(crate) async fn rests(slot: &Slot) -> bool {
+pub(crate) async fn rests(inner: &Inner, slot: &Slot) -> bool {
     let Some(sandbox) = slot.unhalted() else { return slot.is_resting() };
     let paused = tokio::time::timeout(Duration::from_millis(HALT_MS_MAX), sandbox.pause(HOLD_MS_MAX)).await;
     match paused {
-        Ok(Ok(true)) => slot.rest(),
+        Ok(Ok(true)) => slot.rest(inner.parts.clock.monotonic()),
         Ok(Ok(false)) | Err(_) => false,
         Ok(Err(error)) => {
             tracing::debug!(sandbox = %sandbox.id(), code = error.code(), %error, "a sandbox can't stand still");
@@ -206,8 +242,8 @@ mod tests {
         assert_eq!(idle.next(), Some(Duration::from_secs(12)));
         assert!(idle.due(Duration::from_secs(11)).is_empty());
         assert!(is(idle.due(Duration::from_secs(12)), 1));
-        assert!(is(idle.make_way().into_iter().collect(), 3));
-        assert_eq!((idle.next(), idle.make_way().is_none()), (None, true));
+        assert!(is(idle.make_way(2), 3));
+        assert_eq!((idle.next(), idle.make_way(2).len()), (None, 0));
     }
 
     #[test]

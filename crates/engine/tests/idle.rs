@@ -7,12 +7,14 @@ mod common;
 
 use common::cells::Cells;
 use common::{Project, TENANT, World, ask, kinds, principal, records};
-use domain::record::{StartWay, Vote};
+use domain::record::{Deed, StartWay, Vote};
 use domain::{Event, Id, RunStatus, id};
-use engine::{Ballot, Engine, RunView, SessionName, Submission, Ticket};
+use engine::{Ballot, Engine, Operation, RunView, SessionName, Submission, Ticket};
+use journal::WorkerSpec;
 use parking_lot::Mutex;
 use sandbox::{Start, Workspace};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -150,6 +152,77 @@ async fn only_what_would_be_made_the_same_way_now_is_woken() {
         }
         end(engine).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_driver_that_finds_nothing_to_do_gives_a_sandbox_no_more_time() {
+    let (project, cells, world) = (project("{keep_parked_ms: 1000000}"), Cells::new(), World::default());
+    let ahead_ms = world.ahead_ms.clone();
+    let engine = project.engine_among(world, vec![Arc::new(cells.clone())]);
+    let tending = engine.tend(WorkerSpec { name: "test".into(), lease_ms: 6_000_000 }).await.unwrap();
+    let first = parked(&engine, "first").await;
+    cells.until("halt 1").await;
+    at_rest(&engine).await;
+    ahead_ms.store(600_000, Ordering::SeqCst);
+    let linked = Operation {
+        tenant: TENANT,
+        session: first.session,
+        principal: principal("boss"),
+        sandbox: Id::from_bytes([1; 16]),
+        deed: Deed::Link,
+        detail: None,
+    };
+    engine.operated(linked).await.unwrap();
+    at_rest(&engine).await;
+    assert_eq!(cells.deeds(), "make 1, halt 1", "it was left alone");
+    ahead_ms.store(1_100_000, Ordering::SeqCst);
+    // What is laid by has the times looked at again.
+    parked(&engine, "second").await;
+    cells.until("close 1").await;
+    engine.drain(LONG).await;
+    tending.end().await;
+    assert!(cells.deeds().ends_with("close 2"), "what is left is closed at the end: {}", cells.deeds());
+    engine.journal().close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_session_waits_for_another_ones_sandbox_to_make_way() {
+    let (project, cells) = (project("{keep_parked_ms: 600000, idle_max: 1}"), Cells::new());
+    let engine = open(&project, &cells);
+    cells.hold("close 1");
+    for session in ["first", "second"] {
+        parked(&engine, session).await;
+        at_rest(&engine).await;
+    }
+    cells.until("close 1").await;
+    assert_eq!(cells.deeds(), "make 1, halt 1, make 2, halt 2, close 1", "one is being closed");
+    cells.let_go("close 1");
+    end(engine).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn as_many_as_it_takes_make_way_for_a_start_and_beside_each_other() {
+    let (project, cells) = (project("{keep_parked_ms: 600000}"), Cells::new());
+    let engine = open(&project, &cells);
+    for session in ["first", "second", "third", "fourth", "fifth"] {
+        parked(&engine, session).await;
+        at_rest(&engine).await;
+    }
+    let before = cells.deeds();
+    cells.fill(3);
+    let closings = ["close 1", "close 2", "close 3", "close 4"];
+    closings.iter().for_each(|closing| cells.hold(closing));
+    parked(&engine, "sixth").await;
+    for together in [&closings[..1], &closings[1..2], &closings[2..]] {
+        for closing in together {
+            cells.until(closing).await;
+        }
+        together.iter().for_each(|closing| cells.let_go(closing));
+    }
+    at_rest(&engine).await;
+    let expected = "make 6, close 1, make 7, close 2, make 8, close 3, close 4, make 9, halt 9";
+    assert_eq!(cells.deeds(), format!("{before}, {expected}"));
+    end(engine).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,6 +10,7 @@ use sandbox::{
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -28,12 +29,14 @@ struct Shared {
     specs: watch::Sender<Vec<Spec>>,
     /// The deeds that stand still.
     held: watch::Sender<BTreeSet<String>>,
+    /// How many must be closed before there is room for another.
+    wanting: AtomicUsize,
 }
 
 impl Cells {
     pub fn new() -> Self {
         let (deeds, specs, held) = (watch::Sender::default(), watch::Sender::default(), watch::Sender::default());
-        Self(Arc::new(Shared { deeds, specs, held }))
+        Self(Arc::new(Shared { deeds, specs, held, wanting: AtomicUsize::new(0) }))
     }
 
     /// Deeds of this name, such as `make`, or this one, such as `make 1`, stand still once they have begun.
@@ -43,6 +46,11 @@ impl Cells {
 
     pub fn let_go(&self, deed: &str) {
         self.0.held.send_modify(|held| _ = held.remove(deed));
+    }
+
+    /// There is no room for another before so many are closed.
+    pub fn fill(&self, wanting: usize) {
+        self.0.wanting.store(wanting, Ordering::SeqCst);
     }
 
     /// What was done so far.
@@ -99,6 +107,9 @@ impl Provider for Cells {
         self.0.specs.send_modify(|specs| specs.push(spec));
         let nth = self.0.specs.borrow().len();
         self.does("make", nth).await;
+        if self.0.wanting.load(Ordering::SeqCst) > 0 {
+            return Err(Error::Limit { limit: "workspaces_bytes_max = 1".into() });
+        }
         Ok(Arc::new(Cell { cells: self.clone(), nth, id, walls: Walls::default() }))
     }
 
@@ -167,6 +178,9 @@ impl Sandbox for Cell {
 
     async fn close(&self) {
         self.cells.does("close", self.nth).await;
+        let one_less = |wanting: usize| wanting.checked_sub(1);
+        // No more are wanting than are.
+        let _ = self.cells.0.wanting.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less);
     }
 }
 

@@ -19,6 +19,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use stdx::clock::Hands;
 use stdx::{Clock, Random};
 use tempfile::TempDir;
 use tools::Functions;
@@ -104,6 +107,22 @@ pub struct World {
     pub contents: ContentsMode,
     pub functions: Functions,
     pub limits: Limits,
+    /// How far the clock is ahead of the machine's, in milliseconds.
+    pub ahead_ms: Arc<AtomicU64>,
+}
+
+/// The machine's clock, put forward.
+#[derive(Debug)]
+struct Ahead(Clock, Arc<AtomicU64>);
+
+impl Hands for Ahead {
+    fn wall_ms(&self) -> u64 {
+        self.0.wall_ms() + self.1.load(Ordering::SeqCst)
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.monotonic() + Duration::from_millis(self.1.load(Ordering::SeqCst))
+    }
 }
 
 pub fn open(
@@ -121,9 +140,17 @@ pub fn open_in(
     world: World,
     providers: Vec<Arc<dyn sandbox::Provider>>,
 ) -> Engine {
-    let World { secrets, environment, variables, networks: untrusted_networks_allowed, contents, functions, limits } =
-        world;
-    let (clock, random) = (Clock::system(), Random::system());
+    let World {
+        secrets,
+        environment,
+        variables,
+        networks: untrusted_networks_allowed,
+        contents,
+        functions,
+        limits,
+        ahead_ms,
+    } = world;
+    let (clock, random) = (Clock::given(Arc::new(Ahead(Clock::system(), ahead_ms))), Random::system());
     let objects = data.join("objects");
     fs::create_dir_all(&objects).unwrap();
     let parts = journal::Parts {
@@ -188,7 +215,7 @@ pub async fn until(engine: &Engine, session: Id<id::Session>, wanted: impl Fn(&s
         if wanted(&kinds) {
             return kinds;
         }
-        let hint = tokio::time::timeout(std::time::Duration::from_secs(60), hints.next()).await;
+        let hint = tokio::time::timeout(Duration::from_secs(60), hints.next()).await;
         assert!(hint.is_ok(), "nothing comes after: {kinds}");
     }
 }
