@@ -29,9 +29,9 @@ const RUNS: &[(&str, &str, &str)] =
 
 /// The cases that another kernel, another version of Landlock or of groups could make different.
 const ON_ANOTHER_KERNEL: &str = "who_and_where no_variable nothing_is_writable processes_are_limited memory_is_limited \
-    a_command_goes a_kill_by_memory processor_hog files_are_counted the_first_process nothing_can_be_mounted no_namespace \
-    nobody_becomes only_harmless kernels_files large_doors every_syscall no_socket two_sandboxes nobody_writes_out \
-    every_case_has_its_row";
+    a_command_goes a_kill_by_memory processor_hog disk_hog written_out_for_it slowed_sandbox files_are_counted \
+    the_first_process nothing_can_be_mounted no_namespace nobody_becomes only_harmless kernels_files large_doors \
+    every_syscall no_socket two_sandboxes nobody_writes_out every_case_has_its_row";
 
 /// The cases that say something else for an ordinary user on this kernel than for root; the others take minutes, too.
 const AS_ORDINARY: &str = "refused_by_name done_without_where_told the_probe_says processes_are_limited memory_is_limited \

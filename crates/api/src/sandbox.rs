@@ -131,6 +131,12 @@ pub struct SandboxLimits {
     pub tmp_bytes_max: u64,
     pub open_files_max: u64,
     pub commands_max: u64,
+    /// Bytes read from the workspace's disk in a second, and as many written to it; 0: no limit.
+    #[serde(default)]
+    pub io_bytes_per_second_max: u64,
+    /// Read operations on the workspace's disk in a second, and as many write operations; 0: no limit.
+    #[serde(default)]
+    pub io_operations_per_second_max: u64,
 }
 
 /// A command that outlives a service.

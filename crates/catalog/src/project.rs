@@ -217,6 +217,12 @@ fn sandbox_limits(node: &Node) -> Limits {
         tmp_bytes_max: number(node, "tmp_bytes_max", default.tmp_bytes_max),
         open_files_max: number(node, "open_files_max", default.open_files_max),
         commands_max: number(node, "commands_max", default.commands_max),
+        io_bytes_per_second_max: number(node, "io_bytes_per_second_max", default.io_bytes_per_second_max),
+        io_operations_per_second_max: number(
+            node,
+            "io_operations_per_second_max",
+            default.io_operations_per_second_max,
+        ),
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 const FILES: &[(&str, &str)] = &[
     (
         "topside.yaml",
-        "default_agent: ${env.AGENT:-maya}\ncontents: plain\nsandbox:\n  limits: {memory_bytes_max: 536870912, processes_max: 32}\n  walls_optional: [cpu_limit]\n  landlock_version_min: 3\n  workspaces_bytes_max: 300000000\n  warm_min: 3\n  warm_max: 2\n  keep_parked_ms: 5000\n  keep_idle_ms: 700\n  idle_max: 3\n",
+        "default_agent: ${env.AGENT:-maya}\ncontents: plain\nsandbox:\n  limits: {memory_bytes_max: 536870912, processes_max: 32, io_bytes_per_second_max: 1048576, io_operations_per_second_max: 500}\n  walls_optional: [cpu_limit]\n  landlock_version_min: 3\n  workspaces_bytes_max: 300000000\n  warm_min: 3\n  warm_max: 2\n  keep_parked_ms: 5000\n  keep_idle_ms: 700\n  idle_max: 3\n",
     ),
     (
         "agents/maya.md",
@@ -83,6 +83,7 @@ fn every_key_arrives() {
     assert_eq!(catalog.settings.contents, Contents::Plain);
     let limits = catalog.settings.sandbox.limits;
     assert_eq!((limits.memory_bytes_max, limits.processes_max), (536_870_912, 32));
+    assert_eq!((limits.io_bytes_per_second_max, limits.io_operations_per_second_max), (1 << 20, 500));
     assert_eq!(limits.commands_max, sandbox::Limits::default().commands_max);
     assert_eq!(catalog.settings.sandbox.walls_optional, ["cpu_limit"]);
     assert_eq!(catalog.settings.sandbox.landlock_version_min, 3);

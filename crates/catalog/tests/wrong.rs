@@ -170,7 +170,7 @@ fn the_project() {
         "unknown wall",
         &[("topside.yaml", "sandbox: {walls_optional: [landlok], limits: {memory_bytes_max: 1GiB}}\n")],
         &[
-            "topside.yaml:1:28: `sandbox.walls_optional[0]` is the text `landlok`; expected one of `user_namespace`, `mount_namespace`, `pid_namespace`, `network_namespace`, `ipc_namespace`, `uts_namespace`, `cgroup_namespace`, `private_root`, `workspace_limit`, `capabilities`, `no_new_privileges`, `seccomp`, `landlock`, `memory_limit`, `process_limit`, `cpu_limit`; hint: did you mean `landlock`?",
+            "topside.yaml:1:28: `sandbox.walls_optional[0]` is the text `landlok`; expected one of `user_namespace`, `mount_namespace`, `pid_namespace`, `network_namespace`, `ipc_namespace`, `uts_namespace`, `cgroup_namespace`, `private_root`, `workspace_limit`, `capabilities`, `no_new_privileges`, `seccomp`, `landlock`, `memory_limit`, `process_limit`, `cpu_limit`, `io_limit`; hint: did you mean `landlock`?",
             "topside.yaml:1:65: `sandbox.limits.memory_bytes_max` is the text `1GiB`; expected a whole number from 16777216 to 1099511627776",
         ],
     );

@@ -7,12 +7,12 @@ use crate::lay::Laying;
 use crate::live::LiveKind;
 use crate::liveness::Pulse;
 use crate::stages::Stages;
+use crate::terms::Terms;
 use async_trait::async_trait;
 use catalog::Closure;
-use domain::Root;
 use domain::record::{SandboxClosed, SandboxOpened, Snapshot, Started, WorkspaceLost};
 use domain::{Digest, Event, Id, id, template};
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, join_all};
 use journal::{Content, SessionKey};
 use machine::{Entry, Files};
 use parking_lot::Mutex;
@@ -41,10 +41,10 @@ pub(crate) struct Slot {
     before: Mutex<Listing>,
     /// What the model has to know of the workspace, told with the next output.
     note: Mutex<Option<String>>,
-    /// What the log knows of the sandbox that was made last.
-    origin: Mutex<Option<Origin>>,
-    /// A sandbox that stands still, and what the log knows of it.
-    resting: Mutex<Option<(Arc<dyn Sandbox>, Origin)>>,
+    /// What is known of the sandbox that was made last.
+    origin: Mutex<Option<Box<Origin>>>,
+    /// A sandbox that nobody uses now.
+    resting: Mutex<Option<Resting>>,
 }
 
 #[derive(Debug, Default)]
@@ -58,14 +58,45 @@ enum Held {
     Ready(Arc<dyn Sandbox>),
 }
 
-/// What the log knows of a sandbox.
+/// A sandbox that waits with its session.
+#[derive(Debug)]
+struct Resting {
+    sandbox: Arc<dyn Sandbox>,
+    origin: Box<Origin>,
+    /// Since when its programs stand still; `None`: they go on.
+    since: Option<Duration>,
+}
+
+/// What is known of a sandbox.
 #[derive(Clone, Debug)]
 struct Origin {
     provider: String,
+    terms: Terms,
     /// The generation of its workspace.
     generation: u64,
     /// The agent that it was made for, as it was pinned.
     closure: Digest,
+    /// What the log does not know of it yet; `None`: that it was opened is on record.
+    unrecorded: Option<Unrecorded>,
+}
+
+/// What is to be on record of a sandbox once a run has it.
+#[derive(Clone, Debug)]
+struct Unrecorded {
+    /// Where its files came from, as the log says it until then.
+    source: Source,
+    manifest: Option<Digest>,
+    restored: Option<Id<id::Checkpoint>>,
+}
+
+impl Origin {
+    /// Whether its files are those that the log knows.
+    fn has(&self, source: &Source) -> bool {
+        match &self.unrecorded {
+            Some(unrecorded) => unrecorded.source == *source,
+            None => matches!(source.files, Files::Kept { generation } if generation == self.generation),
+        }
+    }
 }
 
 /// The files of a workspace, as far as they are looked at.
@@ -211,24 +242,52 @@ impl Slot {
         }
     }
 
-    /// The sandbox stands still, and is nobody's until it is wanted again; whether there is one.
-    pub(crate) fn rest(&self) -> bool {
-        let (mut state, origin) = (self.state.lock(), self.origin.lock().clone());
-        match (std::mem::take(&mut *state), origin) {
-            (Held::Ready(sandbox), Some(origin)) => {
-                *self.resting.lock() = Some((sandbox, origin));
-                true
-            }
-            (other, _) => {
-                *state = other;
-                false
-            }
-        }
+    /// The sandbox that is to stand still while the session has nothing to do; `None`: there is none, or it does already.
+    pub(crate) fn unhalted(&self) -> Option<Arc<dyn Sandbox>> {
+        let aside =
+            || self.resting.lock().as_ref().filter(|aside| aside.since.is_none()).map(|aside| aside.sandbox.clone());
+        self.ready().or_else(aside)
     }
 
-    /// Whether it has one that stands still.
+    /// The sandbox stands still, and is nobody's until it is wanted again; whether there is one.
+    pub(crate) fn rest(&self, now: Duration) -> bool {
+        let (mut state, origin) = (self.state.lock(), self.origin.lock().clone());
+        let mut resting = self.resting.lock();
+        match (std::mem::take(&mut *state), origin) {
+            (Held::Ready(sandbox), Some(origin)) => *resting = Some(Resting { sandbox, origin, since: Some(now) }),
+            (other, _) => {
+                *state = other;
+                resting.iter_mut().for_each(|aside| aside.since = Some(now));
+            }
+        }
+        resting.is_some()
+    }
+
+    /// Its run waits, and nobody has needed it so far: it waits, too.
+    fn lay_aside(&self, sandbox: Arc<dyn Sandbox>, origin: Box<Origin>) {
+        let mut state = self.state.lock();
+        // One that was closed meanwhile is dropped, and that closes the sandbox.
+        if matches!(*state, Held::Wanted(_)) {
+            *state = Held::Nothing;
+            *self.resting.lock() = Some(Resting { sandbox, origin, since: None });
+        }
+        drop(state);
+        self.settled.notify_waiters();
+    }
+
+    /// Since when its sandbox stands still; `None`: there is none that does.
+    pub(crate) fn still_since(&self) -> Option<Duration> {
+        self.resting.lock().as_ref().and_then(|resting| resting.since)
+    }
+
+    /// Whether it has one that nobody uses now.
     pub(crate) fn is_resting(&self) -> bool {
         self.resting.lock().is_some()
+    }
+
+    /// Whether it has one in which programs may have stood still while their run waited.
+    pub(crate) fn has_programs(&self) -> bool {
+        self.resting.lock().as_ref().is_some_and(|resting| resting.origin.unrecorded.is_none())
     }
 
     /// The live processes of the sandbox.
@@ -250,7 +309,7 @@ impl Slot {
         self.settled.notify_waiters();
         let resting = self.resting.lock().take();
         self.terminals.close().await;
-        if let Some((sandbox, _)) = resting {
+        if let Some(Resting { sandbox, .. }) = resting {
             sandbox.close().await;
         }
         match held {
@@ -263,26 +322,38 @@ impl Slot {
 /// A sandbox that was made, with what was laid into it.
 pub(crate) struct Opened {
     sandbox: Arc<dyn Sandbox>,
-    provider: String,
-    manifest: Option<Digest>,
-    restored: Option<Id<id::Checkpoint>>,
+    origin: Box<Origin>,
     before: Listing,
     start: Started,
-    /// The generation of its workspace; `None`: the epoch of who opened it.
-    generation: Option<u64>,
 }
 
 impl Opened {
     pub(crate) fn sandbox(&self) -> Arc<dyn Sandbox> {
         self.sandbox.clone()
     }
+
+    /// Its files came from a checkpoint.
+    fn restored(mut self, snapshot: &Snapshot) -> Self {
+        self.origin.unrecorded.iter_mut().for_each(|unrecorded| unrecorded.restored = Some(snapshot.checkpoint));
+        self
+    }
 }
 
 /// Where the files of a sandbox that is to be made come from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Source {
     files: Files,
     snapshot: Option<Snapshot>,
+}
+
+/// A sandbox that is to be had.
+struct Opening {
+    key: SessionKey,
+    epoch: u64,
+    source: Source,
+    /// The agent that it is for, as it was pinned.
+    pinned: Digest,
+    closure: Arc<Closure>,
 }
 
 impl Driver {
@@ -292,27 +363,28 @@ impl Driver {
         let source = Source { files: self.state.files, snapshot: self.state.snapshot.clone() };
         let pinned = self.state.run.as_ref().map(|run| run.root().closure);
         // The workspace is the run's, whichever of its agents wants it.
-        let closure = self.ready_of(None).map(|ready| ready.closure.clone());
+        let agent = pinned.zip(self.ready_of(None).map(|ready| ready.closure.clone()));
         Box::pin(async move {
-            if let Some(woken) = woken(&inner, &key, &slot, &source, pinned).await {
-                return Done::Opened(Ok(woken));
-            }
-            let Some(closure) = closure else {
+            let Some((pinned, closure)) = agent else {
                 return Done::Opened(Err(sandbox::Error::Gone { detail: "the agent is not there".into() }));
             };
+            let opening = Opening { key, epoch, source, pinned, closure };
+            if let Some(woken) = woken(&inner, &slot, &opening).await {
+                return Done::Opened(Ok(woken));
+            }
             let retry = (inner.parts.catalog)().settings.retries.sandbox;
             let since_ms = inner.parts.clock.wall_ms();
             let (mut attempt, mut ways) = (1, 0);
             loop {
-                let made = make(&inner, &key, epoch, &source, &closure).await;
+                let made = make(&inner, &opening).await;
                 // What makes way is no attempt: that begins when there is room.
-                if ways < WAYS_MAX
-                    && made.as_ref().is_err_and(needs_room)
-                    && let Some(slot) = inner.idle.make_way()
-                {
-                    ways += 1;
-                    slot.close().await;
-                    continue;
+                if made.as_ref().is_err_and(needs_room) {
+                    let gone = inner.idle.make_way(ways.max(1).min(WAYS_MAX - ways));
+                    if !gone.is_empty() {
+                        ways += gone.len();
+                        join_all(gone.iter().map(|slot| slot.close())).await;
+                        continue;
+                    }
                 }
                 let now_ms = inner.parts.clock.wall_ms();
                 let again = match &made {
@@ -322,7 +394,7 @@ impl Driver {
                     _ => None,
                 };
                 let Some(until_ms) = again else { return Done::Opened(made) };
-                tracing::warn!(session_id = %key.session, attempt, "the sandbox did not start; trying again");
+                tracing::warn!(session_id = %opening.key.session, attempt, "the sandbox did not start; trying again");
                 tokio::time::sleep(Duration::from_millis(until_ms.saturating_sub(now_ms))).await;
                 attempt += 1;
             }
@@ -331,33 +403,11 @@ impl Driver {
 
     /// Takes a sandbox that was made, or fails the run.
     pub(crate) fn opened(&mut self, opened: Result<Opened, sandbox::Error>) {
-        // A run that waits, or ended, lets go of what was made before anybody needed it: dropping the sandbox closes it.
-        let run = self.state.run.as_ref().filter(|run| run.parked.is_none()).map(|run| (run.id, run.root().closure));
+        let run = self.state.run.as_ref().filter(|run| run.parked.is_none()).map(|run| run.id);
+        let waits = self.state.run.is_some() && run.is_none();
         match (opened, run) {
-            (Ok(Opened { sandbox, provider, manifest, restored, before, start, generation }), Some((run, closure))) => {
-                stdx::points::reach("sandbox.opened");
-                *self.slot.before.lock() = before;
-                if restored.is_some() && matches!(self.state.files, Files::Kept { .. }) {
-                    *self.slot.note.lock() = Some(RESTORED.to_owned());
-                }
-                let (walls, generation) = (sandbox.walls().clone(), generation.unwrap_or(self.epoch));
-                *self.slot.origin.lock() = Some(Origin { provider: provider.clone(), generation, closure });
-                let event = Event::SandboxOpened(SandboxOpened {
-                    run,
-                    sandbox: sandbox.id(),
-                    provider,
-                    walls: walls.standing,
-                    missing: walls.missing,
-                    landlock_version: walls.landlock_version,
-                    manifest,
-                    generation,
-                    restored,
-                    start: Some(start),
-                });
-                self.slot.made(Ok(sandbox));
-                stdx::points::reach("sandbox.opened");
-                self.pending.push(Fact::bare(self.stamp(), event));
-            }
+            (Ok(opened), Some(run)) => self.opened_for(run, opened),
+            (Ok(Opened { sandbox, origin, .. }), None) if waits => self.slot.lay_aside(sandbox, origin),
             // Whoever needs it asks again, and is told then.
             (Err(error), _) if !self.slot.is_awaited() => {
                 tracing::warn!(session_id = %self.key.session, code = error.code(), %error, "no sandbox was made ahead of need");
@@ -366,17 +416,47 @@ impl Driver {
             (Err(error), run) => {
                 // What was there is not there any more: that is said, and nothing else is put in its place.
                 let is_lost = matches!(error, sandbox::Error::WorkspaceLost | sandbox::Error::WorkspaceStale { .. });
-                if let Some((run, _)) = run.filter(|_| is_lost && self.state.files != Files::Lost) {
+                if let Some(run) = run.filter(|_| is_lost && self.state.files != Files::Lost) {
                     let event = Event::WorkspaceLost(WorkspaceLost { run, reason: error.code().to_owned() });
                     self.pending.push(Fact::bare(self.stamp(), event));
                 }
                 self.fail_sandbox(&error);
                 self.slot.made(Err(error));
             }
+            // A run that ended lets go of what was made before anybody needed it: dropping the sandbox closes it.
             (Ok(_), None) => {
                 self.slot.made(Err(sandbox::Error::Gone { detail: "the run needs no sandbox now".into() }));
             }
         }
+    }
+
+    /// Gives a run the sandbox that was made, once that is on record.
+    fn opened_for(&mut self, run: Id<id::Run>, opened: Opened) {
+        let Opened { sandbox, mut origin, before, start } = opened;
+        stdx::points::reach("sandbox.opened");
+        *self.slot.before.lock() = before;
+        let (manifest, restored) =
+            origin.unrecorded.take().map_or((None, None), |unrecorded| (unrecorded.manifest, unrecorded.restored));
+        if restored.is_some() && matches!(self.state.files, Files::Kept { .. }) {
+            *self.slot.note.lock() = Some(RESTORED.to_owned());
+        }
+        let walls = sandbox.walls().clone();
+        let event = Event::SandboxOpened(SandboxOpened {
+            run,
+            sandbox: sandbox.id(),
+            provider: origin.provider.clone(),
+            walls: walls.standing,
+            missing: walls.missing,
+            landlock_version: walls.landlock_version,
+            manifest,
+            generation: origin.generation,
+            restored,
+            start: Some(start),
+        });
+        *self.slot.origin.lock() = Some(origin);
+        self.slot.made(Ok(sandbox));
+        stdx::points::reach("sandbox.opened");
+        self.pending.push(Fact::bare(self.stamp(), event));
     }
 
     /// The sandbox died in the middle of a call: its files are kept, or come from their checkpoint, for the next call.
@@ -393,9 +473,10 @@ impl Driver {
 const RESTORED: &str = "[The sandbox was lost. Its workspace was made anew from the checkpoint of an earlier turn: what was changed \
                         after that is gone. Look before you go on.]";
 
-/// Sandboxes that make way for one start at most. One that ends gives room for another of its size; a start for which these are not
-/// enough fails, and the rest of those that stand still is left alone.
-const WAYS_MAX: u32 = 16;
+/// Sandboxes that make way for one start at most: one, and as long as that is not enough as many again as before, at once. One that
+/// ends gives room for another of its size; a start for which these are not enough fails, and the rest of those that stand still
+/// is left alone.
+const WAYS_MAX: usize = 16;
 /// The limits that a sandbox uses up for as long as it is there. Any other is the start's own, and no other's end helps it.
 const SHARED_LIMITS: [&str; 2] = ["workspaces_bytes_max", "ids_parts_max"];
 /// The limit that a launcher says no with when it has no place left.
@@ -418,64 +499,51 @@ fn is_walled(inner: &Inner, walls: &Walls) -> bool {
         && walls.landlock_version >= settings.landlock_version_min
 }
 
-/// The sandbox that stood still while the session had nothing to do, going on; `None`: there is none, or it is not what the log
-/// knows, and is closed.
-async fn woken(
-    inner: &Inner,
-    key: &SessionKey,
-    slot: &Slot,
-    source: &Source,
-    pinned: Option<Digest>,
-) -> Option<Opened> {
-    let (sandbox, Origin { provider, generation, closure }) = slot.resting.lock().take()?;
-    let stages = Stages::begin(inner.parts.clock.clone(), inner.parts.limits, inner.pulses.of(key));
-    let is_it = matches!(source.files, Files::Kept { generation: kept } if kept == generation)
-        && pinned == Some(closure)
-        && is_walled(inner, sandbox.walls());
+/// The sandbox that waited while the session had nothing to do, going on; `None`: there is none, or it is not what the log knows,
+/// and is closed.
+async fn woken(inner: &Inner, slot: &Slot, opening: &Opening) -> Option<Opened> {
+    let Resting { sandbox, origin, .. } = slot.resting.lock().take()?;
+    let stages = Stages::begin(inner.parts.clock.clone(), inner.parts.limits, inner.pulses.of(&opening.key));
+    let is_it = origin.has(&opening.source)
+        && origin.closure == opening.pinned
+        && is_walled(inner, sandbox.walls())
+        && Terms::of(inner, &opening.closure).is_ok_and(|terms| terms == origin.terms);
     if is_it && stages.run("wake", sandbox.resume()).await.is_ok() {
         let (start, before) = (stages.woken(), listing(sandbox.as_ref()).await);
-        let (manifest, restored, generation) = (None, None, Some(generation));
-        return Some(Opened { sandbox, provider, manifest, restored, before, start, generation });
+        return Some(Opened { sandbox, origin, before, start });
     }
     slot.terminals.close().await;
     sandbox.close().await;
     None
 }
 
-async fn make(
-    inner: &Inner,
-    key: &SessionKey,
-    epoch: u64,
-    source: &Source,
-    closure: &Closure,
-) -> Result<Opened, sandbox::Error> {
+async fn make(inner: &Inner, opening: &Opening) -> Result<Opened, sandbox::Error> {
+    let Opening { key, epoch, source, closure, .. } = opening;
     let provider = provider_of(inner, closure)?;
     let catalog = (inner.parts.catalog)();
     let manifest = closure.manifest.clone().unwrap_or_default();
-    let environment = environment_of(inner, &manifest)?;
+    let terms = Terms::of(inner, closure)?;
     let user = closure.agent.sandbox.as_ref().and_then(|sandbox| sandbox.user.clone());
-    let laying = Laying::prepare(inner, manifest, user, provider.as_ref()).await?;
+    let laying = Laying::prepare(manifest, terms.mounts.clone(), user, provider.as_ref()).await?;
     let settings = &catalog.settings.sandbox;
-    let root = match closure.agent.sandbox.as_ref().map(|sandbox| &sandbox.root) {
-        None | Some(Root::Host { .. }) => Root::Host { directories: settings.host_directories.clone() },
-        Some(root) => root.below(&catalog.root),
-    };
     let spec = |start| Spec {
         id: inner.id(),
         workspace: Workspace::Session { tenant: key.tenant.to_string(), session: key.session, start },
-        environment: environment.clone(),
-        root: root.clone(),
+        environment: terms.environment.clone(),
+        root: terms.root.clone(),
         binds: Vec::new(),
         mounts: laying.mounts.clone(),
         accounts: laying.accounts.clone(),
         left_out: laying.left_out.clone(),
-        limits: settings.limits,
+        limits: terms.limits,
         walls_optional: settings.walls_optional.clone(),
         landlock_version_min: settings.landlock_version_min,
-        epoch,
+        epoch: *epoch,
     };
     let stages = Arc::new(Stages::begin(inner.parts.clock.clone(), inner.parts.limits, inner.pulses.of(key)));
-    let making = Making { inner, laying: &laying, project: catalog.root.clone(), provider: provider.as_ref(), stages };
+    let project = catalog.root.clone();
+    let making =
+        Making { inner, opening, terms: &terms, laying: &laying, project, provider: provider.as_ref(), stages };
     let error = match source.files {
         Files::None => return making.opened(spec(Start::Fresh), Which::All).await,
         Files::Kept { generation } => match making.opened(spec(Start::Kept { generation }), Which::Ephemeral).await {
@@ -491,7 +559,7 @@ async fn make(
         match making.opened(spec(start), Which::Ephemeral).await {
             Ok(opened) => {
                 inner.tally.forked();
-                return Ok(Opened { restored: Some(snapshot.checkpoint), ..opened });
+                return Ok(opened.restored(snapshot));
             }
             // Nobody here keeps it.
             Err(sandbox::Error::WorkspaceLost) => {}
@@ -506,6 +574,8 @@ async fn make(
 /// A sandbox that is being made.
 struct Making<'a> {
     inner: &'a Inner,
+    opening: &'a Opening,
+    terms: &'a Terms,
     laying: &'a Laying,
     project: std::path::PathBuf,
     provider: &'a dyn Provider,
@@ -533,8 +603,7 @@ impl Making<'_> {
             sandbox.close().await;
             return Err(error);
         }
-        let opened = self.laid(sandbox, Which::Ephemeral).await?;
-        Ok(Opened { restored: Some(snapshot.checkpoint), ..opened })
+        Ok(self.laid(sandbox, Which::Ephemeral).await?.restored(snapshot))
     }
 
     /// Lays what is wanted of the manifest; a sandbox in which that fails is closed.
@@ -555,9 +624,17 @@ impl Making<'_> {
                 return Err(error);
             }
         };
-        let (provider, start) = (self.provider.name().to_owned(), self.stages.started());
+        let start = self.stages.started();
         let before = listing(sandbox.as_ref()).await;
-        Ok(Opened { sandbox, provider, manifest, restored: None, before, start, generation: None })
+        let unrecorded = Unrecorded { source: self.opening.source.clone(), manifest, restored: None };
+        let origin = Box::new(Origin {
+            provider: self.provider.name().to_owned(),
+            terms: self.terms.clone(),
+            generation: self.opening.epoch,
+            closure: self.opening.pinned,
+            unrecorded: Some(unrecorded),
+        });
+        Ok(Opened { sandbox, origin, before, start })
     }
 }
 
@@ -568,16 +645,6 @@ fn provider_of<'a>(inner: &'a Inner, closure: &Closure) -> Result<&'a Arc<dyn sa
     named.ok_or_else(|| sandbox::Error::Command {
         detail: format!("this process has no provider `{wanted}`; hint: see `topside doctor`"),
     })
-}
-
-/// The variables of a manifest, with what they refer to.
-fn environment_of(inner: &Inner, manifest: &sandbox::Manifest) -> Result<Vec<(String, String)>, sandbox::Error> {
-    let failed = |detail: String| sandbox::Error::Start { stage: "manifest", detail };
-    let variables = manifest.environment.iter().map(|(name, value)| {
-        let value = inner.expand(value).map_err(|error| failed(error.to_string()))?;
-        Ok((name.clone(), value))
-    });
-    variables.collect()
 }
 
 /// What one call may use.

@@ -22,6 +22,7 @@ use futures::{FutureExt, StreamExt};
 use indexmap::IndexMap;
 use journal::{Append, Appended, Fence, Release, Sealer, SessionKey};
 use machine::{Effect, ScopeId, Session, Stamp};
+use parking_lot::Mutex;
 use policy::Permit;
 use std::collections::{BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
@@ -100,6 +101,8 @@ pub(crate) struct Driver {
     /// Calls whose programs an earlier driver started, and that are to be gone on with.
     pub(crate) attached: BTreeSet<Id<id::Call>>,
     pub(crate) slot: Arc<Slot>,
+    /// The same, for who clears up when this driver hangs.
+    pub(crate) held: Arc<Mutex<Arc<Slot>>>,
     /// Why the current run must fail.
     pub(crate) doom: Option<Failure>,
     /// What asking used that gave no reply.
@@ -129,7 +132,7 @@ pub(crate) async fn drive(inner: Arc<Inner>, job: Job) {
             return;
         }
     };
-    let (epoch, slot, pulse) = (driver.epoch, driver.slot.clone(), driver.pulse.clone());
+    let (epoch, held, pulse) = (driver.epoch, driver.held.clone(), driver.pulse.clone());
     // A driver that panics, or that hangs, must not take its place, or its session, with it.
     let attended = liveness::attend(&pulse, async move {
         let driven = AssertUnwindSafe(driver.run(recovering)).catch_unwind().await;
@@ -150,6 +153,8 @@ pub(crate) async fn drive(inner: Arc<Inner>, job: Job) {
             (u64::MAX, Some(inner.parts.clock.wall_ms() + FAILED_RETRY_MS))
         }
         Attended::Stopped { let_go } => {
+            // Not the one that it began with: that may be another driver's by now.
+            let slot = held.lock().clone();
             slot.close().await;
             inner.dispatch.forget(&key);
             (u64::MAX, Some(inner.parts.clock.wall_ms() + inner.tally.stuck(let_go, FAILED_RETRY_MS)))
@@ -200,7 +205,7 @@ impl Driver {
         }
         let pulse = inner.pulses.begin(&key);
         let attempts = is_new.then(Attempts::default);
-        let slot = inner.idle.take(&key).unwrap_or_default();
+        let slot = inner.idle.take(&key, epoch).unwrap_or_default();
         Ok(Self {
             state: base.clone(),
             base,
@@ -219,6 +224,7 @@ impl Driver {
             calls: HashMap::new(),
             permits: HashMap::new(),
             attached: BTreeSet::new(),
+            held: Arc::new(Mutex::new(slot.clone())),
             slot,
             doom: None,
             spent: Usage::default(),
@@ -429,7 +435,7 @@ impl Driver {
             match &fact.event {
                 Event::SandboxOpened(_) => self.slot.recorded(),
                 // What stood still while the run waited goes on with it.
-                Event::Resumed(_) if self.slot.is_resting() => self.slot.want(),
+                Event::Resumed(_) if self.slot.has_programs() => self.slot.want(),
                 Event::Returned(body) => self.slot.terminals().recorded(body.call).await,
                 Event::Parked(body) if body.waits_for != Wait::Retry => self.tell_parked(body.run).await,
                 // With nothing else to do, a doubt parks the run without a record of its own.

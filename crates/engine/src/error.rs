@@ -131,10 +131,12 @@ pub enum Error {
     #[error(transparent)]
     Unheard(#[from] machine::Unheard),
     /// A session can't be gone on from there.
-    #[error("no other session can go on from position {at}{}", nearest(*.before, *.after))]
+    #[error("no other session can go on from position {at}{}{}", because(*.files), nearest(*.before, *.after))]
     NotForkable {
         /// The position.
         at: u64,
+        /// What its files have to do with it.
+        files: FilesThere,
         /// The nearest one before it that can be gone on from.
         before: Option<u64>,
         /// The nearest one after it.
@@ -255,6 +257,24 @@ fn told(checkpoint: Option<Id<id::Checkpoint>>) -> String {
 }
 
 /// Where a fork is possible instead.
+/// How the files of a session stand where it can't be gone on from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FilesThere {
+    /// As they do in the middle of a turn.
+    InTurn,
+    /// Somebody ran a command in its sandbox by hand while no run had it, and they were not kept since.
+    ChangedByHand,
+}
+
+const fn because(files: FilesThere) -> &'static str {
+    match files {
+        FilesThere::InTurn => "",
+        FilesThere::ChangedByHand => {
+            ": its files may have been changed by hand since they were kept; its next run that uses its sandbox keeps them"
+        }
+    }
+}
+
 fn nearest(before: Option<u64>, after: Option<u64>) -> String {
     match (before, after) {
         (None, None) => "; hint: wait for the end of a turn".to_owned(),

@@ -97,7 +97,7 @@ impl Driver {
                 }
             }
             let changes = changes(&slot).await;
-            let stands = keeps && status == RunStatus::Completed && idle::rests(&slot).await;
+            let stands = keeps && status == RunStatus::Completed && idle::rests(&inner, &slot).await;
             if !stands {
                 slot.close().await;
             }

@@ -2,6 +2,7 @@
 //! done outside before that position stays done, so it is told; approvals are not inherited.
 
 use crate::engine::{Engine, Inner};
+use crate::error::FilesThere;
 use crate::fold::{self, Steps};
 use crate::prompt::Memory;
 use crate::submit::{check_message, finish};
@@ -210,7 +211,8 @@ impl Course {
             Files::Kept { .. } | Files::InSnapshot => !state.is_changed && !self.is_unkept,
             Files::Lost => false,
         };
-        if !is_kept || self.last.is_none() {
+        // What a command did in a sandbox that stood still is kept by the next run that uses it, and not before.
+        if !is_kept || state.is_changed_by_hand || self.last.is_none() {
             return None;
         }
         let Some(run) = &state.run else { return Some(Rest::Idle) };
@@ -342,6 +344,10 @@ impl Inner {
         if let Some((rest, (run, agent, closure))) = rest.zip(course.last.clone()) {
             return Ok(Parent { key: key.clone(), course, rest, run, agent, closure });
         }
+        let files = match course.state.is_changed_by_hand {
+            true => FilesThere::ChangedByHand,
+            false => FilesThere::InTurn,
+        };
         if course.state.position < fork.at && course.rest().is_some() {
             before = Some(course.state.position);
         }
@@ -356,7 +362,7 @@ impl Inner {
         if course.state.position == 0 {
             return Err(Error::NoSuchSession { session: fork.session });
         }
-        Err(Error::NotForkable { at: fork.at, before, after })
+        Err(Error::NotForkable { at: fork.at, files, before, after })
     }
 
     /// Calls of the prefix that reached outside.

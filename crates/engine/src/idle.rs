@@ -10,32 +10,51 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::JoinSet;
 
 /// How long PID 1 holds programs still at most: longer than any sandbox is kept.
 const HOLD_MS_MAX: u64 = 2 * 86_400_000;
 /// How long the programs of a sandbox may take to come to a halt.
 const HALT_MS_MAX: u64 = 5_000;
 
+/// Sandboxes that are closed at once beside the drivers.
+const CLOSED_AT_ONCE_MAX: usize = 8;
+
 /// The sandboxes that stand still here, by session.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Idle {
     rows: Mutex<BTreeMap<SessionKey, Row>>,
     changed: Notify,
+    /// Those that are being closed: no more than made way and whose time was over.
+    closing: Mutex<JoinSet<()>>,
+    /// Turns at it.
+    turns: Arc<Semaphore>,
+}
+
+impl Default for Idle {
+    fn default() -> Self {
+        let (rows, changed, closing) = (Mutex::default(), Notify::new(), Mutex::default());
+        Self { rows, changed, closing, turns: Arc::new(Semaphore::new(CLOSED_AT_ONCE_MAX)) }
+    }
 }
 
 #[derive(Debug)]
 struct Row {
     slot: Arc<Slot>,
+    /// Of the lease under which it was laid by.
+    epoch: u64,
     since: Duration,
     until: Duration,
 }
 
 impl Idle {
-    /// Keeps one for so long; gives those that make way for it.
-    fn put(&self, key: &SessionKey, slot: Arc<Slot>, [now, keep]: [Duration; 2], most: usize) -> Vec<Arc<Slot>> {
+    /// Keeps one; gives those that make way for it. A driver that comes late has its own back where a later one's is here.
+    fn put(&self, key: &SessionKey, row: Row, most: usize) -> Vec<Arc<Slot>> {
         let mut rows = self.rows.lock();
-        let row = Row { slot, since: now, until: now.saturating_add(keep) };
+        if rows.get(key).is_some_and(|there| there.epoch > row.epoch) {
+            return vec![row.slot];
+        }
         let mut gone: Vec<_> = rows.insert(key.clone(), row).into_iter().map(|row| row.slot).collect();
         while rows.len() > most {
             gone.extend(first(&mut rows));
@@ -45,19 +64,42 @@ impl Idle {
         gone
     }
 
-    /// The one of a session, which is the taker's from now on.
-    pub(crate) fn take(&self, key: &SessionKey) -> Option<Arc<Slot>> {
-        self.rows.lock().remove(key).map(|row| row.slot)
+    /// The one of a session, which is the taker's from now on; never one of a later lease than the taker's.
+    pub(crate) fn take(&self, key: &SessionKey, epoch: u64) -> Option<Arc<Slot>> {
+        let mut rows = self.rows.lock();
+        rows.get(key).filter(|row| row.epoch <= epoch)?;
+        rows.remove(key).map(|row| row.slot)
     }
 
-    /// The one that has stood longest, which makes way.
-    pub(crate) fn make_way(&self) -> Option<Arc<Slot>> {
-        first(&mut self.rows.lock())
+    /// The ones that have stood longest, which make way; at most so many.
+    pub(crate) fn make_way(&self, most: usize) -> Vec<Arc<Slot>> {
+        let mut rows = self.rows.lock();
+        std::iter::from_fn(|| first(&mut rows)).take(most).collect()
+    }
+
+    /// Has these closed; who drives a session does not wait for another's end.
+    fn close(&self, gone: Vec<Arc<Slot>>) {
+        let mut closing = self.closing.lock();
+        while closing.try_join_next().is_some() {}
+        for slot in gone {
+            let turns = self.turns.clone();
+            closing.spawn(async move {
+                // Turns do not end.
+                let _turn = turns.acquire_owned().await;
+                slot.close().await;
+            });
+        }
+    }
+
+    /// Waits until those that are being closed are gone.
+    async fn closed(&self) {
+        let mut closing = std::mem::take(&mut *self.closing.lock());
+        while closing.join_next().await.is_some() {}
     }
 
     /// Closes the one of a session, when there is one.
     pub(crate) async fn end(&self, key: &SessionKey) {
-        if let Some(slot) = self.take(key) {
+        if let Some(slot) = self.take(key, u64::MAX) {
             slot.close().await;
         }
     }
@@ -84,9 +126,7 @@ fn first(rows: &mut BTreeMap<SessionKey, Row>) -> Option<Arc<Slot>> {
 pub(crate) async fn let_go(inner: Arc<Inner>, mut stopped: watch::Receiver<bool>) {
     loop {
         let now = inner.parts.clock.monotonic();
-        for slot in inner.idle.due(now) {
-            slot.close().await;
-        }
+        inner.idle.close(inner.idle.due(now));
         let next = inner.idle.next();
         let due = async {
             match next {
@@ -101,9 +141,8 @@ pub(crate) async fn let_go(inner: Arc<Inner>, mut stopped: watch::Receiver<bool>
             () = due => {}
         }
     }
-    for slot in inner.idle.due(Duration::MAX) {
-        slot.close().await;
-    }
+    inner.idle.close(inner.idle.due(Duration::MAX));
+    inner.idle.closed().await;
 }
 
 impl Driver {
@@ -115,21 +154,30 @@ impl Driver {
         };
         let Some(Keep { keep, most }) = kept else { return };
         // A run that ended without one to keep has closed it.
-        if !rests(&self.slot).await {
+        if !rests(&self.inner, &self.slot).await {
             return;
         }
-        let slot = std::mem::take(&mut self.slot);
-        let times = [self.inner.parts.clock.monotonic(), keep];
-        for gone in self.inner.idle.put(&self.key, slot, times, most) {
-            gone.close().await;
+        let now = self.inner.parts.clock.monotonic();
+        // A driver that found nothing to do in it gives it no more time.
+        let since = self.slot.still_since().unwrap_or(now);
+        let until = since.saturating_add(keep);
+        if until > now {
+            let row = Row { slot: self.hold(Arc::default()), epoch: self.epoch, since, until };
+            self.inner.idle.close(self.inner.idle.put(&self.key, row, most));
         }
     }
 
     /// Goes on with what was laid by: there is something to do again.
     pub(crate) fn take_back(&mut self) {
-        if let Some(slot) = self.inner.idle.take(&self.key) {
-            self.slot = slot;
+        if let Some(slot) = self.inner.idle.take(&self.key, self.epoch) {
+            self.hold(slot);
         }
+    }
+
+    /// Has this slot from now on; gives the one that it had.
+    fn hold(&mut self, slot: Arc<Slot>) -> Arc<Slot> {
+        *self.held.lock() = slot.clone();
+        std::mem::replace(&mut self.slot, slot)
     }
 }
 
@@ -152,11 +200,11 @@ pub(crate) fn kept(inner: &Inner, keep_ms: impl Fn(&SandboxSettings) -> u64) -> 
 }
 
 /// Whether a sandbox stands still now; one that does not come to a halt is not kept.
-pub(crate) async fn rests(slot: &Slot) -> bool {
-    let Some(sandbox) = slot.ready() else { return slot.is_resting() };
+pub(crate) async fn rests(inner: &Inner, slot: &Slot) -> bool {
+    let Some(sandbox) = slot.unhalted() else { return slot.is_resting() };
     let paused = tokio::time::timeout(Duration::from_millis(HALT_MS_MAX), sandbox.pause(HOLD_MS_MAX)).await;
     match paused {
-        Ok(Ok(true)) => slot.rest(),
+        Ok(Ok(true)) => slot.rest(inner.parts.clock.monotonic()),
         Ok(Ok(false)) | Err(_) => false,
         Ok(Err(error)) => {
             tracing::debug!(sandbox = %sandbox.id(), code = error.code(), %error, "a sandbox can't stand still");
@@ -174,21 +222,40 @@ mod tests {
         SessionKey::new("default", Id::from_name("default", name))
     }
 
+    fn row(slot: &Arc<Slot>, epoch: u64, [now, keep]: [u64; 2]) -> Row {
+        let since = Duration::from_secs(now);
+        Row { slot: slot.clone(), epoch, since, until: since + Duration::from_secs(keep) }
+    }
+
     #[test]
     fn the_first_makes_way_and_each_goes_when_its_time_is_over() {
         let idle = Idle::default();
-        let at = |now: u64, keep: u64| [Duration::from_secs(now), Duration::from_secs(keep)];
         let slots: Vec<Arc<Slot>> = (0..4).map(|_| Arc::default()).collect();
+        let put =
+            |name: &str, nth: usize, [now, keep]: [u64; 2]| idle.put(&key(name), row(&slots[nth], 1, [now, keep]), 2);
         let is = |gone: Vec<Arc<Slot>>, nth: usize| gone.len() == 1 && Arc::ptr_eq(&gone[0], &slots[nth]);
-        assert!(idle.put(&key("a"), slots[0].clone(), at(1, 100), 2).is_empty());
-        assert!(idle.put(&key("b"), slots[1].clone(), at(2, 10), 2).is_empty());
-        assert!(is(idle.put(&key("c"), slots[2].clone(), at(3, 100), 2), 0), "the one that has stood longest");
-        assert!(idle.take(&key("a")).is_none());
-        assert!(is(idle.put(&key("c"), slots[3].clone(), at(4, 50), 2), 2), "one of each session");
+        assert!(put("a", 0, [1, 100]).is_empty());
+        assert!(put("b", 1, [2, 10]).is_empty());
+        assert!(is(put("c", 2, [3, 100]), 0), "the one that has stood longest");
+        assert!(idle.take(&key("a"), 1).is_none());
+        assert!(is(put("c", 3, [4, 50]), 2), "one of each session");
         assert_eq!(idle.next(), Some(Duration::from_secs(12)));
         assert!(idle.due(Duration::from_secs(11)).is_empty());
         assert!(is(idle.due(Duration::from_secs(12)), 1));
-        assert!(is(idle.make_way().into_iter().collect(), 3));
-        assert_eq!((idle.next(), idle.make_way().is_none()), (None, true));
+        assert!(is(idle.make_way(2), 3));
+        assert_eq!((idle.next(), idle.make_way(2).len()), (None, 0));
+    }
+
+    #[test]
+    fn a_driver_that_comes_late_leaves_what_a_later_one_laid_by() {
+        let idle = Idle::default();
+        let slots: Vec<Arc<Slot>> = (0..3).map(|_| Arc::default()).collect();
+        let put = |nth: usize, epoch: u64| idle.put(&key("a"), row(&slots[nth], epoch, [1, 100]), 2);
+        let is = |gone: &[Arc<Slot>], nth: usize| gone.len() == 1 && Arc::ptr_eq(&gone[0], &slots[nth]);
+        assert!(put(0, 5).is_empty());
+        assert!(is(&put(1, 6), 0), "what the later one laid by stays");
+        assert!(is(&put(2, 5), 2), "the late one's own is closed");
+        assert!(idle.take(&key("a"), 5).is_none(), "nor is it the late one's to take");
+        assert!(idle.take(&key("a"), 7).is_some_and(|taken| Arc::ptr_eq(&taken, &slots[1])), "but the next one's");
     }
 }

@@ -32,11 +32,10 @@ pub(crate) struct Laying {
 }
 
 impl Laying {
-    /// Looks at a manifest before there is a sandbox: whether the provider has what it asks for, and what is put in for its
-    /// references.
+    /// Looks at a manifest, which shows these buckets, before there is a sandbox: whether the provider has what it asks for.
     pub(crate) async fn prepare(
-        inner: &Inner,
         manifest: Manifest,
+        mut mounts: Vec<Mount>,
         user: Option<String>,
         provider: &dyn Provider,
     ) -> Result<Self, Error> {
@@ -50,17 +49,6 @@ impl Laying {
             && let Some(why) = provider.accounts_missing().await
         {
             return Err(unsupported("users and groups", &why));
-        }
-        let mut mounts = Vec::new();
-        for (path, entry) in manifest.check()? {
-            let Some(declared) = entry.declared_mount() else { continue };
-            let at = path.to_string();
-            let resolved = declared.resolve(path, |text| inner.expand(text));
-            mounts.push(resolved.map_err(|error| Error::Mount {
-                path: at,
-                code: "manifest_refused".to_owned(),
-                detail: error.to_string(),
-            })?);
         }
         let left_out = manifest.left_out()?;
         let mut copies = Vec::new();

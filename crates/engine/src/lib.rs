@@ -37,6 +37,7 @@ mod stages;
 mod submit;
 mod takeover;
 mod tend;
+mod terms;
 mod totals;
 mod view;
 mod webhooks;
@@ -46,7 +47,7 @@ pub use approvals::{ApprovalCursor, ApprovalStatus, ApprovalView, Ballot, REASON
 pub use counts::{Counts, Halts};
 pub use diff::{DIFFERENCES_MAX, Difference, Differing, SIDE_BYTES_MAX};
 pub use engine::{Engine, Environment, Health, Limits, Parts};
-pub use error::Error;
+pub use error::{Error, FilesThere};
 pub use fork::{CHECKPOINTS_MAX, CheckpointView, Fork, ForkView, OUTSIDE_EFFECTS_MAX, OutsideEffect};
 pub use inputs::{LimitChange, STEERS_MAX, Settlement};
 pub use kept::Kept;

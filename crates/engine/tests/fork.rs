@@ -7,9 +7,9 @@ mod common;
 use bytes::Bytes;
 use chunks::Chunks;
 use common::{Project, TENANT, ask, kinds, principal, records};
-use domain::record::{Checkpointed, Draft, Finished, Replied, SandboxOpened, Snapshot, When};
+use domain::record::{Checkpointed, Deed, Draft, Finished, Replied, SandboxClosed, SandboxOpened, Snapshot, When};
 use domain::{CallStatus, Cost, Digest, Effect, Event, Id, Item, RunStatus, Usage, id};
-use engine::{Engine, Fork, IdempotencyKey, SessionName, Submission, Ticket};
+use engine::{Engine, Fork, IdempotencyKey, Operation, SessionName, Submission, Ticket};
 use futures::TryStreamExt;
 use journal::{Append, Fence, SessionKey};
 use std::sync::Arc;
@@ -216,9 +216,8 @@ async fn with_files(engine: &Engine, form: &str) -> (SessionKey, Snapshot) {
     let (message, first) = sealer.seal("text/plain; charset=utf-8", b"Work.").unwrap();
     let answer = serde_json::to_vec(&[Item::Assistant { text: "Worked.".into(), id: None }]).unwrap();
     let (items, second) = sealer.seal("application/vnd.topside.items+json", &answer).unwrap();
-    let (run, checkpoint) = (Id::from_bytes([6; 16]), Id::from_bytes([7; 16]));
-    let bytes = Bytes::from_static(b"files");
-    let object = object_of(key.session, checkpoint, form);
+    let (run, checkpoint, sandbox) = (Id::from_bytes([6; 16]), Id::from_bytes([7; 16]), Id::from_bytes([8; 16]));
+    let (bytes, object) = (Bytes::from_static(b"files"), object_of(key.session, checkpoint, form));
     match form {
         "tar" => engine.blobs().put(&object, bytes.clone()).await.unwrap(),
         _ => {
@@ -230,7 +229,7 @@ async fn with_files(engine: &Engine, form: &str) -> (SessionKey, Snapshot) {
     let snapshot = Snapshot { checkpoint, form: form.into(), object, digest, bytes: 5, entries: 1 };
     let opened = SandboxOpened {
         run,
-        sandbox: Id::from_bytes([8; 16]),
+        sandbox,
         provider: "local".into(),
         walls: Vec::new(),
         missing: Vec::new(),
@@ -270,6 +269,7 @@ async fn with_files(engine: &Engine, form: &str) -> (SessionKey, Snapshot) {
         Event::SandboxOpened(opened),
         Event::Replied(replied),
         Event::Checkpointed(kept),
+        Event::SandboxClosed(SandboxClosed { run, sandbox, reason: "idle".into() }),
         Event::Finished(finished),
     ] {
         append = append.draft(&Draft { at_ms: 1_700_000_000_000, principal: principal("local"), event });
@@ -295,12 +295,12 @@ async fn own_copy(form: &str) {
     let places = engine.checkpoints(TENANT, key.session).await.unwrap();
     let at: Vec<_> = places.iter().map(|place| (place.at, place.checkpoint)).collect();
     // Not where the workspace was another than the one that was kept.
-    assert_eq!(at, [(1, None), (5, Some(snapshot.checkpoint))]);
+    assert_eq!(at, [(1, None), (6, Some(snapshot.checkpoint))]);
     assert_eq!(engine.fork(fork(key.session, 3)).await.unwrap_err().code(), "not_forkable");
-    let forked = engine.fork(fork(key.session, 5)).await.unwrap();
+    let forked = engine.fork(fork(key.session, 6)).await.unwrap();
     assert_eq!(forked.checkpoint, Some(snapshot.checkpoint));
     let purged = engine.purge(TENANT, key.session, principal("ops")).await.unwrap();
-    assert_eq!((purged.session, purged.records), (key.session, 5));
+    assert_eq!((purged.session, purged.records), (key.session, 6));
     let object = |session| object_of(session, snapshot.checkpoint, form);
     assert!(engine.blobs().head(&object(key.session)).await.unwrap().is_none(), "the files of the first went with it");
     let copy = match form {
@@ -315,6 +315,34 @@ async fn own_copy(form: &str) {
     // One that was changed is not gone on from.
     engine.blobs().put(&object(forked.session), Bytes::from_static(b"other")).await.unwrap();
     assert_eq!(engine.fork(fork(forked.session, 1)).await.unwrap_err().code(), "checkpoint_damaged");
+}
+
+#[tokio::test]
+async fn what_was_changed_by_hand_and_not_kept_is_not_gone_on_from() {
+    for (deed, expected) in [(Deed::Exec, [1, 6]), (Deed::Link, [1, 7])] {
+        let project = project();
+        let engine = project.engine(functions());
+        let (key, snapshot) = with_files(&engine, "chunks/1").await;
+        let (session, sandbox) = (key.session, Id::from_bytes([8; 16]));
+        let operation = Operation { tenant: TENANT, session, principal: principal("ops"), sandbox, deed, detail: None };
+        engine.operated(operation).await.unwrap();
+        let places = engine.checkpoints(TENANT, session).await.unwrap();
+        assert_eq!(places.iter().map(|place| place.at).collect::<Vec<_>>(), expected, "{deed:?}");
+        let now = engine.fork(fork(session, 7)).await;
+        match deed {
+            Deed::Exec => {
+                let refused = now.unwrap_err();
+                assert_eq!(refused.code(), "not_forkable");
+                let told = "position 7: its files may have been changed by hand since they were kept; its next run that uses its sandbox keeps them; \
+                            hint: the nearest position is 6";
+                assert!(refused.to_string().ends_with(told), "{refused}");
+                // Whoever wants them as they were has them.
+                let before = engine.fork(fork(session, 6)).await.unwrap();
+                assert_eq!(before.checkpoint, Some(snapshot.checkpoint));
+            }
+            _ => assert_eq!(now.unwrap().checkpoint, Some(snapshot.checkpoint)),
+        }
+    }
 }
 
 #[tokio::test]

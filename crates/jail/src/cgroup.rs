@@ -1,7 +1,11 @@
-//! Limits on memory, processes and processor time, through cgroups v1, v2 or both at once. Groups are made below the group
-//! that the launcher itself stands in, so that what was delegated to it is all it needs.
+//! Limits on memory, processes and processor time, through cgroups v1, v2 or both at once; on reading and writing: `throttle`.
+//! Groups are made below the group that the launcher itself stands in, so that what was delegated to it is all it needs.
 
+mod throttle;
+
+pub(crate) use self::throttle::throttle;
 use crate::down::{self, Wall};
+use crate::rank::Rank;
 use rustix::event::Timespec;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -30,16 +34,21 @@ pub(crate) enum Controller {
     Memory,
     Pids,
     Cpu,
+    /// Only where it is asked for.
+    Io,
 }
 
 impl Controller {
-    pub(crate) const ALL: [Self; 3] = [Self::Memory, Self::Pids, Self::Cpu];
+    /// What limits every sandbox.
+    pub(crate) const ALWAYS: [Self; 3] = [Self::Memory, Self::Pids, Self::Cpu];
 
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Memory => "memory",
-            Self::Pids => "pids",
-            Self::Cpu => "cpu",
+    const fn name(self, version: Version) -> &'static str {
+        match (self, version) {
+            (Self::Memory, _) => "memory",
+            (Self::Pids, _) => "pids",
+            (Self::Cpu, _) => "cpu",
+            (Self::Io, Version::One) => "blkio",
+            (Self::Io, Version::Two) => "io",
         }
     }
 
@@ -48,6 +57,7 @@ impl Controller {
             Self::Memory => "memory_limit",
             Self::Pids => "process_limit",
             Self::Cpu => "cpu_limit",
+            Self::Io => "io_limit",
         }
     }
 }
@@ -69,6 +79,7 @@ struct Place {
 #[derive(Debug)]
 pub(crate) struct Groups {
     places: Vec<(Controller, Result<Place, String>)>,
+    io: Result<Place, String>,
     /// Removed when the launcher ends.
     bases: Vec<PathBuf>,
     /// Groups of sandboxes that ended, in which the kernel still counted something.
@@ -82,11 +93,19 @@ impl Groups {
     pub(crate) fn discover() -> Self {
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let mut groups =
-            Self { places: Vec::new(), bases: Vec::new(), stale: RefCell::default(), orphaned: RefCell::default() };
-        for controller in Controller::ALL {
+        let mut groups = Self {
+            places: Vec::new(),
+            io: Err("workspaces of an ordinary user are in memory, on no device".to_owned()),
+            bases: Vec::new(),
+            stale: RefCell::default(),
+            orphaned: RefCell::default(),
+        };
+        for controller in Controller::ALWAYS {
             let place = groups.place(controller, &own, &mounts);
             groups.places.push((controller, place));
+        }
+        if Rank::own().is_root() {
+            groups.io = groups.place(Controller::Io, &own, &mounts).and_then(throttle::check);
         }
         groups
     }
@@ -105,7 +124,7 @@ impl Groups {
         if !self.bases.contains(&base) {
             self.bases.push(base.clone());
         }
-        if version == Version::Two {
+        if version == Version::Two && controller != Controller::Io {
             enable(&base, controller).map_err(|error| format!("{}: {error}", base.display()))?;
         }
         Ok(Place { base, version })
@@ -117,10 +136,9 @@ impl Groups {
             let version = if place.version == Version::One { "v1" } else { "v2" };
             format!("cgroup {version}, {}", place.base.display())
         };
-        self.places
-            .iter()
-            .map(|(controller, place)| (*controller, place.as_ref().map(say).map_err(Clone::clone)))
-            .collect()
+        let places = self.places.iter().map(|(controller, place)| (*controller, place));
+        let places = places.chain([(Controller::Io, &self.io)]);
+        places.map(|(controller, place)| (controller, place.as_ref().map(say).map_err(Clone::clone))).collect()
     }
 
     /// Makes the groups of a sandbox. What can't be limited comes back with its reason.
@@ -204,6 +222,8 @@ impl Part {
             Controller::Memory => Wall::MemoryLimit,
             Controller::Pids => Wall::ProcessLimit,
             Controller::Cpu => Wall::CpuLimit,
+            // Its device is not known yet.
+            Controller::Io => return Ok(()),
         };
         if down::is_down(wall) {
             return Ok(());
@@ -231,6 +251,7 @@ impl Part {
                 set("cpu.cfs_quota_us", quota.max(1_000).to_string())
             }
             (Controller::Cpu, Version::Two) => set("cpu.max", format!("{} {CPU_PERIOD_US}", quota.max(1_000))),
+            (Controller::Io, _) => Ok(()),
         }
     }
 }
@@ -304,8 +325,8 @@ fn set(directory: &Path, file: &str, value: &str) -> io::Result<()> {
 
 /// The directory of the launcher's own group for a controller.
 fn find(controller: Controller, own: &str, mounts: &str) -> Result<(PathBuf, Version), String> {
-    let name = controller.name();
-    let of_list = |list: &str| list.split(',').any(|item| item == name);
+    let of_list = |list: &str| list.split(',').any(|item| item == controller.name(Version::One));
+    let name = controller.name(Version::Two);
     let mut reason = format!("no cgroup controller `{name}` is mounted");
     for mount in mounts.lines() {
         let Some((before, after)) = mount.split_once(" - ") else { continue };
@@ -377,7 +398,7 @@ fn let_through(own: &Path, controller: Controller) -> Result<PathBuf, String> {
 }
 
 fn enable(directory: &Path, controller: Controller) -> io::Result<()> {
-    set(directory, "cgroup.subtree_control", &format!("+{}", controller.name()))
+    set(directory, "cgroup.subtree_control", &format!("+{}", controller.name(Version::Two)))
 }
 
 /// Removes what launchers left behind that are no more; gives the bases in which something is still dying.
@@ -399,6 +420,7 @@ fn sweep(parent: &Path) -> Vec<PathBuf> {
 fn remove_base(base: &Path) -> bool {
     let below = fs::read_dir(base).into_iter().flatten().flatten();
     for group in below.filter(|below| below.file_type().is_ok_and(|kind| kind.is_dir())) {
+        throttle::lift(&group.path());
         let _ = fs::remove_dir(group.path());
     }
     fs::remove_dir(base).is_ok() || !base.exists()
@@ -410,7 +432,8 @@ mod tests {
 
     const HYBRID: &str = "35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n\
         39 31 0:36 / /sys/fs/cgroup/pids rw,relatime - cgroup cgroup rw,pids\n\
-        32 31 0:29 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu,cpuacct\n";
+        32 31 0:29 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu,cpuacct\n\
+        42 31 0:39 / /sys/fs/cgroup/blkio rw,relatime - cgroup cgroup rw,blkio\n";
 
     fn check(controller: Controller, own: &str, mounts: &str, expected: &str) {
         let got = match find(controller, own, mounts) {
@@ -424,7 +447,9 @@ mod tests {
     fn own_groups_are_found() {
         check(Controller::Memory, "4:memory:/a/b\n0::/", HYBRID, "One /sys/fs/cgroup/memory/a/b");
         check(Controller::Cpu, "1:cpu,cpuacct:/\n0::/", HYBRID, "One /sys/fs/cgroup/cpu/");
+        check(Controller::Io, "7:blkio:/b\n0::/", HYBRID, "One /sys/fs/cgroup/blkio/b");
         check(Controller::Pids, "4:memory:/a", "", "! no cgroup controller `pids` is mounted");
+        check(Controller::Io, "4:memory:/a", "", "! no cgroup controller `io` is mounted");
         let contained = "35 31 0:32 /docker/x /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory";
         check(Controller::Memory, "4:memory:/docker/x", contained, "One /sys/fs/cgroup/memory/");
         let outside = "! /sys/fs/cgroup/memory: this process stands outside of what is mounted";
@@ -438,7 +463,7 @@ mod tests {
         let _ = fs::remove_dir_all(&directory);
         for group in ["own", "own/topside"] {
             fs::create_dir_all(directory.join(group)).unwrap();
-            for (file, text) in [("cgroup.controllers", "cpu memory pids\n"), ("cgroup.subtree_control", "")] {
+            for (file, text) in [("cgroup.controllers", "cpu io memory pids\n"), ("cgroup.subtree_control", "")] {
                 fs::write(directory.join(group).join(file), text).unwrap();
             }
         }
@@ -451,6 +476,8 @@ mod tests {
         let point = directory.display().to_string();
         let mounts = format!("{HYBRID}41 31 0:38 / {point} rw,relatime - cgroup2 cgroup2 rw\n");
         check(Controller::Pids, "0::/own", &mounts, &format!("Two {point}/own"));
+        let unified = format!("41 31 0:38 / {point} rw,relatime - cgroup2 cgroup2 rw\n");
+        check(Controller::Io, "0::/own", &unified, &format!("Two {point}/own"));
         // Where both offer a controller, the one this process stands in counts; v1 comes first in the list of mounts here.
         check(Controller::Memory, "4:memory:/a\n0::/own", &mounts, "One /sys/fs/cgroup/memory/a");
         let own = directory.join("own");

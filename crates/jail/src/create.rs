@@ -1,7 +1,7 @@
 //! Makes one sandbox, seen from the launcher: groups, namespaces, user maps, the workspace's mount; and hears how far its
 //! first process has come, until it says that it serves. Nothing here waits: many are on their way at once.
 
-use crate::cgroup::{Controller, Group, Groups};
+use crate::cgroup::{self, Controller, Group, Groups};
 use crate::door::{self, Create, Failure, Keep, Stage, Took};
 use crate::filter::Filters;
 use crate::ids::Map;
@@ -128,7 +128,7 @@ pub(crate) fn begin(
     let began_us = now_us();
     let mut stem = stems.take(ask, groups, filters, began_us / 1_000)?;
     let stood_ready = stem.built.is_some();
-    let begun = claim(&mut stem, ask, descriptor);
+    let begun = claim(&mut stem, ask, descriptor, groups);
     match begun {
         Ok(Claimed { stream, control, walls }) => {
             let mut starting = Starting::new(stem, ask, stream, control, walls, began_us)?;
@@ -149,7 +149,7 @@ struct Claimed {
     walls: Walls,
 }
 
-fn claim(stem: &mut Stem, ask: &Create, descriptor: Option<OwnedFd>) -> Result<Claimed, Failure> {
+fn claim(stem: &mut Stem, ask: &Create, descriptor: Option<OwnedFd>, groups: &Groups) -> Result<Claimed, Failure> {
     let failed = |errno: Errno| Failure::stage(Stage::Claim, errno.to_string());
     let Footing { mut walls, ids } = match stem.built.take() {
         Some(footing) => footing,
@@ -158,6 +158,7 @@ fn claim(stem: &mut Stem, ask: &Create, descriptor: Option<OwnedFd>) -> Result<C
     let (workspace, layer) = workspace(ask, descriptor)?;
     own_workspace(stem, &workspace, &ask.root, ids)?;
     walls.standing.push("workspace_limit".to_owned());
+    cgroup::throttle(groups, stem, &workspace, ask, &mut walls)?;
     let (stream, socket) =
         socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).map_err(failed)?;
     let (control, child_control) =
@@ -376,7 +377,7 @@ fn limit(stem: &Stem, limits: &Limits, optional: &[String]) -> Result<Walls, Fai
         missing.push((controller, error.to_string()));
     }
     let mut walls = Walls::default();
-    for controller in Controller::ALL {
+    for controller in Controller::ALWAYS {
         let wall = controller.wall().to_owned();
         match missing.iter().find(|(refused, _)| *refused == controller) {
             None => walls.standing.push(wall),

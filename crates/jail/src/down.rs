@@ -14,6 +14,7 @@ pub(crate) enum Wall {
     Dumpable,
     /// That no process below the launcher carries the harness's variables.
     Environment,
+    IoLimit,
     IpcNamespace,
     Landlock,
     Masks,
@@ -58,12 +59,13 @@ mod test_only {
     use super::Wall;
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    const NAMES: [(&str, Wall); 17] = [
+    const NAMES: [(&str, Wall); 18] = [
         ("capabilities", Wall::Capabilities),
         ("cgroup_namespace", Wall::CgroupNamespace),
         ("cpu_limit", Wall::CpuLimit),
         ("dumpable", Wall::Dumpable),
         ("environment", Wall::Environment),
+        ("io_limit", Wall::IoLimit),
         ("ipc_namespace", Wall::IpcNamespace),
         ("landlock", Wall::Landlock),
         ("masks", Wall::Masks),

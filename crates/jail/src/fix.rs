@@ -8,6 +8,7 @@ pub(crate) fn of(wall: &str) -> Option<String> {
         | "cgroup_namespace" => NAMESPACE,
         "private_root" => PRIVATE_ROOT,
         "memory_limit" | "process_limit" | "cpu_limit" => DELEGATION,
+        "io_limit" => IO,
         "landlock" => LANDLOCK,
         "seccomp" => SECCOMP,
         "workspace_limit" => WORKSPACE,
@@ -28,6 +29,8 @@ const PRIVATE_ROOT: &str = "in Docker: docker run --security-opt systempaths=unc
 const DELEGATION: &str = "as an ordinary user: systemd-run --user --scope -p Delegate=yes topside serve, or in a unit: \
     systemctl edit topside, [Service] Delegate=yes; in Docker: docker run --cgroupns=private -v /sys/fs/cgroup:/sys/fs/cgroup:rw \
     (cgroup v1: mkdir a group below memory, pids and cpu, chown -R it to the user, and start topside in it)";
+const IO: &str = "as root: a kernel with CONFIG_BLK_DEV_THROTTLING, its cgroup controller `io` (v2) or `blkio` (v1) mounted where this \
+    process stands; or no io_bytes_per_second_max and io_operations_per_second_max in topside.yaml";
 const LANDLOCK: &str = "boot with `landlock` in the lsm= parameter (kernel 5.19 or later); in Docker: \
     docker run --security-opt seccomp=unconfined";
 const SECCOMP: &str = "a kernel with CONFIG_SECCOMP_FILTER";

@@ -284,6 +284,7 @@ impl Live {
         self.control = None;
         // A process that waits for a mount ends only when the mount is aborted.
         self.helpers.end();
+        self.group.lift();
     }
 }
 

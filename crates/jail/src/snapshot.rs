@@ -20,7 +20,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use sandbox::wire::Work;
 use sandbox::{
-    ArchiveLimits, Checkpoint, Chunk, Error, Export, Process as _, RelPath, Spec, Stream, Totals, Workspace,
+    ArchiveLimits, Checkpoint, Chunk, Error, Export, Limits, Process as _, RelPath, Spec, Stream, Totals, Workspace,
 };
 use std::fs::{self, File};
 use std::io;
@@ -72,14 +72,16 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// As `spec` says, but with nothing of the session's in it.
+    /// As `spec` says, but with nothing of the session's in it. What is read is nobody's but the harness's own.
     pub(crate) fn new(harbour: Harbour, spec: &Spec, random: Random) -> Self {
+        let limits = Limits { io_bytes_per_second_max: 0, io_operations_per_second_max: 0, ..spec.limits };
         let spec = Spec {
             workspace: Workspace::Scratch,
             environment: Vec::new(),
             root: sandbox::Root::default(),
             binds: Vec::new(),
             mounts: Vec::new(),
+            limits,
             ..spec.clone()
         };
         Self { harbour, spec, random }

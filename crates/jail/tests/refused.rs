@@ -69,6 +69,8 @@ const ROWS: &[(&str, Refusal, Then)] = &[
     ("memory_limit", Groups, Starts),
     ("process_limit", Groups, Starts),
     ("cpu_limit", Groups, Starts),
+    // Whose workspace is in memory has no device to limit.
+    ("io_limit", Groups, Starts),
 ];
 
 fn main() -> ExitCode {
@@ -159,6 +161,9 @@ async fn it_is_named_and_a_policy_can_do_without(world: Arc<World>) {
     };
     let mut spec = world.spec(world.session(Start::Fresh, new_id()));
     spec.walls_optional = optional(None);
+    if wall == "io_limit" {
+        spec.limits.io_bytes_per_second_max = 1 << 20;
+    }
     let refused = world.provider.create(spec.clone()).await;
     assert!(matches!(&refused, Err(Error::Wall { wall: named, .. }) if *named == wall), "{wall}: {refused:?}");
     spec.workspace = world.session(Start::Fresh, new_id());

@@ -13,9 +13,10 @@ mod ordinary;
 mod support;
 
 use bytes::Bytes;
+use domain::{Id, id};
 use futures::StreamExt as _;
 use sandbox::manifest::{Group, User};
-use sandbox::{Accounts, Archive, ArchiveLimits, Change, Command, Error, Exit, Provider as _, Sandbox, Start};
+use sandbox::{Accounts, Archive, ArchiveLimits, Change, Command, Error, Exit, Provider as _, Sandbox, Spec, Start};
 use std::process::ExitCode;
 use std::sync::Arc;
 use support::{Case, Outcome, World, children_named, command, finish, new_id, path, until};
@@ -102,11 +103,17 @@ fn accounts(user: Option<&str>) -> Accounts {
     }
 }
 
-async fn with(world: &World, accounts: Accounts) -> Arc<dyn Sandbox> {
-    let mut spec = world.spec(world.session(Start::Fresh, new_id()));
-    spec.accounts = accounts;
-    world.provider.create(spec).await.unwrap()
+/// A sandbox of a session, with these users.
+fn spec(world: &World, session: Id<id::Session>, start: Start, accounts: Accounts) -> Spec {
+    Spec { accounts, ..world.spec(world.session(start, session)) }
 }
+
+async fn with(world: &World, accounts: Accounts) -> Arc<dyn Sandbox> {
+    world.provider.create(spec(world, new_id(), Start::Fresh, accounts)).await.unwrap()
+}
+
+/// Tells whose every file of the workspace is, and what it allows.
+const LOOK: &str = "cd /workspace; find . -printf '%p %U:%G %m\\n' | sort";
 
 fn as_user(user: &str, argv: &[&str]) -> Command {
     Command { user: Some(user.to_owned()), ..command(argv) }
@@ -352,16 +359,11 @@ async fn files_are_the_users(world: Arc<World>) {
 
 async fn owners_come_back(world: Arc<World>) {
     let session = new_id();
-    let spec = |start, accounts| {
-        let mut spec = world.spec(world.session(start, session));
-        spec.accounts = accounts;
-        spec
-    };
+    let spec = |start, accounts| spec(&world, session, start, accounts);
     let sandbox = world.provider.create(spec(Start::Fresh, accounts(None))).await.unwrap();
     let made = "cd /workspace; for u in alice bob root agent; do mkdir -m 750 $u; echo $u > $u/f; ln -s f $u/l; chown -hR $u:team $u; done; chmod 700 bob; chmod 4755 alice/f; ln alice/f hard; chown alice:alice .";
     assert_eq!(run(&sandbox, "root", made).await.exit, Exit::Code(0));
-    let look = "cd /workspace; find . -printf '%p %U:%G %m\\n' | sort";
-    let seen = run(&sandbox, "root", look).await.out;
+    let seen = run(&sandbox, "root", LOOK).await.out;
     assert!(seen.contains("./bob/f 2001:2003 644") && seen.contains("./agent/l 1000:2003 777"), "{seen}");
     let bytes = exported(&sandbox).await;
     assert!(bytes == exported(&sandbox).await, "two exports of one content are the same bytes");
@@ -373,7 +375,7 @@ async fn owners_come_back(world: Arc<World>) {
     sandbox.close().await;
     // With the next sandbox of the session.
     let sandbox = world.provider.create(spec(support::KEPT, accounts(None))).await.unwrap();
-    assert_eq!(run(&sandbox, "root", look).await.out, seen);
+    assert_eq!(run(&sandbox, "root", LOOK).await.out, seen);
     // A checkpoint of a moment is read in a sandbox of its own.
     if let Some(checkpoint) = sandbox.checkpoint(new_id()).await.unwrap() {
         let mut export = checkpoint.export(ArchiveLimits::default()).await.unwrap();
@@ -384,14 +386,10 @@ async fn owners_come_back(world: Arc<World>) {
     }
     sandbox.close().await;
     // Out of an archive, and the same archive again.
-    let restored = |accounts| {
-        let mut spec = world.spec(world.session(Start::Restored, new_id()));
-        spec.accounts = accounts;
-        spec
-    };
+    let restored = |accounts| crate::spec(&world, new_id(), Start::Restored, accounts);
     let sandbox = world.provider.create(restored(accounts(None))).await.unwrap();
     sandbox.import(archive(&bytes), ArchiveLimits::default()).await.unwrap();
-    assert_eq!(run(&sandbox, "root", look).await.out, seen);
+    assert_eq!(run(&sandbox, "root", LOOK).await.out, seen);
     assert!(bytes == exported(&sandbox).await, "what was restored is what was kept");
     sandbox.close().await;
     // Where nobody else is declared everything is the one user's.
@@ -434,8 +432,7 @@ async fn who_is_not_there_is_told(world: Arc<World>) {
     let error = sandbox.start(as_user("mallory", &["true"])).await.unwrap_err();
     assert!(error.code() == "sandbox_command" && error.to_string().contains("no user `mallory`"), "{error}");
     sandbox.close().await;
-    let mut spec = world.spec(world.session(Start::Fresh, new_id()));
-    spec.accounts = accounts(Some("mallory"));
+    let spec = spec(&world, new_id(), Start::Fresh, accounts(Some("mallory")));
     let error = world.provider.create(spec).await.unwrap_err();
     assert!(error.code() == "sandbox_start" && error.to_string().contains("no user `mallory`"), "{error}");
     // Without users there is one.

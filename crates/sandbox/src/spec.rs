@@ -146,6 +146,25 @@ pub struct Limits {
     pub open_files_max: u64,
     /// Commands alive at once.
     pub commands_max: usize,
+    /// Bytes that are read from the disk of the workspace, and as many that are written to it, in a second; 0: no limit.
+    #[serde(skip_serializing_if = "is_none")]
+    pub io_bytes_per_second_max: u64,
+    /// Read operations on the disk of the workspace, and as many write operations, in a second; 0: no limit.
+    #[serde(skip_serializing_if = "is_none")]
+    pub io_operations_per_second_max: u64,
+}
+
+/// What is not asked for is not sent either: a launcher from before there were such limits then still understands the rest.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde asks for")]
+const fn is_none(limit: &u64) -> bool {
+    *limit == 0
+}
+
+impl Limits {
+    /// Whether reading and writing are limited.
+    pub const fn limits_io(&self) -> bool {
+        self.io_bytes_per_second_max > 0 || self.io_operations_per_second_max > 0
+    }
 }
 
 impl Default for Limits {
@@ -159,13 +178,16 @@ impl Default for Limits {
             tmp_bytes_max: 256 << 20,
             open_files_max: 1_024,
             commands_max: 64,
+            io_bytes_per_second_max: 0,
+            io_operations_per_second_max: 0,
         }
     }
 }
 
 /// The walls a sandbox got. Names: `user_namespace`, `mount_namespace`, `pid_namespace`, `network_namespace`,
 /// `ipc_namespace`, `uts_namespace`, `cgroup_namespace`, `private_root`, `workspace_limit`, `capabilities`,
-/// `no_new_privileges`, `seccomp`, `landlock`, `memory_limit`, `process_limit`, `cpu_limit`.
+/// `no_new_privileges`, `seccomp`, `landlock`, `memory_limit`, `process_limit`, `cpu_limit`, and `io_limit` where the spec asks
+/// for one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Walls {
     /// Those that stand.
@@ -176,4 +198,21 @@ pub struct Walls {
     /// before 6 nothing of abstract sockets and signals.
     #[serde(default)]
     pub landlock_version: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_of_before_are_understood_and_sent() {
+        let before = r#"{"memory_bytes_max":1,"processes_max":2,"cpu_milli_max":3,"workspace_bytes_max":4,"workspace_inodes_max":5,"tmp_bytes_max":6,"open_files_max":7,"commands_max":8}"#;
+        let limits: Limits = serde_json::from_str(before).unwrap();
+        assert!(!limits.limits_io());
+        assert_eq!(serde_json::to_string(&limits).unwrap(), before);
+        let asked = Limits { io_operations_per_second_max: 9, ..limits };
+        let sent = serde_json::to_string(&asked).unwrap();
+        assert!(asked.limits_io() && sent.ends_with(r#""io_operations_per_second_max":9}"#), "{sent}");
+        assert_eq!(serde_json::from_str::<Limits>(&sent).unwrap(), asked);
+    }
 }

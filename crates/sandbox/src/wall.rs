@@ -16,7 +16,7 @@ pub struct Wall {
 const BORN: &str = "its first process was born into a namespace of its own, or there would be no sandbox";
 
 /// Every wall of a local sandbox, in the order in which they go up.
-pub const WALLS: [Wall; 16] = [
+pub const WALLS: [Wall; 17] = [
     Wall {
         name: "user_namespace",
         holds: "nobody inside is root outside",
@@ -88,6 +88,12 @@ pub const WALLS: [Wall; 16] = [
         holds: "processor time in each tenth of a second",
         refuses: "nothing: what wants more waits",
         found: "the kernel took the limit for the group that the first process was put into",
+    },
+    Wall {
+        name: "io_limit",
+        holds: "what is read from the workspace's disk and written to it in a second, where a limit is set",
+        refuses: "nothing: what wants more waits",
+        found: "the kernel took the limit for the workspace's device and the group that the first process was put into",
     },
     Wall {
         name: "no_new_privileges",

@@ -153,6 +153,8 @@ fn shown_limits(limits: sandbox::Limits) -> SandboxLimits {
         tmp_bytes_max,
         open_files_max,
         commands_max,
+        io_bytes_per_second_max,
+        io_operations_per_second_max,
     } = limits;
     SandboxLimits {
         memory_bytes_max,
@@ -163,6 +165,8 @@ fn shown_limits(limits: sandbox::Limits) -> SandboxLimits {
         tmp_bytes_max,
         open_files_max,
         commands_max: commands_max as u64,
+        io_bytes_per_second_max,
+        io_operations_per_second_max,
     }
 }
 

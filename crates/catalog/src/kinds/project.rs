@@ -311,6 +311,7 @@ static WALL: Shape = Shape::OneOf(&[
     ("memory_limit", "bounded memory"),
     ("process_limit", "bounded processes"),
     ("cpu_limit", "bounded processor time"),
+    ("io_limit", "bounded reading and writing, where a limit is set"),
 ]);
 
 static SANDBOX_LIMITS: Object = Object {
@@ -355,5 +356,17 @@ static SANDBOX_LIMITS: Object = Object {
             "Open files of one process.",
         ),
         field("commands_max", Optional("64"), count(1_024), "Commands alive at once."),
+        field(
+            "io_bytes_per_second_max",
+            Optional("no limit"),
+            Shape::Integer { min: 1 << 16, max: 1 << 40 },
+            "Bytes read from the workspace's disk in a second, and as many written to it. Asked for, it needs the wall `io_limit`.",
+        ),
+        field(
+            "io_operations_per_second_max",
+            Optional("no limit"),
+            Shape::Integer { min: 10, max: 1_000_000_000 },
+            "Read operations on the workspace's disk in a second, and as many write operations. Asked for, it needs the wall `io_limit`.",
+        ),
     ],
 };

@@ -6,16 +6,22 @@
     reason = "test support: each test file uses its part, and a failure is a panic"
 )]
 
+pub mod cells;
+
 use blob::{Blobs, Links};
 use catalog::Catalog;
 use domain::record::Save;
 use domain::{Id, Record, id};
 use engine::{Engine, LimitChange, Limits, Parts, SessionName, Submission};
 use journal::{Config, Content, ContentsMode, Journal, MemoryObjects, PlainWrap, SessionKey};
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use stdx::clock::Hands;
 use stdx::{Clock, Random};
 use tempfile::TempDir;
 use tools::Functions;
@@ -59,6 +65,11 @@ impl Project {
         fs::write(path, text).unwrap();
     }
 
+    /// What is declared now.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        Arc::new(Catalog::load(self.folder.path(), &|_| None).unwrap_or_else(|problems| panic!("{problems}")))
+    }
+
     pub fn data(&self) -> std::path::PathBuf {
         self.folder.path().join("data")
     }
@@ -68,8 +79,7 @@ impl Project {
     }
 
     pub fn engine_with(&self, functions: Functions, providers: Vec<Arc<dyn sandbox::Provider>>) -> Engine {
-        let catalog =
-            Arc::new(Catalog::load(self.folder.path(), &|_| None).unwrap_or_else(|problems| panic!("{problems}")));
+        let catalog = self.catalog();
         open(&self.data(), Arc::new(move || catalog.clone()), functions, providers)
     }
 
@@ -90,11 +100,29 @@ impl Project {
 pub struct World {
     pub secrets: BTreeMap<String, String>,
     pub environment: BTreeMap<String, String>,
+    /// Variables that a test changes while its engine runs; they come before the others.
+    pub variables: Arc<Mutex<BTreeMap<String, String>>>,
     /// Where untrusted hosts may lead besides public addresses.
     pub networks: Vec<net::Network>,
     pub contents: ContentsMode,
     pub functions: Functions,
     pub limits: Limits,
+    /// How far the clock is ahead of the machine's, in milliseconds.
+    pub ahead_ms: Arc<AtomicU64>,
+}
+
+/// The machine's clock, put forward.
+#[derive(Debug)]
+struct Ahead(Clock, Arc<AtomicU64>);
+
+impl Hands for Ahead {
+    fn wall_ms(&self) -> u64 {
+        self.0.wall_ms() + self.1.load(Ordering::SeqCst)
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.monotonic() + Duration::from_millis(self.1.load(Ordering::SeqCst))
+    }
 }
 
 pub fn open(
@@ -112,8 +140,17 @@ pub fn open_in(
     world: World,
     providers: Vec<Arc<dyn sandbox::Provider>>,
 ) -> Engine {
-    let World { secrets, environment, networks: untrusted_networks_allowed, contents, functions, limits } = world;
-    let (clock, random) = (Clock::system(), Random::system());
+    let World {
+        secrets,
+        environment,
+        variables,
+        networks: untrusted_networks_allowed,
+        contents,
+        functions,
+        limits,
+        ahead_ms,
+    } = world;
+    let (clock, random) = (Clock::given(Arc::new(Ahead(Clock::system(), ahead_ms))), Random::system());
     let objects = data.join("objects");
     fs::create_dir_all(&objects).unwrap();
     let parts = journal::Parts {
@@ -133,7 +170,7 @@ pub fn open_in(
         catalog,
         providers,
         net: net::Client::new(net::Settings { untrusted_networks_allowed, ..net::Settings::default() }).unwrap(),
-        environment: Arc::new(move |name| environment.get(name).cloned()),
+        environment: Arc::new(move |name| variables.lock().get(name).or_else(|| environment.get(name)).cloned()),
         secrets: vault::Secrets::new(secrets),
         functions,
         limits,
@@ -178,7 +215,7 @@ pub async fn until(engine: &Engine, session: Id<id::Session>, wanted: impl Fn(&s
         if wanted(&kinds) {
             return kinds;
         }
-        let hint = tokio::time::timeout(std::time::Duration::from_secs(60), hints.next()).await;
+        let hint = tokio::time::timeout(Duration::from_secs(60), hints.next()).await;
         assert!(hint.is_ok(), "nothing comes after: {kinds}");
     }
 }

@@ -26,13 +26,15 @@
 //! | 38 what sandboxes share | `apart` |
 //! | 40 residue | `residue`, `cycles` |
 //!
-//! Beyond the forty: `syncs`, whole file systems written out. What holds each case stands in `table`.
+//! Beyond the forty: `disk_hog`, reading and writing without end; `syncs`, whole file systems written out. What holds each
+//! case stands in `table`.
 
 mod apart;
 pub(crate) mod attempts;
 mod cycles;
 mod devices;
 mod disk;
+mod disk_hog;
 mod first_process;
 mod fork_bomb;
 mod hung;
@@ -134,8 +136,8 @@ impl Other {
 
 pub(crate) fn cases() -> Vec<Case> {
     use {
-        apart::*, cycles::*, devices::*, disk::*, first_process::*, fork_bomb::*, hung::*, links::*, memory_bomb::*,
-        mounts::*,
+        apart::*, cycles::*, devices::*, disk::*, disk_hog::*, first_process::*, fork_bomb::*, hung::*, links::*,
+        memory_bomb::*, mounts::*,
     };
     use {
         names::*, namespaces::*, orphans::*, output::*, processor::*, races::*, residue::*, setuid::*, sight::*,
@@ -153,6 +155,10 @@ pub(crate) fn cases() -> Vec<Case> {
         a_command_goes_before_the_first_process,
         a_kill_by_memory_is_told,
         a_processor_hog_is_slowed,
+        a_disk_hog_is_slowed,
+        what_is_written_out_for_it,
+        a_slowed_sandbox_ends_at_once,
+        what_can_not_be_limited_is_told,
         a_full_disk_is_ones_own,
         promises_count,
         full_memory_file_systems,

@@ -46,6 +46,13 @@ pub(crate) const ROWS: &[(&str, &[Shown])] = &[
     ("a_command_goes_before_the_first_process", &[Down(&["score"])]),
     ("a_kill_by_memory_is_told", &[Down(&["memory_limit"]), Loose(&["memory_bytes_max"])]),
     ("a_processor_hog_is_slowed", &[Down(&["cpu_limit"]), Loose(&["cpu_milli_max"])]),
+    (
+        "a_disk_hog_is_slowed",
+        &[Down(&["io_limit"]), Loose(&["io_bytes_per_second_max"]), Loose(&["io_operations_per_second_max"])],
+    ),
+    ("what_is_written_out_for_it", &[As("a_disk_hog_is_slowed")]),
+    ("a_slowed_sandbox_ends_at_once", &[Itself("a process that no kill reaches is a case that hangs")]),
+    ("what_can_not_be_limited_is_told", &[Itself("the same spec without the limit is shown to start")]),
     ("a_full_disk_is_ones_own", &[Loose(&["workspace_bytes_max"])]),
     ("promises_count", &[Loose(&["workspace_bytes_max"])]),
     ("full_memory_file_systems", &[Loose(&["tmp_bytes_max"])]),
@@ -151,6 +158,9 @@ pub(crate) async fn each_limit_is_what_holds(world: Arc<World>) {
             .flatten()
             .filter_map(|shown| if let Loose(limits) = shown { Some(limits) } else { None });
         for limits in loosened {
+            if limits.iter().any(|limit| limit.starts_with("io_")) && !super::disk_hog::is_here(&world, name).await {
+                continue;
+            }
             let loose = Arc::new(World {
                 provider: world.provider.loosened(limits),
                 data: world.data.clone(),

@@ -89,6 +89,8 @@ impl Outside {
             // Above what memory there is for it.
             "tmp_bytes_max" => limits.tmp_bytes_max = 1 << 40,
             "commands_max" => limits.commands_max = 256,
+            "io_bytes_per_second_max" => limits.io_bytes_per_second_max = 1 << 30,
+            "io_operations_per_second_max" => limits.io_operations_per_second_max = 1_000_000,
             other => panic!("no limit `{other}` can be loosened"),
         }
     }
@@ -568,6 +570,8 @@ impl Outer {
             return;
         }
         std::fs::write(parent.join("cgroup.subtree_control"), "+memory +pids +cpu").unwrap();
+        // Not every kernel has it, and only few cases need it.
+        let _ = std::fs::write(parent.join("cgroup.subtree_control"), "+io");
         let group = parent.join(format!("outer-{name}-{}", std::process::id()));
         std::fs::create_dir(&group).unwrap();
         for (limit, value) in [("memory.max", OUTER_MEMORY_BYTES_MAX), ("pids.max", OUTER_PROCESSES_MAX)] {

@@ -4,7 +4,7 @@
 #![expect(unsafe_code, reason = "stepping down to another user has no safe wrapper")]
 
 use crate::support::{self, Case, KEPT, World, new_id};
-use crate::{accounts, run, with};
+use crate::{LOOK, accounts, run, spec, with};
 use sandbox::{Accounts, Error, Exit, Provider as _, Sandbox, Start};
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt as _;
@@ -126,9 +126,7 @@ async fn it_is_said_why(world: Arc<World>) {
     let probe = world.provider.probe().await;
     let row = probe.remarks.iter().find(|finding| finding.wall == "user_ids").unwrap();
     assert!(!row.holds && row.detail.contains(why) && row.fix.is_some(), "{row:?}");
-    let mut spec = world.spec(world.session(Start::Fresh, new_id()));
-    spec.accounts = accounts(None);
-    let error = world.provider.create(spec).await.unwrap_err();
+    let error = world.provider.create(spec(&world, new_id(), Start::Fresh, accounts(None))).await.unwrap_err();
     assert!(
         matches!(&error, Error::Wall { wall, detail, .. } if wall == "user_namespace" && detail.contains(why)),
         "{error}"
@@ -151,8 +149,7 @@ async fn no_two_sandboxes_share_a_part(world: Arc<World>) {
     let mut parts = BTreeSet::new();
     let most = COUNT / PART_IDS;
     for number in 0..most {
-        let mut spec = world.spec(world.session(Start::Fresh, new_id()));
-        spec.accounts = accounts(None);
+        let spec = spec(&world, new_id(), Start::Fresh, accounts(None));
         let sandbox = if number % 2 == 0 { world.provider.create(spec).await } else { another.create(spec).await };
         let sandbox = sandbox.unwrap();
         let script = format!("cp /bin/sleep /tmp/part-{number}; exec /tmp/part-{number} 1000");
@@ -164,8 +161,7 @@ async fn no_two_sandboxes_share_a_part(world: Arc<World>) {
         sandboxes.push(sandbox);
     }
     assert_eq!(parts.len(), most as usize, "{parts:?}");
-    let mut spec = world.spec(world.session(Start::Fresh, new_id()));
-    spec.accounts = accounts(None);
+    let spec = spec(&world, new_id(), Start::Fresh, accounts(None));
     let error = another.create(spec.clone()).await.unwrap_err();
     assert!(matches!(&error, Error::Limit { limit } if limit.starts_with("ids_parts_max = 16")), "{error}");
     // One that ends leaves its part to the next.
@@ -190,16 +186,11 @@ fn owners_of(directory: &Path) -> BTreeSet<Option<u32>> {
 
 async fn files_change_hands(world: Arc<World>) {
     let session = new_id();
-    let spec = |start, accounts| {
-        let mut spec = world.spec(world.session(start, session));
-        spec.accounts = accounts;
-        spec
-    };
+    let spec = |start, accounts| spec(&world, session, start, accounts);
     let sandbox = world.provider.create(spec(Start::Fresh, accounts(None))).await.unwrap();
     let made = "cd /workspace; mkdir -m 755 d; for u in alice bob root; do echo $u > d/$u; ln -s $u d/l$u; chown -h $u:team d/$u d/l$u; done; chmod 4711 d/alice; chmod 000 d/bob; mkdir -m 700 closed; chown carol closed; echo x > closed/x";
     assert_eq!(run(&sandbox, "root", made).await.exit, Exit::Code(0));
-    let look = "cd /workspace; find . -printf '%p %U:%G %m\\n' | sort";
-    let seen = run(&sandbox, "root", look).await.out;
+    let seen = run(&sandbox, "root", LOOK).await.out;
     assert!(seen.contains("./d/alice 2000:2003 4711") && seen.contains("./closed 2002:0 700"), "{seen}");
     sandbox.close().await;
     let files = world.data.join("workspaces/default").join(session.to_string()).join("files");
@@ -208,7 +199,7 @@ async fn files_change_hands(world: Arc<World>) {
     // While another sandbox has those ids it gets others, and its files with it.
     let other = with(&world, accounts(None)).await;
     let sandbox = world.provider.create(spec(KEPT, accounts(None))).await.unwrap();
-    assert_eq!(run(&sandbox, "root", look).await.out, seen);
+    assert_eq!(run(&sandbox, "root", LOOK).await.out, seen);
     sandbox.close().await;
     assert_ne!(crate::range_of(files.metadata().unwrap().uid()), crate::range_of(first));
     other.close().await;
@@ -252,8 +243,7 @@ async fn what_is_shown_of_the_users_own_is_seen(world: Arc<World>) {
     mode(&private.join("secret"), 0o600);
     mode(&private, 0o755);
     mode(&world.data, 0o700);
-    let mut spec = world.spec(world.session(Start::Fresh, new_id()));
-    spec.accounts = accounts(None);
+    let mut spec = spec(&world, new_id(), Start::Fresh, accounts(None));
     spec.binds.push(sandbox::Bind { host: private, inside: "/shown".to_owned() });
     let sandbox = world.provider.create(spec).await.unwrap();
     for user in ["root", "alice", "agent"] {

@@ -62,6 +62,9 @@ fn limits() -> String {
         tmp_bytes_max,
         open_files_max,
         commands_max,
+        // None unless topside.yaml sets them.
+        io_bytes_per_second_max: _,
+        io_operations_per_second_max: _,
     } = sandbox::Limits::default();
     let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
     format!(

@@ -67,15 +67,23 @@ fn told(detail: &SandboxDetail) -> String {
 
 fn limits_told(limits: &SandboxLimits) -> String {
     let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
-    format!(
-        "limits: {} % of a processor, workspace {} and {} files, /tmp {}, {} open files, {} commands\n",
+    let mut out = format!(
+        "limits: {} % of a processor, workspace {} and {} files, /tmp {}, {} open files, {} commands",
         limits.cpu_milli_max / 10,
         mib(limits.workspace_bytes_max),
         limits.workspace_inodes_max,
         mib(limits.tmp_bytes_max),
         limits.open_files_max,
         limits.commands_max
-    )
+    );
+    for (max, unit) in [(limits.io_bytes_per_second_max, "bytes"), (limits.io_operations_per_second_max, "operations")]
+    {
+        if max > 0 {
+            let _ = write!(out, ", {max} {unit} a second to and from the disk");
+        }
+    }
+    out.push('\n');
+    out
 }
 
 fn about_told(about: &SandboxAbout) -> String {

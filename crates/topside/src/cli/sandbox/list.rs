@@ -50,6 +50,8 @@ pub(crate) fn left(living: Living) -> Option<Sandbox> {
         tmp_bytes_max: limits.tmp_bytes_max,
         open_files_max: limits.open_files_max,
         commands_max: limits.commands_max as u64,
+        io_bytes_per_second_max: limits.io_bytes_per_second_max,
+        io_operations_per_second_max: limits.io_operations_per_second_max,
     });
     Some(Sandbox {
         sandbox_id: living.id,
