@@ -143,18 +143,24 @@ fn peers(folder: &Path, page: &mut Page) -> Result<Vec<Peer>> {
     Ok(found)
 }
 
+/// Without a language, as in `topside sandbox bench`: its tables are read by the program, whoever starts it.
+const LANGUAGE: (&str, &str) = ("LC_ALL", "C");
+
 fn echo(_: &Path) -> Command {
     let mut command = Command::new("/bin/echo");
-    command.arg("up");
+    command.env(LANGUAGE.0, LANGUAGE.1).arg("up");
     command
 }
 
 fn nothing(_: &Path) -> Command {
-    Command::new("/bin/true")
+    let mut command = Command::new("/bin/true");
+    command.env(LANGUAGE.0, LANGUAGE.1);
+    command
 }
 
 fn bwrap(_: &Path) -> Command {
     let mut command = Command::new("bwrap");
+    command.env(LANGUAGE.0, LANGUAGE.1);
     command.args(["--unshare-all", "--ro-bind", "/usr", "/usr", "--symlink", "usr/bin", "/bin"]);
     command.args(["--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64", "--proc", "/proc"]);
     command.args(["--dev", "/dev", "--tmpfs", "/tmp", "/bin/echo", "up"]);
@@ -175,7 +181,8 @@ fn skeleton(folder: &Path) -> Result<PathBuf> {
         fs::create_dir_all(root.join(place))?;
     }
     for name in ["bin", "lib", "lib64"] {
-        if !root.join(name).exists() {
+        // A link that leads nowhere yet is there, too.
+        if fs::symlink_metadata(root.join(name)).is_err() {
             symlink(format!("usr/{name}"), root.join(name))?;
         }
     }
@@ -190,12 +197,13 @@ fn bundle(folder: &Path) -> Result<()> {
     let mut config: Value = serde_json::from_slice(&fs::read(&path)?)?;
     config["process"]["terminal"] = false.into();
     config["process"]["args"] = json!(["/bin/echo", "up"]);
+    config["process"]["env"].as_array_mut().context("env")?.push(format!("{}={}", LANGUAGE.0, LANGUAGE.1).into());
     let tools = json!({ "destination": "/usr", "type": "bind", "source": "/usr", "options": ["rbind", "ro"] });
     config["mounts"].as_array_mut().context("mounts")?.push(tools);
     Ok(fs::write(path, serde_json::to_vec(&config)?)?)
 }
 
-const DOCKER_VIEW: [&str; 5] = ["--network", "none", "--read-only", "-v", "/usr:/usr:ro"];
+const DOCKER_VIEW: [&str; 7] = ["--network", "none", "--read-only", "-v", "/usr:/usr:ro", "-e", "LC_ALL=C"];
 
 fn docker_run(_: &Path) -> Command {
     let mut command = Command::new("docker");
@@ -205,7 +213,7 @@ fn docker_run(_: &Path) -> Command {
 
 fn docker_exec(_: &Path) -> Command {
     let mut command = Command::new("docker");
-    command.args(["exec", DOCKER_NAME, "/bin/true"]);
+    command.args(["exec", "-e", "LC_ALL=C", DOCKER_NAME, "/bin/true"]);
     command
 }
 
