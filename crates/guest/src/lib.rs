@@ -54,12 +54,16 @@ pub struct Config {
     /// Output of named commands that is kept for who has not taken it, of all together, in bytes of cost. One window for each
     /// command comes on top.
     pub kept_bytes_max: usize,
+    /// Whether buckets are shown inside, for which whoever starts a program there may have to wait.
+    pub mounts: bool,
     /// Environment of every command, besides PATH, HOME, LANG, USER and LOGNAME.
     pub environment: Vec<(String, String)>,
     /// Commands alive at once.
     pub commands_max: usize,
     /// The epoch of the lease the sandbox was made under.
     pub epoch: u64,
+    /// Whether it is nobody's until the launcher says whose it is, with another epoch and other variables.
+    pub ahead: bool,
     /// Where the workspace is kept when it lives in memory.
     pub layer: Option<Layer>,
     /// PID 1's own, so that commands go before it when memory is full.

@@ -35,7 +35,7 @@ impl Score {
     }
 
     /// Forks, as `fork` says, a child that goes before this process does. A score that can't be set is no reason not to fork.
-    pub(crate) fn fork(score: Option<&Self>, fork: fn() -> Result<Forked, Errno>) -> Result<Forked, Errno> {
+    pub(crate) fn fork(score: Option<&Self>, fork: impl FnOnce() -> Result<Forked, Errno>) -> Result<Forked, Errno> {
         let set = |value: &str| score.map(|score| rustix::io::pwrite(&score.file, value.as_bytes(), 0));
         set(FIRST_TO_GO);
         let forked = fork();

@@ -86,7 +86,7 @@ impl Serve {
         for (slot, events) in ready {
             match slot {
                 Slot::Control => self.control()?,
-                Slot::Stream if events.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) => self.listen(),
+                Slot::Stream if events.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) => self.listen()?,
                 Slot::Stream => {}
                 Slot::Signals => self.reap(),
                 Slot::StartErrors(id) => self.learn_start(id),
@@ -200,8 +200,12 @@ impl Serve {
     }
 
     /// Reads what the harness asks, and does it.
-    fn listen(&mut self) {
-        let Some(line) = &mut self.line else { return };
+    fn listen(&mut self) -> Result<(), Ended> {
+        if self.config.ahead {
+            // Whose it is was said before anything that whoever has it asks.
+            self.control()?;
+        }
+        let Some(line) = &mut self.line else { return Ok(()) };
         let heard = line.receive().and_then(|incoming| self.handle_all(incoming));
         match heard {
             Ok(rest) => {
@@ -212,13 +216,20 @@ impl Serve {
             // Over, or nobody who keeps the rules.
             Err(Ended) => self.detach(),
         }
+        Ok(())
     }
 
-    /// Takes a new stream from the launcher; `Err` when the launcher lets go.
+    /// Takes a new stream from the launcher, or hears whose it is; `Err` when the launcher lets go.
     fn control(&mut self) -> Result<(), Ended> {
         match control::receive(&self.config.control) {
             Told::Nothing => Ok(()),
             Told::Ended => Err(Ended),
+            Told::Claimed(claim) => {
+                self.epoch = self.epoch.max(claim.epoch);
+                self.config.environment = claim.environment;
+                self.config.ahead = false;
+                Ok(())
+            }
             Told::Stream(stream, epoch) => {
                 self.detach();
                 self.epoch = self.epoch.max(epoch);

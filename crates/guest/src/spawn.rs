@@ -3,7 +3,7 @@
 use crate::account::Account;
 use crate::command::{Command, Source};
 use crate::output::Output;
-use crate::sys::{self, Forked};
+use crate::sys::{self, Forked, Pointers};
 use crate::{Config, Layer, Score, files};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -151,9 +151,18 @@ fn terminal_ends() -> Result<Ends, Errno> {
 fn start_program(config: &Config, program: &Program, ends: Ends) -> Result<Command, String> {
     let terminal = ends.terminal.is_some();
     let (errors, child_errors) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| format!("no descriptors: {error}"))?;
-    match Score::fork(config.score.as_ref(), sys::fork_to_execute) {
+    let (argv, environment) = (Pointers::to(&program.argv), Pointers::to(&program.environment));
+    let execute = || execute(config, program, &ends.child, terminal, [&argv, &environment]);
+    // Who becomes somebody else, waits for a mount, or could be stopped by a program that runs already, does so in memory of its
+    // own, and nobody waits for it.
+    let shares = !terminal && !config.mounts && program.account.is_none() && sys::is_alone();
+    let forked = match shares {
+        true => Score::fork(config.score.as_ref(), || share(&execute, &child_errors)),
+        false => Score::fork(config.score.as_ref(), sys::fork_to_execute),
+    };
+    match forked {
         Ok(Forked::Child) => {
-            let failure = execute(config, program, &ends.child, terminal);
+            let failure = execute();
             let _ = rustix::io::write(&child_errors, failure.as_bytes());
             sys::exit_now(127)
         }
@@ -163,6 +172,17 @@ fn start_program(config: &Config, program: &Program, ends: Ends) -> Result<Comma
         }
         Err(error) => Err(fork_failure(error)),
     }
+}
+
+/// Starts a program from memory that is shared until it runs: copying it takes longer than all else.
+fn share(execute: &dyn Fn() -> String, errors: &OwnedFd) -> Result<Forked, Errno> {
+    let mut failure = None;
+    let pid = sys::spawn(&mut || failure = Some(execute()))?;
+    // It was the child's, which is gone, and is this process's to let go of.
+    if let Some(failure) = failure {
+        let _ = rustix::io::write(errors, failure.as_bytes());
+    }
+    Ok(Forked::Parent(pid))
 }
 
 fn start_operation(config: &Config, work: Work, ends: Ends) -> Result<Command, String> {
@@ -218,7 +238,13 @@ fn command(pid: rustix::process::Pid, ends: Ends, start_errors: Option<OwnedFd>,
 }
 
 /// In the child: becomes the program. Returns only on failure, with its words.
-fn execute(config: &Config, program: &Program, ends: &[OwnedFd; 3], terminal: bool) -> String {
+fn execute(
+    config: &Config,
+    program: &Program,
+    ends: &[OwnedFd; 3],
+    terminal: bool,
+    [argv, environment]: [&Pointers<'_>; 2],
+) -> String {
     let prepared = || -> Result<(), Errno> {
         rustix::process::setsid()?;
         if terminal {
@@ -246,7 +272,7 @@ fn execute(config: &Config, program: &Program, ends: &[OwnedFd; 3], terminal: bo
     sys::reset_signals();
     let mut found = Errno::NOENT;
     for candidate in &program.candidates {
-        match sys::execute(candidate, &program.argv, &program.environment) {
+        match sys::execute(candidate, argv, environment) {
             Errno::NOENT | Errno::NOTDIR => {}
             error => found = error,
         }

@@ -2,8 +2,10 @@
 #![expect(unsafe_code, reason = "forking, executing and signal descriptors have no safe wrapper")]
 
 use rustix::io::Errno;
+use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 use rustix::process::Pid;
-use std::ffi::{CStr, CString, c_char, c_int};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::marker::PhantomData;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
 fn last() -> Errno {
@@ -40,6 +42,42 @@ pub(crate) fn fork_to_execute() -> Result<Forked, Errno> {
     let pid = unsafe { libc::syscall(libc::SYS_clone, libc::c_long::from(libc::SIGCHLD), NONE, NONE, NONE, NONE) };
     let pid = check(c_int::try_from(pid).unwrap_or(-1))?;
     Ok(Pid::from_raw(pid).map_or(Forked::Child, Forked::Parent))
+}
+
+/// Bytes of the stack of a child that shares memory, most of which is never touched; and of the page below, which must not be.
+const STACK_BYTES: usize = 256 << 10;
+const GUARD_BYTES: usize = 4 << 10;
+
+/// Whether no other process is in sight, of which one could stop or kill a child of this process. In a process list of its own
+/// nobody is there whom it does not see.
+pub(crate) fn is_alone() -> bool {
+    // SAFETY: the signal 0 is sent to nobody.
+    check(unsafe { libc::kill(-1, 0) }) == Err(Errno::SRCH)
+}
+
+/// Has a child do `work`, which is to execute a program or to leave why it did not. Until then the child shares this process's
+/// memory, of which nothing is copied, and this process stands still: nobody may be there who could stop the child. What it
+/// allocates and leaves is this process's.
+pub(crate) fn spawn(mut work: &mut dyn FnMut()) -> Result<Pid, Errno> {
+    extern "C" fn enter(work: *mut c_void) -> c_int {
+        // SAFETY: `spawn` gives a pointer to work of its own, and stands still as long as this runs.
+        let work = unsafe { &mut *work.cast::<&mut dyn FnMut()>() };
+        // A panic must not reach the end of this stack.
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+        127
+    }
+    let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::STACK);
+    // SAFETY: the stack is new and big enough, it grows downwards, and its first page is a guard; this process, which has one
+    // thread, stands still until the child has left it (CLONE_VFORK), so that neither sees the other in the middle of anything.
+    unsafe {
+        let stack = rustix::mm::mmap_anonymous(std::ptr::null_mut(), STACK_BYTES, protection, flags)?;
+        let guarded = rustix::mm::mprotect(stack, GUARD_BYTES, MprotectFlags::empty());
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+        let top = stack.byte_add(STACK_BYTES);
+        let pid = guarded.and_then(|()| check(libc::clone(enter, top, flags, (&raw mut work).cast())));
+        let _ = rustix::mm::munmap(stack, STACK_BYTES);
+        pid.and_then(|pid| Pid::from_raw(pid).ok_or(Errno::SRCH))
+    }
 }
 
 /// Ends the process at once: no destructors, no buffers flushed, as a forked child must.
@@ -88,14 +126,19 @@ impl Filter {
     }
 }
 
+/// Strings as a program is given them.
+pub(crate) struct Pointers<'a>(Vec<*const c_char>, PhantomData<&'a CString>);
+
+impl<'a> Pointers<'a> {
+    pub(crate) fn to(strings: &'a [CString]) -> Self {
+        Self(strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect(), PhantomData)
+    }
+}
+
 /// Replaces the program; returns only on failure.
-pub fn execute(program: &CStr, argv: &[CString], environment: &[CString]) -> Errno {
-    let pointers = |strings: &[CString]| -> Vec<*const c_char> {
-        strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
-    };
-    let (argv, environment) = (pointers(argv), pointers(environment));
+pub(crate) fn execute(program: &CStr, argv: &Pointers<'_>, environment: &Pointers<'_>) -> Errno {
     // SAFETY: both lists end with a null pointer and point to strings that outlive the call.
-    unsafe { libc::execve(program.as_ptr(), argv.as_ptr(), environment.as_ptr()) };
+    unsafe { libc::execve(program.as_ptr(), argv.0.as_ptr(), environment.0.as_ptr()) };
     last()
 }
 
@@ -302,4 +345,42 @@ pub fn set_capabilities(effective: u64, permitted: u64) -> Result<(), Errno> {
 fn prctl(option: c_int, value: u64) -> Result<(), Errno> {
     // SAFETY: the options used here take numbers only.
     check(unsafe { libc::prctl(option, value, 0_u64, 0_u64, 0_u64) }).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::process::{Signal, WaitOptions, kill_process, waitpid};
+
+    /// How the child of `work` ends, and whether `work` came to its end. In a process of its own, which has one thread.
+    fn check(work: fn(), expected: u8) {
+        let Forked::Parent(pid) = fork().unwrap() else {
+            let mut came = false;
+            let spawned = spawn(&mut || {
+                work();
+                came = true;
+            });
+            let ended = spawned.map(|pid| waitpid(Some(pid), WaitOptions::empty()));
+            let Ok(Ok(Some((_, status)))) = ended else { exit_now(99) };
+            let code = status.terminating_signal().or(status.exit_status()).unwrap_or(98);
+            exit_now(code + i32::from(came) * 100)
+        };
+        let (_, status) = waitpid(Some(pid), WaitOptions::empty()).unwrap().unwrap();
+        assert_eq!(status.exit_status(), Some(i32::from(expected)));
+    }
+
+    #[test]
+    fn who_spawns_goes_on_whatever_becomes_of_the_child() {
+        // It did not execute, and what it wrote is seen.
+        check(|| {}, 127 + 100);
+        check(|| exit_now(7), 7);
+        check(
+            || {
+                execute(c"/bin/true", &Pointers::to(&[c"true".into()]), &Pointers::to(&[]));
+            },
+            0,
+        );
+        check(|| kill_process(rustix::process::getpid(), Signal::KILL).unwrap_or_default(), 9);
+        check(|| panic!("in the child"), 127);
+    }
 }

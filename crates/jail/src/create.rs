@@ -163,9 +163,9 @@ fn claim(stem: &mut Stem, ask: &Create, descriptor: Option<OwnedFd>, groups: &Gr
         socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).map_err(failed)?;
     let (control, child_control) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(failed)?;
-    let (environment, epoch) = (ask.environment.clone(), ask.epoch);
+    let (environment, epoch, ahead) = (ask.environment.clone(), ask.epoch, ask.ahead);
     let names = Names::of(&ask.label.id);
-    let claim = Claim { environment, epoch, workspace, layer, socket, control: child_control, names };
+    let claim = Claim { environment, epoch, ahead, workspace, layer, socket, control: child_control, names };
     // From here on the first process alone holds its ends, so that its death is heard.
     match inside::send_claim(&stem.door, &claim) {
         Ok(()) => Ok(Claimed { stream, control, walls }),

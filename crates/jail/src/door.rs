@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 /// Version of the list of requests. `Hello`, `Farewell`, `Welcome` and `Owned` are the same in all versions.
-pub(crate) const VERSION: u32 = 4;
+pub(crate) const VERSION: u32 = 5;
 /// Bytes of one message at most.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 96 << 10;
 /// Descriptors beside one message at most.
@@ -44,6 +44,8 @@ pub(crate) enum Request {
     Adopt(Adopt),
     /// Makes a sandbox. The workspace's image or directory comes as a descriptor.
     Create(Box<Create>),
+    /// Makes a sandbox that was made ahead somebody's: what is asked for now must be of the kind that it was made as.
+    Take { slot: u64, by: Box<Create> },
     /// Ends a sandbox and clears all that is left of it; PID 1 gets `grace_ms` to save first.
     Close { slot: u64, grace_ms: u64 },
     /// How often the memory limit killed something in a sandbox.
@@ -88,6 +90,9 @@ pub(crate) struct Create {
     pub(crate) shape: String,
     /// What stands under its root; its descriptors come before all others.
     pub(crate) root: crate::stack::Wanted,
+    /// Whether it is nobody's yet: it is told of to nobody, and ends with the harness that made it, until it is taken.
+    #[serde(default)]
+    pub(crate) ahead: bool,
 }
 
 /// Bytes of a shape at most; a sandbox with a longer one is not handed over.
@@ -101,9 +106,9 @@ impl Create {
         let workspace = if self.workspace == Keep::Mounted { Keep::Image } else { self.workspace };
         // Nor which ids of several it got.
         let root = crate::stack::Wanted { lent: None, ..self.root.clone() };
-        let landlock_version_min = 0;
+        let (landlock_version_min, epoch, ahead) = (0, 0, false);
         let plain =
-            Self { epoch: 0, walls_optional, landlock_version_min, label, shape, workspace, root, ..self.clone() };
+            Self { epoch, walls_optional, landlock_version_min, label, shape, workspace, root, ahead, ..self.clone() };
         let shape = serde_json::to_string(&plain);
         shape.ok().filter(|shape| shape.len() <= SHAPE_BYTES_MAX).unwrap_or_default()
     }
@@ -140,12 +145,15 @@ pub(crate) struct Label {
 }
 
 impl Label {
-    /// Whether it is short enough to be kept.
-    pub(crate) fn is_bounded(&self) -> bool {
+    /// Refuses one that is too long to be kept.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
         const LABEL_BYTES_MAX: usize = 128;
         let (tenant, session) =
             self.workspace.as_ref().map_or((0, 0), |(tenant, session)| (tenant.len(), session.len()));
-        [self.id.len(), tenant, session].iter().all(|length| *length <= LABEL_BYTES_MAX)
+        match [self.id.len(), tenant, session].iter().all(|length| *length <= LABEL_BYTES_MAX) {
+            true => Ok(()),
+            false => Err(Failure::stage(Stage::Claim, "the label is too long")),
+        }
     }
 }
 
@@ -197,6 +205,8 @@ pub(crate) enum Reply {
     Adopted { slot: u64, walls: Walls, saves: bool, kills_told: u64 },
     /// The guest's stream comes beside the message.
     Created { slot: u64, walls: Walls, took: Took },
+    /// It is the asker's.
+    Taken,
     /// Nothing of the sandbox is left.
     Closed,
     /// Kills by the memory limit so far.

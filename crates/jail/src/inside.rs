@@ -57,6 +57,8 @@ struct Build {
 pub(crate) struct Claim {
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) epoch: u64,
+    /// Whether whose it is comes later.
+    pub(crate) ahead: bool,
     pub(crate) workspace: Workspace,
     /// The directory that a workspace in memory is kept in.
     pub(crate) layer: Option<OwnedFd>,
@@ -73,6 +75,7 @@ pub(crate) struct Claim {
 struct Serve {
     environment: Vec<(String, String)>,
     epoch: u64,
+    ahead: bool,
     /// Bytes of a workspace in memory; `None` when a mount comes.
     memory_bytes_max: Option<u64>,
     layer: bool,
@@ -125,8 +128,8 @@ pub(crate) fn send_claim(door: &OwnedFd, claim: &Claim) -> Result<(), Errno> {
     };
     fds.extend(claim.layer.as_ref().map(|layer| layer.as_fd()));
     fds.extend([claim.socket.as_fd(), claim.control.as_fd()]);
-    let (environment, epoch, layer) = (claim.environment.clone(), claim.epoch, claim.layer.is_some());
-    let order = Serve { environment, epoch, memory_bytes_max, layer, names: claim.names.clone() };
+    let (environment, names, layer) = (claim.environment.clone(), claim.names.clone(), claim.layer.is_some());
+    let order = Serve { environment, epoch: claim.epoch, ahead: claim.ahead, memory_bytes_max, layer, names };
     door::send(door, &order, &fds, SendFlags::empty())
 }
 
@@ -154,8 +157,8 @@ fn hear_claim(door: &OwnedFd) -> Option<Claim> {
     };
     let layer = if order.layer { Some(fds.next()?) } else { None };
     let (socket, control) = (fds.next()?, fds.next()?);
-    let Serve { environment, epoch, names, .. } = order;
-    Some(Claim { environment, epoch, workspace, layer, socket, control, names })
+    let Serve { environment, epoch, ahead, names, .. } = order;
+    Some(Claim { environment, epoch, ahead, workspace, layer, socket, control, names })
 }
 
 /// The walls as they go up.
@@ -246,9 +249,11 @@ fn serve(
         stream: Some(claim.socket),
         control: claim.control,
         kept_bytes_max: kept_bytes_max(&site.limits),
+        mounts: !site.mounts.is_empty(),
         environment: claim.environment,
         commands_max: site.limits.commands_max,
         epoch: claim.epoch,
+        ahead: claim.ahead,
         layer,
         score,
         accounts,

@@ -267,6 +267,10 @@ impl State {
                     Err(failure) => self.answer(number, Reply::Failed(failure), &[]),
                 };
             }
+            Request::Take { slot, by } => match self.take(slot, *by) {
+                Ok(()) => Reply::Taken,
+                Err(failure) => Reply::Failed(failure),
+            },
             Request::Close { slot, grace_ms } => {
                 match self.lives.close(slot, number, now_ms().saturating_add(grace_ms), &self.groups) {
                     Some(number) => self.answer(number, Reply::Closed, &[]),
@@ -310,11 +314,17 @@ impl State {
         let mut taken = lives.slots().chain(starting.iter().map(|(_, _, starting)| starting.slot()));
         let taken: Vec<u32> = taken.by_ref().map(ids::range).collect();
         self.stems.pass_over(|slot| taken.contains(&ids::range(slot)), &self.groups);
-        if !ask.label.is_bounded() {
-            return Err(Failure::stage(Stage::Claim, "the label is too long"));
-        }
+        ask.label.check()?;
         let filters = self.filters.as_ref().map_err(|detail| Failure::wall("seccomp", detail.clone()))?;
+        if ask.ahead && ask.kind().is_none() {
+            return Err(Failure::stage(Stage::Claim, "such a sandbox can't be made ahead"));
+        }
         create::begin(&mut self.stems, ask, descriptor, &self.groups, filters)
+    }
+
+    fn take(&mut self, slot: u64, by: door::Create) -> Result<(), Failure> {
+        by.label.check()?;
+        self.lives.take(slot, by, now_ms())
     }
 
     fn give_mount(&self, number: u64, mounted: Result<OwnedFd, String>) {
@@ -341,6 +351,7 @@ impl State {
 
     fn introduce(&mut self, number: u64, ask: door::Create, made: Made) {
         let Made { slot, pid, pidfd, group, stream, control, walls, helpers, doors, took } = made;
+        let ahead = if ask.ahead { ask.kind() } else { None };
         let live = Live {
             pid,
             pidfd,
@@ -358,6 +369,7 @@ impl State {
             ended: false,
             closing: None,
             helpers,
+            ahead,
         };
         if let Err(failure) = self.lives.insert(slot, live, &self.groups) {
             return self.answer(number, Reply::Failed(failure), &[]);

@@ -22,6 +22,7 @@
 //!   its workspace.
 
 mod access;
+mod ahead;
 mod btrfs;
 mod cgroup;
 mod create;
@@ -67,6 +68,7 @@ mod stock;
 mod templates;
 mod trees;
 mod visit;
+mod warmth;
 mod wire;
 mod worker;
 mod workspaces;
@@ -74,8 +76,9 @@ mod workspaces;
 #[cfg(feature = "walls_down")]
 pub use down::take_down;
 pub use launcher::{Launcher, launch};
-pub use provider::{Provider, Warm};
+pub use provider::Provider;
 pub use visit::Visit;
+pub use warmth::Warm;
 
 /// Why there is no launcher.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -94,14 +94,8 @@ impl Live {
 
     async fn run_named(&self, epoch: u64, name: Option<String>, work: Work) -> Result<Running, Error> {
         let keeps = name.is_some();
-        let payload = serde_json::to_vec(&Start { epoch, name, work })
-            .map_err(|error| Error::Command { detail: error.to_string() })?;
-        if payload.len() > wire::PAYLOAD_BYTES_MAX {
-            return Err(Error::Limit { limit: format!("command_bytes_max = {}", wire::PAYLOAD_BYTES_MAX) });
-        }
         let running = self.running(self.wire.open().await?, keeps, 0);
-        let begun = running.begin(Kind::Start, payload).await?;
-        begun.map_err(|refusal| Error::Command { detail: refusal.detail })
+        running.start(Start { epoch, name, work }).await
     }
 
     /// Kills everything inside and waits until nothing of it is left but the workspace; who uses it is told why.
@@ -119,18 +113,10 @@ impl Live {
     }
 
     fn running(&self, line: Line, keeps: bool, position: u64) -> Running {
-        Running {
-            wire: Arc::clone(&self.wire),
-            watch: Arc::clone(&self.watch),
-            memory_bytes_max: self.memory_bytes_max,
-            line,
-            keeps,
-            position,
-            sent: false,
-            owed: 0,
-            ending: None,
-            exit: None,
-        }
+        let (wire, watch) = (Arc::clone(&self.wire), Arc::clone(&self.watch));
+        let mut running = Running::new(wire, watch, self.memory_bytes_max, line);
+        (running.keeps, running.position) = (keeps, position);
+        running
     }
 
     /// What the guest knows of named commands.
@@ -389,6 +375,22 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    /// Who is to run over `line`.
+    pub(crate) const fn new(wire: Arc<Wire>, watch: Arc<Watch>, memory_bytes_max: u64, line: Line) -> Self {
+        let (keeps, position, sent, owed, ending, exit) = (false, 0, false, 0, None, None);
+        Self { wire, watch, memory_bytes_max, line, keeps, position, sent, owed, ending, exit }
+    }
+
+    /// Has the guest start it.
+    pub(crate) async fn start(self, start: Start) -> Result<Self, Error> {
+        let payload = serde_json::to_vec(&start).map_err(|error| Error::Command { detail: error.to_string() })?;
+        if payload.len() > wire::PAYLOAD_BYTES_MAX {
+            return Err(Error::Limit { limit: format!("command_bytes_max = {}", wire::PAYLOAD_BYTES_MAX) });
+        }
+        let begun = self.begin(Kind::Start, payload).await?;
+        begun.map_err(|refusal| Error::Command { detail: refusal.detail })
+    }
+
     /// Asks the guest to start or attach it, and waits for its word.
     async fn begin(mut self, kind: Kind, payload: Vec<u8>) -> Result<Result<Self, Refusal>, Error> {
         let place = self.wire.place().await?;

@@ -5,6 +5,7 @@ use crate::door::{self, Adopt, Failure, Label, Reply, Stage};
 use crate::launcher::{now_ms, timespec};
 use crate::mounting::Helpers;
 use crate::raw;
+use crate::stem::is_readable;
 use rustix::event::{PollFd, PollFlags, epoll};
 use rustix::io::Errno;
 use rustix::net::{
@@ -50,6 +51,8 @@ pub(crate) struct Live {
     pub(crate) closing: Option<(u64, u64)>,
     /// Who serves its mounts.
     pub(crate) helpers: Helpers,
+    /// Of which kind it is, as long as it is nobody's: made ahead of need.
+    pub(crate) ahead: Option<String>,
 }
 
 /// All of them.
@@ -139,8 +142,8 @@ impl Lives {
 
     /// What lives, from the slot after `after` on.
     pub(crate) fn page(&self, after: u64, now_ms: u64) -> Vec<door::Lives> {
-        let beyond =
-            self.all.range(after.saturating_add(1)..).filter(|(_, live)| !live.ended && live.closing.is_none());
+        let is_somebodys = |live: &Live| live.is_alive() && live.ahead.is_none();
+        let beyond = self.all.range(after.saturating_add(1)..).filter(|(_, live)| is_somebodys(live));
         let told = beyond.take(PAGE_MAX).map(|(slot, live)| door::Lives {
             slot: *slot,
             label: live.label.clone(),
@@ -154,11 +157,33 @@ impl Lives {
         told.collect()
     }
 
+    /// Makes one that was made ahead somebody's.
+    pub(crate) fn take(&mut self, slot: u64, by: door::Create, now_ms: u64) -> Result<(), Failure> {
+        let refused = |detail: &str| Failure::stage(Stage::Claim, detail);
+        let live = self.all.get_mut(&slot).filter(|live| live.is_alive());
+        // Its end may be about to be heard.
+        let live = live.filter(|live| !is_readable(&live.pidfd));
+        let live = live.ok_or_else(|| refused("there is no such sandbox"))?;
+        if live.ahead.is_none() || live.ahead != by.kind() {
+            return Err(refused("the sandbox was not made ahead for such a request"));
+        }
+        let control = live.control.as_ref().ok_or_else(|| refused("the sandbox ends"))?;
+        let shape = by.shape();
+        // It is heard before anything that comes over the stream hereafter.
+        let claim = guest::control::Claim { epoch: by.epoch, environment: by.environment };
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        rustix::net::send(control, &claim.message(), flags)
+            .map_err(|errno| refused(&format!("telling whose it is: {errno}")))?;
+        live.ahead = None;
+        (live.label, live.shape, live.epoch, live.since_ms) = (by.label, shape, by.epoch, now_ms);
+        Ok(())
+    }
+
     /// Gives a sandbox a new stream; the other end of it comes back.
     pub(crate) fn adopt(&mut self, ask: &Adopt) -> Result<(Reply, OwnedFd), Failure> {
         let refused = |detail: &str| Failure::stage(Stage::Claim, detail);
-        let alive = |live: &&mut Live| !live.ended && live.closing.is_none();
-        let live = self.all.get_mut(&ask.slot).filter(alive).ok_or_else(|| refused("there is no such sandbox"))?;
+        let live = self.all.get_mut(&ask.slot).filter(|live| live.is_alive() && live.ahead.is_none());
+        let live = live.ok_or_else(|| refused("there is no such sandbox"))?;
         if ask.epoch < live.epoch {
             return Err(Failure::Stale { epoch: ask.epoch, seen: live.epoch });
         }
@@ -185,6 +210,9 @@ impl Lives {
         for live in self.all.values_mut() {
             live.held = false;
             live.closing = live.closing.map(|(_, kill_ms)| (0, kill_ms));
+            if live.ahead.is_some() && live.closing.is_none() {
+                live.close(0, 0);
+            }
         }
         let ended: Vec<u64> = self.all.iter().filter(|(_, live)| live.ended).map(|(slot, _)| *slot).collect();
         for slot in ended {
@@ -247,6 +275,10 @@ impl Lives {
 }
 
 impl Live {
+    const fn is_alive(&self) -> bool {
+        !self.ended && self.closing.is_none()
+    }
+
     fn close(&mut self, number: u64, kill_ms: u64) {
         self.closing = Some((number, kill_ms));
         self.control = None;
@@ -265,7 +297,7 @@ fn hand(control: &OwnedFd, epoch: u64) -> Result<OwnedFd, Errno> {
     if !beside.push(SendAncillaryMessage::ScmRights(&stream)) {
         return Err(Errno::MSGSIZE);
     }
-    let message: [u8; guest::control::MESSAGE_BYTES] = epoch.to_le_bytes();
+    let message: [u8; guest::control::STREAM_BYTES] = epoch.to_le_bytes();
     // A PID 1 that does not read is not waited for.
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
     sendmsg(control, &[IoSlice::new(&message)], &mut beside, flags).map(|_| ours)

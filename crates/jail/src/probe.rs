@@ -84,6 +84,7 @@ fn whole(stems: &mut Stems, groups: &Groups, filters: &Result<Filters, String>) 
         label: Label::default(),
         shape: String::new(),
         root: crate::stack::Wanted::default(),
+        ahead: false,
     };
     match create::create(stems, &ask, groups, filters) {
         Ok(made) => {

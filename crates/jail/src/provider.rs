@@ -1,6 +1,7 @@
 //! The provider `local`: claims workspaces, asks the launcher for sandboxes, and hands them out; takes over what an earlier
 //! harness left.
 
+use crate::ahead::Ahead;
 use crate::door::{self, Adopt, Create, Found, Keep, Label, Reply, Request, Took};
 use crate::gate::Gate;
 use crate::harbour::{Arrived, Harbour, Slot};
@@ -14,14 +15,15 @@ use crate::rank::Rank;
 use crate::roots::{Ready, Roots};
 use crate::snapshot::{Reader, Stored};
 use crate::stack::Wanted;
-use crate::stock::Stock;
+use crate::stock::{Around, Stock, Taken};
+use crate::warmth::{Warm, Warmth};
 use crate::wire::Wire;
 use crate::workspaces::{self, Claimed, Making, Unfinished};
 use crate::{Error as LaunchError, Launcher, outlives, shown};
 use async_trait::async_trait;
 use domain::{Id, id};
 use sandbox::report::Way;
-use sandbox::{About, Error, Finding, Limits, Living, Probe, RelPath, Report, Sandbox, Spec, Start, Walls, Workspace};
+use sandbox::{About, Error, Finding, Living, Probe, RelPath, Report, Sandbox, Spec, Start, Walls, Workspace};
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -38,46 +40,28 @@ const TELL_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Pages that are asked for to learn what lives; above the launcher's own bound.
 const PAGES_MAX: usize = 1_024;
 
-/// How many sandboxes stand ready: always the least, up to the most as they are asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Warm {
-    /// At least.
-    pub min: usize,
-    /// At most; 0: none, ever.
-    pub max: usize,
-}
-
-/// What stands ready, as this process asked for it.
-#[derive(Debug, Default)]
-struct Warmth {
-    wanted: Warm,
-    kind: Option<String>,
-    /// Of the last request.
-    last: Option<String>,
-}
-
 /// Makes sandboxes on this machine.
 #[derive(Debug)]
 pub struct Provider {
     harbour: Harbour,
     roots: Roots,
     owners: Owners,
-    random: Random,
-    root: bool,
+    pub(crate) random: Random,
+    pub(crate) root: bool,
     pool: Pool,
     network: mounts::Network,
     mount_limits: mounts::Limits,
     /// Workspaces that are nobody's yet, when some are to be kept.
-    stock: Option<Stock>,
+    pub(crate) stock: Option<Stock>,
     /// What stands ready, and of which kind the last request was.
-    warm: Mutex<Warmth>,
+    pub(crate) warm: Mutex<Warmth>,
     /// What an earlier harness left, by tenant and session.
     left: Mutex<HashMap<(String, String), door::Lives>>,
     /// The sandboxes of this one, by slot.
     held: Mutex<HashMap<u64, Weak<Live>>>,
 }
 
-fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // No code panics while it holds one of these locks.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -150,60 +134,8 @@ impl Provider {
     /// sandbox.
     #[must_use]
     pub fn with_warm(mut self, warm: Warm) -> Self {
-        self.warm = Mutex::new(Warmth { wanted: warm, ..Warmth::default() });
+        self.warm = Mutex::new(Warmth::of(warm));
         self
-    }
-
-    /// Keeps sandboxes ready that lack only what makes them somebody's, of the kind of `like`, and of another kind when that is
-    /// asked for twice in a row: a root of the host's own tools, limits, and walls that it may do without. Gives how many
-    /// stand ready now. A root of layers, views of the host and mounts can't be had ahead of need.
-    ///
-    /// # Errors
-    /// [`Error::Gone`] when the launcher is; those of a root that can't be had.
-    pub async fn keep_warm(&self, like: &Spec, warm: Warm) -> Result<usize, Error> {
-        let Ready { wanted: mut root, .. } = self.ready(like).await?;
-        root.accounts = ids::resolve(&like.accounts, &mut root, ids::below(self.root))?;
-        let like = Spec {
-            workspace: Workspace::Scratch,
-            environment: Vec::new(),
-            binds: Vec::new(),
-            mounts: Vec::new(),
-            ..like.clone()
-        };
-        self.fill_stock(&self.place().await?, like.limits);
-        let like = Box::new(request(&like, Keep::Nowhere, &root));
-        let kind = like.kind();
-        *hold(&self.warm) = Warmth { wanted: warm, kind: kind.clone(), last: kind };
-        match self.harbour.ask(Request::Warm { like, min: warm.min, max: warm.max }, Vec::new()).await? {
-            Arrived::Other(Reply::Warm { ready }) => Ok(ready),
-            _ => Err(unexpected()),
-        }
-    }
-
-    fn fill_stock(&self, place: &Arc<Place>, limits: Limits) {
-        if let Some(stock) = self.stock.as_ref().filter(|_| self.root) {
-            stock.fill(place, &self.harbour, &self.random, limits);
-        }
-    }
-
-    /// Changes what stands ready to what is asked for twice in a row.
-    async fn follow_demand(&self, spec: &Spec, root: &Wanted) {
-        if hold(&self.warm).wanted.max == 0 {
-            return;
-        }
-        let kind = request(spec, Keep::Nowhere, root).kind();
-        let wanted = {
-            let mut warm = hold(&self.warm);
-            let is_usual = warm.kind.is_none() || kind == warm.last;
-            let is_new = kind.is_some() && kind != warm.kind && is_usual;
-            warm.last = kind;
-            is_new.then_some(warm.wanted)
-        };
-        if let Some(wanted) = wanted
-            && let Err(error) = self.keep_warm(spec, wanted).await
-        {
-            tracing::debug!(%error, "no sandbox is kept ready");
-        }
     }
 
     /// How workspaces are kept here, in words; finds or makes the place at first.
@@ -347,7 +279,7 @@ impl Provider {
             id: left.label.id.parse().unwrap_or(spec.id),
             slot,
             walls,
-            stream,
+            wire: wire(stream, spec)?,
             kills_told,
             doors: Vec::new(),
             report: Report { way: Some(Way::TakenOver), ..Report::none() },
@@ -396,7 +328,45 @@ impl Provider {
         }
     }
 
-    async fn place(&self) -> Result<Arc<Place>, Error> {
+    /// Makes a workspace in stock the session's while the sandbox is made or given, whichever fails: nothing has run. `None`: the
+    /// sandbox around it has ended, and all is to be done without it.
+    async fn make_of_stock(
+        &self,
+        place: &Arc<Place>,
+        spec: &Spec,
+        root: &Wanted,
+        making: Making,
+        taken: Taken,
+    ) -> Result<Option<(Stood, Claimed)>, Error> {
+        let Taken { image, around } = taken;
+        // Whoever claims is awake before the first process is, and does not push it from its processor.
+        let claimed = workspaces::claim(place, &spec.workspace, spec.epoch, making, Some(image), &self.owners);
+        match around {
+            Around::Nothing(mount) => {
+                let raised = raise(&self.harbour, spec, Keep::Mounted, root, vec![mount]);
+                let (claimed, stood) = tokio::try_join!(claimed, raised)?;
+                Ok(Some((stood, claimed)))
+            }
+            Around::Sandbox(ahead) => {
+                // The launcher is told first: it may do its part on another processor meanwhile.
+                let (given, claimed) = tokio::join!(biased; self.give(spec, root, ahead), claimed);
+                let claimed = claimed?;
+                let given = given.inspect_err(|error| tracing::info!(%error, "a sandbox that was made ahead is none"));
+                Ok(given.ok().map(|stood| (stood, claimed)))
+            }
+        }
+    }
+
+    /// Makes a sandbox that was made ahead the session's.
+    async fn give(&self, spec: &Spec, root: &Wanted, ahead: Ahead) -> Result<Stood, Error> {
+        let began = Instant::now();
+        let (slot, walls, wire) = ahead.give(&self.harbour, asked(spec, Keep::Mounted, root)).await?;
+        let claim_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let report = Report { way: Some(Way::Warm), claim_us, ..Report::none() };
+        Ok(Stood { id: spec.id, slot, walls, wire, kills_told: 0, doors: Vec::new(), report })
+    }
+
+    pub(crate) async fn place(&self) -> Result<Arc<Place>, Error> {
         self.pool.place(&self.harbour, self.random.bytes()).await
     }
 
@@ -450,7 +420,12 @@ pub(crate) async fn raise(
         _ => return Err(unexpected()),
     };
     slot.grace_ms = if keep == Keep::Layer { SAVE_GRACE_MS } else { 0 };
-    Ok(Stood { id: spec.id, slot, walls, stream, kills_told: 0, doors, report: report(told) })
+    let wire = wire(stream, spec)?;
+    Ok(Stood { id: spec.id, slot, walls, wire, kills_told: 0, doors, report: report(told) })
+}
+
+fn wire(stream: OwnedFd, spec: &Spec) -> Result<Arc<Wire>, Error> {
+    Wire::new(stream, spec.limits.commands_max).map(Arc::new)
 }
 
 /// A sandbox that stands, as it is held.
@@ -461,9 +436,7 @@ pub(crate) fn assemble(
     unfinished: Option<Unfinished>,
     stored: Option<Stored>,
 ) -> Result<Arc<Live>, Error> {
-    let Stood { id, slot, walls, stream, kills_told, doors: _, report } = stood;
-    let wire = Wire::new(stream, spec.limits.commands_max)
-        .map_err(|error| Error::Start { stage: "ready", detail: error.to_string() })?;
+    let Stood { id, slot, walls, wire, kills_told, doors: _, report } = stood;
     let watch = Watch { harbour: harbour.clone(), slot: slot.number, seen: AtomicU64::new(kills_told) };
     Ok(Arc::new(Live {
         id,
@@ -473,7 +446,7 @@ pub(crate) fn assemble(
         memory_bytes_max: spec.limits.memory_bytes_max,
         left_out: spec.left_out.clone(),
         harbour: harbour.clone(),
-        wire: Arc::new(wire),
+        wire,
         watch: Arc::new(watch),
         slot: Mutex::new(Some(slot)),
         stored,
@@ -495,24 +468,30 @@ pub(crate) struct Stood {
     id: Id<id::Sandbox>,
     slot: Slot,
     walls: Walls,
-    stream: OwnedFd,
+    wire: Arc<Wire>,
     kills_told: u64,
     /// Where the helpers of its mounts wait to be told what to serve.
     doors: Vec<OwnedFd>,
     report: Report,
 }
 
-fn unexpected() -> Error {
+pub(crate) fn unexpected() -> Error {
     Error::Start { stage: "claim", detail: "the launcher answered something else".to_owned() }
 }
 
 /// What is asked of the launcher.
 fn request(spec: &Spec, workspace: Keep, root: &Wanted) -> Create {
+    let create = asked(spec, workspace, root);
+    Create { shape: create.shape(), ..create }
+}
+
+/// The same without its shape, where the launcher finds it.
+pub(crate) fn asked(spec: &Spec, workspace: Keep, root: &Wanted) -> Create {
     let of = match &spec.workspace {
         Workspace::Session { tenant, session, .. } => Some((tenant.clone(), session.to_string())),
         Workspace::Scratch => None,
     };
-    let create = Create {
+    Create {
         environment: spec.environment.clone(),
         binds: spec.binds.iter().map(|bind| (bind.host.clone(), bind.inside.clone())).collect(),
         limits: spec.limits,
@@ -524,8 +503,8 @@ fn request(spec: &Spec, workspace: Keep, root: &Wanted) -> Create {
         label: Label { id: spec.id.to_string(), workspace: of },
         shape: String::new(),
         root: root.clone(),
-    };
-    Create { shape: create.shape(), ..create }
+        ahead: false,
+    }
 }
 
 /// Removes from a fork what is no part of the checkpoint, but not what is mounted there again.
@@ -602,22 +581,19 @@ impl sandbox::Provider for Provider {
         }
         let making = Making { limits: spec.limits, root: self.root, seed: self.random.bytes() };
         let place = self.place().await?;
+        let kind = self.kind(&spec, &root);
         let stocked = match spec.workspace {
             Workspace::Session { start: Start::Fresh | Start::Restored, .. } => {
-                self.stock.as_ref().and_then(|stock| stock.take(&spec.limits))
+                self.stock.as_ref().and_then(|stock| stock.take(&spec.limits, kind.as_deref()))
             }
             Workspace::Session { .. } | Workspace::Scratch => None,
         };
-        let (mut stood, claimed) = match stocked {
-            // It becomes the session's while the sandbox is made: whichever fails, nothing has run.
-            Some((image, mount)) => {
-                // Whoever claims is awake before the first process is, and does not push it from its processor.
-                let (claimed, stood) = tokio::try_join!(
-                    workspaces::claim(&place, &spec.workspace, spec.epoch, making, Some(image), &self.owners),
-                    raise(&self.harbour, &spec, Keep::Mounted, &root, vec![mount]),
-                )?;
-                (stood, claimed)
-            }
+        let made = match stocked {
+            Some(taken) => self.make_of_stock(&place, &spec, &root, making, taken).await?,
+            None => None,
+        };
+        let (mut stood, claimed) = match made {
+            Some(made) => made,
             None => {
                 let mut claimed =
                     workspaces::claim(&place, &spec.workspace, spec.epoch, making, None, &self.owners).await?;
@@ -633,7 +609,7 @@ impl sandbox::Provider for Provider {
         if let Some(marking) = claimed.marking {
             marking.done().await?;
         }
-        self.follow_demand(&spec, &root).await;
+        self.follow_demand(&spec, kind).await;
         stood.report.whole_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
         tracing::debug!(sandbox = %spec.id, report = ?stood.report, "a sandbox stands");
         let live = self.live(&spec, stood, claimed.unfinished, stored)?;

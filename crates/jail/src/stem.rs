@@ -204,6 +204,11 @@ impl Stems {
         filters: &Filters,
         now_ms: u64,
     ) -> Result<Stem, Failure> {
+        let flags = create::namespaces(&ask.walls_optional).0;
+        if ask.ahead {
+            // Nobody waits for it, and what stands ready is for whom does.
+            return self.take_plain(flags, groups, filters).map_err(create::refused_namespace);
+        }
         self.busy_ms = now_ms;
         if let Some(warm) = self.warm.as_mut().filter(|warm| ask.kind().as_ref() == Some(&warm.kind)) {
             warm.asked_ms = now_ms;
@@ -215,7 +220,6 @@ impl Stems {
             }
             warm.wanted = (warm.wanted + 1).min(warm.max);
         }
-        let flags = create::namespaces(&ask.walls_optional).0;
         self.take_plain(flags, groups, filters).map_err(create::refused_namespace)
     }
 

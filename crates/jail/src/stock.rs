@@ -1,6 +1,8 @@
-//! Workspaces in stock: empty images, formatted and mounted ahead of need, since both wait for the kernel. One becomes a
-//! session's by its new name; what it was before nobody can tell, and none is used twice.
+//! Workspaces in stock: empty images, formatted and mounted ahead of need, since both wait for the kernel; and, where they are
+//! asked for, whole sandboxes around such images, walls and all, that are nobody's (see `ahead`). One becomes a session's by its
+//! new name; what it was before nobody can tell, and none is used twice.
 
+use crate::ahead::{Ahead, Order};
 use crate::door::{Reply, Request};
 use crate::ext4;
 use crate::harbour::{Arrived, Harbour};
@@ -15,10 +17,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use stdx::Random;
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-/// How many are kept.
+/// How many are kept that stand in no sandbox.
 const STOCK: usize = 4;
 /// More are made when nothing was taken for so long: what is asked for now goes first.
 const LULL: Duration = Duration::from_millis(20);
@@ -29,6 +32,22 @@ struct Item {
     image: Image,
     mount: OwnedFd,
     size: (u64, u64),
+}
+
+/// What a session gets.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub(crate) image: Image,
+    pub(crate) around: Around,
+}
+
+/// Where the workspace is.
+#[derive(Debug)]
+pub(crate) enum Around {
+    /// In no sandbox yet: its mount.
+    Nothing(OwnedFd),
+    /// In this one.
+    Sandbox(Ahead),
 }
 
 /// An image that is nobody's yet.
@@ -47,13 +66,75 @@ impl Image {
     }
 }
 
+/// What is kept, and what is wanted.
+#[derive(Debug, Default)]
+struct Kept {
+    plain: Vec<Item>,
+    ahead: Vec<(Item, Ahead)>,
+    limits: Option<Limits>,
+    /// Which sandboxes are to stand around some of them, and how many.
+    order: Option<Order>,
+    /// When something was asked for last.
+    asked: Option<Instant>,
+}
+
+/// What there is to do about the stock.
+enum Step {
+    /// These are of no use any more.
+    Drop(Vec<Item>),
+    Make(Limits),
+    /// A sandbox around this one.
+    MakeAhead(Item, Box<Order>),
+    /// Nothing, until then or until something changes.
+    Rest(Option<Instant>),
+}
+
+impl Kept {
+    fn next(&mut self, now: Instant) -> Step {
+        let Some(limits) = self.limits else { return Step::Rest(None) };
+        if let Some(order) = &mut self.order {
+            order.calm_down(now);
+        }
+        let mut gone: Vec<Item> = self.plain.extract_if(.., |item| item.size != size(&limits)).collect();
+        gone.extend(self.surplus());
+        if !gone.is_empty() {
+            return Step::Drop(gone);
+        }
+        if let Some(order) = self.order.as_ref().filter(|order| order.is_short(self.ahead.len(), now)).cloned()
+            && let Some(item) = self.plain.pop()
+        {
+            return Step::MakeAhead(item, Box::new(order));
+        }
+        if self.plain.len() < STOCK {
+            return Step::Make(limits);
+        }
+        Step::Rest(self.order.as_ref().and_then(|order| order.next_moment(self.ahead.len())))
+    }
+
+    /// Lets go of sandboxes that ended, of those of another kind than is wanted, and of more than are; gives what they stood
+    /// around, which is not used again: the kernel gives a workspace's mount to one sandbox only.
+    fn surplus(&mut self) -> Vec<Item> {
+        let wanted = self.order.as_ref().map_or(0, |order| order.wanted);
+        let is_wanted = |ahead: &Ahead| self.order.as_ref().is_some_and(|order| order.kind == ahead.kind);
+        let is_gone = |ahead: &Ahead| !ahead.is_alive() || !is_wanted(ahead);
+        let mut gone: Vec<(Item, Ahead)> = self.ahead.extract_if(.., |(_, ahead)| is_gone(ahead)).collect();
+        gone.extend(self.ahead.drain(..self.ahead.len().saturating_sub(wanted)));
+        gone.into_iter().map(|(item, _)| item).collect()
+    }
+}
+
 /// Those that are kept, and who makes more.
 #[derive(Debug, Default)]
 pub(crate) struct Stock {
-    items: Arc<Mutex<Vec<Item>>>,
-    /// When something was asked for last.
-    asked: Arc<Mutex<Option<Instant>>>,
+    shared: Arc<Shared>,
     filling: Mutex<Option<AbortHandle>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    kept: Mutex<Kept>,
+    /// Told when there may be something to do.
+    changed: Notify,
 }
 
 impl Drop for Stock {
@@ -61,7 +142,8 @@ impl Drop for Stock {
         if let Some(filling) = hold(&self.filling).take() {
             filling.abort();
         }
-        for item in hold(&self.items).drain(..) {
+        let Kept { plain, ahead, .. } = std::mem::take(&mut *hold(&self.shared.kept));
+        for item in plain.into_iter().chain(ahead.into_iter().map(|(item, _)| item)) {
             let _ = fs::remove_file(&item.image.path);
         }
     }
@@ -77,49 +159,71 @@ fn size(limits: &Limits) -> (u64, u64) {
 }
 
 impl Stock {
-    /// Takes one that fits, with its mount.
-    pub(crate) fn take(&self, limits: &Limits) -> Option<(Image, OwnedFd)> {
-        *hold(&self.asked) = Some(Instant::now());
-        let mut items = hold(&self.items);
-        let found = items.iter().position(|item| item.size == size(limits))?;
-        let Item { image, mount, .. } = items.swap_remove(found);
-        Some((image, mount))
+    /// Takes one that fits, with its mount; in a sandbox of this kind when one stands.
+    pub(crate) fn take(&self, limits: &Limits, kind: Option<&str>) -> Option<Taken> {
+        let mut kept = hold(&self.shared.kept);
+        let now = Instant::now();
+        kept.asked = Some(now);
+        let fits = |ahead: &Ahead| Some(ahead.kind.as_str()) == kind && ahead.is_alive();
+        let found = kept.ahead.iter().position(|(_, ahead)| fits(ahead));
+        if let Some(order) = kept.order.as_mut().filter(|order| Some(order.kind.as_str()) == kind) {
+            order.ask(now, found.is_some());
+        }
+        if let Some(found) = found {
+            let (Item { image, .. }, ahead) = kept.ahead.swap_remove(found);
+            return Some(Taken { image, around: Around::Sandbox(ahead) });
+        }
+        let found = kept.plain.iter().position(|item| item.size == size(limits))?;
+        let Item { image, mount, .. } = kept.plain.swap_remove(found);
+        Some(Taken { image, around: Around::Nothing(mount) })
+    }
+
+    /// Which sandboxes are to stand around some of the images from now on; `None`: none.
+    pub(crate) fn order(&self, order: Option<Order>) {
+        let mut kept = hold(&self.shared.kept);
+        let had = kept.order.take();
+        kept.order = order.map(|order| order.after(had));
+        drop(kept);
+        self.shared.changed.notify_one();
+    }
+
+    /// How many sandboxes stand.
+    pub(crate) fn ahead(&self) -> usize {
+        hold(&self.shared.kept).ahead.iter().filter(|(_, ahead)| ahead.is_alive()).count()
     }
 
     /// Makes more of this size in the background, in the place of those of another.
     pub(crate) fn fill(&self, place: &Arc<Place>, harbour: &Harbour, random: &Random, limits: Limits) {
+        hold(&self.shared.kept).limits = Some(limits);
+        self.shared.changed.notify_one();
         let mut filling = hold(&self.filling);
         if filling.as_ref().is_some_and(|task| !task.is_finished()) {
             return;
         }
-        let maker = Maker { place: Arc::clone(place), harbour: harbour.clone(), random: random.clone(), limits };
-        let (items, asked) = (Arc::clone(&self.items), Arc::clone(&self.asked));
-        let task = tokio::spawn(async move {
-            loop {
-                calm(&asked).await;
-                let gone: Vec<Item> = hold(&items).extract_if(.., |item| item.size != size(&limits)).collect();
-                let count = hold(&items).len();
-                maker.remove(gone).await;
-                if count >= STOCK {
-                    return;
-                }
-                match maker.make().await {
-                    Ok(item) => hold(&items).push(item),
-                    Err(error) => return tracing::debug!(%error, "no workspace can be kept in stock"),
-                }
-            }
-        });
-        *filling = Some(task.abort_handle());
+        let maker = Maker { place: Arc::clone(place), harbour: harbour.clone(), random: random.clone() };
+        let shared = Arc::clone(&self.shared);
+        *filling = Some(tokio::spawn(async move { maker.keep(&shared).await }).abort_handle());
     }
 }
 
-/// Waits until nothing was asked for some time.
-async fn calm(asked: &Mutex<Option<Instant>>) {
-    loop {
-        let last = *hold(asked);
-        tokio::time::sleep_until(last.map_or_else(Instant::now, |last| last + LULL)).await;
-        if *hold(asked) == last {
-            return;
+impl Shared {
+    /// Waits until nothing was asked for some time.
+    async fn calm(&self) {
+        loop {
+            let last = hold(&self.kept).asked;
+            tokio::time::sleep_until(last.map_or_else(Instant::now, |last| last + LULL)).await;
+            if hold(&self.kept).asked == last {
+                return;
+            }
+        }
+    }
+
+    /// Waits until something changes, or until then.
+    async fn rest(&self, until: Option<Instant>) {
+        let changed = self.changed.notified();
+        match until {
+            Some(until) => drop(tokio::time::timeout_at(until, changed).await),
+            None => changed.await,
         }
     }
 }
@@ -129,12 +233,46 @@ struct Maker {
     place: Arc<Place>,
     harbour: Harbour,
     random: Random,
-    limits: Limits,
 }
 
 impl Maker {
-    async fn make(&self) -> Result<Item, Error> {
-        let (directory, limits) = (self.place.stock(), self.limits);
+    /// Keeps the stock as it is wanted, as long as it is polled.
+    async fn keep(&self, shared: &Shared) {
+        loop {
+            shared.calm().await;
+            let step = hold(&shared.kept).next(Instant::now());
+            match step {
+                Step::Drop(items) => self.remove(items).await,
+                Step::Make(limits) => match self.make(limits).await {
+                    Ok(item) => hold(&shared.kept).plain.push(item),
+                    Err(error) => {
+                        tracing::debug!(%error, "no workspace can be kept in stock");
+                        shared.rest(None).await;
+                    }
+                },
+                Step::MakeAhead(item, order) => self.make_ahead(shared, item, &order).await,
+                Step::Rest(until) => shared.rest(until).await,
+            }
+        }
+    }
+
+    async fn make_ahead(&self, shared: &Shared, item: Item, order: &Order) {
+        let made = order.make(&self.harbour, &self.random, &item.mount).await;
+        let mut kept = hold(&shared.kept);
+        match made {
+            Ok(ahead) => kept.ahead.push((item, ahead)),
+            Err(error) => {
+                tracing::debug!(%error, "no sandbox can be made ahead");
+                kept.plain.push(item);
+                if let Some(order) = &mut kept.order {
+                    order.put_off(Instant::now());
+                }
+            }
+        }
+    }
+
+    async fn make(&self, limits: Limits) -> Result<Item, Error> {
+        let directory = self.place.stock();
         let (name, seed) = (hex(self.random.bytes::<8>()), self.random.bytes::<32>());
         let (file, path) = blocking(move || {
             let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);

@@ -102,7 +102,11 @@ fn hold(commands: &Mutex<Commands>) -> MutexGuard<'_, Commands> {
 
 impl Wire {
     /// Takes over the stream of a guest that is ready.
-    pub(crate) fn new(stream: OwnedFd, commands_max: usize) -> std::io::Result<Self> {
+    pub(crate) fn new(stream: OwnedFd, commands_max: usize) -> Result<Self, Error> {
+        Self::over(stream, commands_max).map_err(|error| Error::Start { stage: "ready", detail: error.to_string() })
+    }
+
+    fn over(stream: OwnedFd, commands_max: usize) -> std::io::Result<Self> {
         let socket = stream.try_clone()?;
         let stream = std::os::unix::net::UnixStream::from(stream);
         stream.set_nonblocking(true)?;

@@ -219,19 +219,27 @@ async fn quickly(
     step(move || {
         let _entering = entering;
         let directory = &home.directory;
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+        let is_new = is_made(directory);
+        let made = if is_new { Ok(()) } else { fs::DirBuilder::new().recursive(true).mode(0o700).create(directory) };
         let Some(entered) =
             made.and_then(|()| File::open(directory)).ok().filter(|entered| is_alone(entered, directory))
         else {
             return Ok(Quick::Slow(image));
         };
-        let found = Mark::read(directory).map_err(broken(directory))?;
+        // In what was not there a moment ago there is nothing to look for.
+        let is_new = is_new && (home.images == *directory || is_made(&home.images));
+        let found = if is_new { None } else { Mark::read(directory).map_err(broken(directory))? };
         let mark = Mark::next(found, start, epoch)?;
-        if found.is_some() || open(&home).is_ok() {
+        if !is_new && (found.is_some() || open(&home).is_ok()) {
             return Ok(Quick::Slow(image));
         }
         let room = place.admit(making.bytes())?;
-        let (Found::Mounted(file) | Found::Image(_, file)) = make(&home, making, None, Some(image))?;
+        let file = match is_new {
+            true => image.name(&home.images.join(IMAGE))?,
+            false => match make(&home, making, None, Some(image))? {
+                Found::Mounted(file) | Found::Image(_, file) => file,
+            },
+        };
         let unfinished = match mark.whole {
             false => {
                 let lock = file.try_clone().map_err(broken(directory))?.into();
@@ -245,6 +253,11 @@ async fn quickly(
         Ok(Quick::Done(Box::new(Claimed { keep, descriptor, unfinished, room, ..Claimed::nowhere() })))
     })
     .await
+}
+
+/// Makes a directory; whether it was not there.
+fn is_made(directory: &Path) -> bool {
+    fs::DirBuilder::new().mode(0o700).create(directory).is_ok()
 }
 
 /// Locks a directory, unless somebody else has it or removed it.

@@ -24,6 +24,8 @@ fn main() -> std::process::ExitCode {
         nothing_is_seen_of_who_had_one_before,
         another_kind_is_made_as_ever,
         what_stood_ready_goes_when_it_is_not_wanted,
+        one_that_was_killed_is_stood_in_for,
+        nobody_is_told_of_one,
         many_at_once_are_all_made,
         starts_that_are_given_up_leave_no_workspace,
     ];
@@ -121,6 +123,37 @@ async fn what_stood_ready_goes_when_it_is_not_wanted(world: Arc<World>) {
     support::until("those that stood ready", || support::children_named("topside-init").is_empty()).await;
 }
 
+async fn one_that_was_killed_is_stood_in_for(world: Arc<World>) {
+    ready(&world, 2).await;
+    let stood = support::children_named("topside-init");
+    assert!(stood.len() >= 2, "{stood:?}");
+    for process in stood {
+        let process = rustix::process::Pid::from_raw(i32::try_from(process).unwrap()).unwrap();
+        rustix::process::kill_process(process, rustix::process::Signal::KILL).unwrap();
+    }
+    support::until("they are dead", || support::children_named("topside-init").is_empty()).await;
+    let sandbox = take(&world, plain(&world)).await;
+    assert_eq!(sh(&sandbox, "ls -A; echo up").await.out, "up\n");
+    sandbox.close().await;
+}
+
+async fn nobody_is_told_of_one(world: Arc<World>) {
+    ready(&world, 2).await;
+    let living = async || world.provider.living().await.unwrap();
+    assert_eq!(living().await.len(), 0, "{:?}", living().await);
+    let mut spec = plain(&world);
+    spec.epoch = 5;
+    let id = spec.id;
+    let sandbox = take(&world, spec).await;
+    assert_eq!(sandbox.started().way, Some(sandbox::report::Way::Warm));
+    let told: Vec<_> = living().await.into_iter().map(|one| (one.id, one.epoch, one.is_held)).collect();
+    assert_eq!(told, [(id, 5, true)]);
+    let mut stale = support::command(&["true"]);
+    stale.epoch = 4;
+    assert!(sandbox.start(stale).await.unwrap_err().to_string().contains("stale lease"), "it knows its lease");
+    sandbox.close().await;
+}
+
 async fn many_at_once_are_all_made(world: Arc<World>) {
     let mut all = tokio::task::JoinSet::new();
     for _ in 0..12 {
@@ -139,13 +172,20 @@ async fn many_at_once_are_all_made(world: Arc<World>) {
 
 /// Given up after so many steps of its own, from before the first to about the last.
 async fn starts_that_are_given_up_leave_no_workspace(world: Arc<World>) {
+    for stand in [2, 0] {
+        given_up(&world, stand).await;
+    }
+}
+
+async fn given_up(world: &Arc<World>, stand: usize) {
     const ROUNDS: usize = 80;
     const STEPS_A_ROUND: usize = 200;
+    ready(world, stand).await;
     world.sandbox().await.close().await;
     let sessions = || std::fs::read_dir(world.data.join("workspaces/default")).map_or(0, Iterator::count);
     let (before, mut made) = (sessions(), 0);
     for round in 0..ROUNDS {
-        let spec = plain(&world);
+        let spec = plain(world);
         let workspace = spec.workspace.clone();
         let mut starting = Box::pin(world.provider.create(spec));
         for _ in 0..round * STEPS_A_ROUND {
@@ -159,7 +199,7 @@ async fn starts_that_are_given_up_leave_no_workspace(world: Arc<World>) {
         world.provider.workspace_remove(&workspace).await.unwrap();
         assert!(!world.provider.workspace_exists(&workspace).await.unwrap());
     }
-    println!("{made} of {ROUNDS} starts were made before they were given up");
+    println!("{stand} stand ready: {made} of {ROUNDS} starts were made before they were given up");
     // Those of earlier cases are kept.
     support::until("no session has a directory that had none", || sessions() == before).await;
 }

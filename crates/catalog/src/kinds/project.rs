@@ -233,7 +233,7 @@ static SANDBOX: Object = Object {
             "warm_min",
             Optional("1"),
             Shape::Integer { min: 0, max: 64 },
-            "How many sandboxes of the kind that was asked for last stand ready at least, without files, names or environment of anybody; never more than `warm_max`. The first of a kind is made when it is asked for. In force from the next start on.",
+            "How many sandboxes of the kind that was asked for last stand ready at least, without files, names or environment of anybody; never more than `warm_max`. As root as many are made whole around empty workspaces, for sessions that begin. The first of a kind is made when it is asked for. In force from the next start on.",
         ),
         field(
             "warm_max",

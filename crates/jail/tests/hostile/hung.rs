@@ -6,6 +6,7 @@ use super::raw;
 use crate::support::{World, children_named, command, finish, sh};
 use sandbox::{Chunk, Exit};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Ignores every signal that can be ignored, says so and stays.
 fn deaf(_: &[String]) -> String {
@@ -23,7 +24,16 @@ fn kill_all(_: &[String]) -> String {
     format!("its child ended by {}", raw::wait(child) & 0x7f)
 }
 
-pub(crate) const ACTS: &[super::Act] = &[("be deaf", deaf), ("kill everything", kill_all)];
+/// Stops everything but itself and the first process, over and over.
+fn stop_all(_: &[String]) -> String {
+    println!("on");
+    loop {
+        let _ = raw::call_with(libc::SYS_kill, [-1, i64::from(libc::SIGSTOP)]);
+    }
+}
+
+pub(crate) const ACTS: &[super::Act] =
+    &[("be deaf", deaf), ("kill everything", kill_all), ("stop everything", stop_all)];
 
 pub(crate) async fn who_hears_nothing_is_killed(world: Arc<World>) {
     let sandbox = world.sandbox().await;
@@ -42,6 +52,27 @@ pub(crate) async fn stopped_processes_do_not_hang(world: Arc<World>) {
     assert!(matches!(stopped.next().await.unwrap(), Chunk::Output(..)));
     assert_eq!(stopped.kill().await.unwrap(), Exit::Signal(9));
     sandbox.start(command(&["/bin/sh", "-c", "kill -STOP $$"])).await.unwrap();
+    sandbox.close().await;
+}
+
+/// The first process stands still while it starts a program that shares its memory, so none may be stopped then.
+pub(crate) async fn what_is_stopped_before_it_runs_holds_up_nobody(world: Arc<World>) {
+    const STARTS: usize = 3;
+    const START_MAX: Duration = Duration::from_millis(500);
+    const ANSWER_MAX: Duration = Duration::from_secs(20);
+    let sandbox = world.sandbox().await;
+    let mut hostile = sandbox.start(command(&[PROGRAM, &format!("{MODE}stop everything")])).await.unwrap();
+    assert!(matches!(hostile.next().await.unwrap(), Chunk::Output(..)));
+    let mut stopped = 0;
+    for _ in 0..STARTS {
+        // It is dropped, and killed, when it does not run by then.
+        let started = tokio::time::timeout(START_MAX, sandbox.start(command(&["/bin/true"]))).await;
+        stopped += usize::from(started.is_err());
+    }
+    println!("{stopped} of {STARTS} programs were stopped before they ran");
+    let killed = tokio::time::timeout(ANSWER_MAX, hostile.kill()).await.expect("the first process serves");
+    assert_eq!(killed.unwrap(), Exit::Signal(9));
+    assert_eq!(sh(&sandbox, "echo lives").await.out, "lives\n");
     sandbox.close().await;
 }
 

@@ -166,6 +166,7 @@ pub(crate) fn cases() -> Vec<Case> {
         output_that_is_no_text,
         who_hears_nothing_is_killed,
         stopped_processes_do_not_hang,
+        what_is_stopped_before_it_runs_holds_up_nobody,
         an_orphan_dies_with_it,
         the_first_process_is_out_of_reach,
         kill_everything,

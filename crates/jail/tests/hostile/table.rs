@@ -60,6 +60,10 @@ pub(crate) const ROWS: &[(&str, &[Shown])] = &[
     ("output_that_is_no_text", &[Itself("bytes go through unread; what comes out is compared with what went in")]),
     ("who_hears_nothing_is_killed", &[Itself("the same process is shown to survive every signal that it may ignore")]),
     ("stopped_processes_do_not_hang", &[Itself("a kill that nobody carries out is a case that hangs")]),
+    (
+        "what_is_stopped_before_it_runs_holds_up_nobody",
+        &[Itself("a first process that waits for what is stopped kills nobody any more, and the case hangs")],
+    ),
     ("an_orphan_dies_with_it", &[Itself("the orphan is shown to live as long as its sandbox does")]),
     ("the_first_process_is_out_of_reach", &[Attempts, Down(&["dumpable", "landlock", "seccomp"])]),
     ("kill_everything", &[Itself("the killer is shown to reach what is its own")]),

@@ -1,6 +1,6 @@
 //! What must hold when a harness or its launcher dies.
 
-use super::harness::Harness;
+use super::harness::{Harness, WARM};
 use super::stranger::say;
 use super::traces::{Kin, all_gone, descriptors, family, groups, launcher_of, loops, nothing_left, runs, until};
 use domain::{Id, id};
@@ -34,6 +34,7 @@ pub(crate) fn all() -> Vec<Case> {
         garbage_harms_nobody,
         an_older_launcher_makes_way,
         adoptions_leak_nothing,
+        what_was_made_ahead_ends_and_what_was_taken_lives,
     ]
 }
 
@@ -41,7 +42,7 @@ pub(crate) fn all() -> Vec<Case> {
 const GRACE_MS: u64 = 60_000;
 
 /// The version of the launcher's door.
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
 
 /// What a harness of this version says first.
 fn hello(version: i64) -> String {
@@ -464,6 +465,33 @@ fn garbage_harms_nobody(user: Option<u32>) {
     let (mut harness, same) = place.kept(2, 1);
     assert_eq!(same, id);
     harness.expect("commands", "alive 0..0 -1");
+    harness.end();
+}
+
+/// An ordinary user's workspaces are no images, so nothing is made ahead around them.
+fn what_was_made_ahead_ends_and_what_was_taken_lives(user: Option<u32>) {
+    let place = Place::new(user);
+    if user.is_some() {
+        return;
+    }
+    let mut harness = Harness::stocked(place.path(), user, GRACE_MS);
+    harness.expect(&format!("warm {}", place.session), "ok");
+    harness.expect("living", "");
+    let id = harness.ask(&format!("fresh {} 1", place.session));
+    harness.expect("start alive 1 echo $HOSTNAME > named; exec sleep 4242", "ok");
+    harness.expect("living", "true 1 true 1");
+    harness.expect(&format!("warm {}", place.session), "ok");
+    let launcher = launcher_of(harness.id());
+    let inside = || family(launcher.process).into_iter().filter(|kin| kin.name == "topside-init").count();
+    // The launcher keeps as many roots ready without a workspace.
+    assert_eq!(inside(), 1 + WARM + WARM, "one is taken, others were made");
+    harness.kill();
+    until("what is nobody's has ended", || inside() == 1 + WARM);
+    assert!(launcher.is_alive(), "it waits for the next harness");
+    let (mut harness, same) = place.kept(2, 1);
+    assert_eq!(same, id);
+    harness.expect("commands", "alive 0..0 -1");
+    harness.expect("start late 1 true", "error sandbox_command");
     harness.end();
 }
 

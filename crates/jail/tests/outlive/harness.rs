@@ -27,9 +27,18 @@ pub(crate) struct Harness {
 impl Harness {
     /// Starts one at home in `data`.
     pub(crate) fn start(data: &Path, user: Option<u32>, grace_ms: u64) -> Self {
+        Self::keeping("nothing", data, user, grace_ms)
+    }
+
+    /// As [`Harness::start`], with workspaces in stock.
+    pub(crate) fn stocked(data: &Path, user: Option<u32>, grace_ms: u64) -> Self {
+        Self::keeping("stock", data, user, grace_ms)
+    }
+
+    fn keeping(what: &str, data: &Path, user: Option<u32>, grace_ms: u64) -> Self {
         let user = user.map_or_else(|| "-".to_owned(), |user| user.to_string());
         let mut child = std::process::Command::new(std::env::current_exe().unwrap())
-            .args([MODE, &data.display().to_string(), &user, &grace_ms.to_string()])
+            .args([MODE, &data.display().to_string(), &user, &grace_ms.to_string(), what])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -86,7 +95,7 @@ fn log(data: &Path, name: &str) -> PathBuf {
 
 /// Is a harness: data directory, user, grace.
 pub(crate) fn serve(arguments: &[String]) -> ExitCode {
-    let [data, user, grace_ms] = arguments else { return ExitCode::FAILURE };
+    let [data, user, grace_ms, keeping] = arguments else { return ExitCode::FAILURE };
     if let Ok(user) = user.parse() {
         become_user(user);
     }
@@ -96,6 +105,7 @@ pub(crate) fn serve(arguments: &[String]) -> ExitCode {
     let grace_ms = grace_ms.parse().unwrap();
     runtime.block_on(async {
         let home = jail::Provider::at_home(launcher, data.clone(), Random::system(), grace_ms).await.unwrap();
+        let home = if keeping == "stock" { home.with_stock() } else { home };
         let ordinary = !rustix::process::geteuid().is_root();
         let mut world = World { provider: home, data, ordinary, sandbox: None, held: HashMap::new() };
         println!("ready");
@@ -108,6 +118,9 @@ pub(crate) fn serve(arguments: &[String]) -> ExitCode {
     });
     ExitCode::SUCCESS
 }
+
+/// How many sandboxes are made ahead.
+pub(crate) const WARM: usize = 2;
 
 struct World {
     provider: jail::Provider,
@@ -125,6 +138,14 @@ impl World {
     async fn act(&mut self, words: &[&str]) -> Result<String, sandbox::Error> {
         let live = || self.sandbox.clone().unwrap();
         match words {
+            ["warm", session] => {
+                let warm = jail::Warm { min: WARM, max: WARM };
+                let like = self.spec(session, Start::Fresh, "1");
+                while self.provider.keep_warm(&like, warm).await? < WARM {
+                    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                }
+                Ok(done())
+            }
             ["fresh", session, epoch] => self.create(session, Start::Fresh, epoch).await,
             ["kept", session, epoch, generation] => {
                 let generation = generation.parse().unwrap();
@@ -183,6 +204,13 @@ impl World {
     }
 
     async fn create(&mut self, session: &str, start: Start, epoch: &str) -> Result<String, sandbox::Error> {
+        let sandbox = self.provider.create(self.spec(session, start, epoch)).await?;
+        let id = sandbox.id().to_string();
+        self.sandbox = Some(sandbox);
+        Ok(id)
+    }
+
+    fn spec(&self, session: &str, start: Start, epoch: &str) -> Spec {
         let session: Id<id::Session> = session.parse().unwrap();
         let limits = Limits {
             memory_bytes_max: 512 << 20,
@@ -192,7 +220,7 @@ impl World {
             processes_max: 64,
             ..Limits::default()
         };
-        let spec = Spec {
+        Spec {
             id: Id::new(Clock::system().wall_ms(), Random::system().bytes()),
             workspace: Workspace::Session { tenant: "default".to_owned(), session, start },
             environment: Vec::new(),
@@ -205,11 +233,7 @@ impl World {
             walls_optional: if self.ordinary { LIMITS.map(str::to_owned).into() } else { Vec::new() },
             landlock_version_min: 0,
             epoch: epoch.parse().unwrap(),
-        };
-        let sandbox = self.provider.create(spec).await?;
-        let id = sandbox.id().to_string();
-        self.sandbox = Some(sandbox);
-        Ok(id)
+        }
     }
 
     /// Deals with a command at hand.
