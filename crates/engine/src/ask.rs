@@ -1,13 +1,13 @@
 //! Asks the model, and makes its reply a fact.
 
 use crate::Error;
-use crate::bench::Slot;
 use crate::driver::{Done, Driver};
 use crate::engine::Inner;
 use crate::facts::Fact;
 use crate::live::LiveKind;
 use crate::ready::Ready;
 use crate::retry::{self, breaker_open};
+use crate::slot::Slot;
 use domain::content::media;
 use domain::contract::Retry;
 use domain::record::{CallHead, Deferred, Replied};

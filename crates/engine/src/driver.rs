@@ -4,7 +4,6 @@
 //! effect outside starts from `base`; only the model is asked from `state`.
 
 use crate::ask::Asked;
-use crate::bench::Slot;
 use crate::dispatch::{Job, Wake};
 use crate::engine::Inner;
 use crate::facts::{self, Fact, Given, Reason};
@@ -12,6 +11,7 @@ use crate::finish::Finishing;
 use crate::liveness::{self, Attended, Pulse};
 use crate::prompt::Memory;
 use crate::ready::Ready;
+use crate::slot::Slot;
 use crate::totals::{Attempts, Totals};
 use crate::{Error, fold, retry};
 use domain::record::{Deferred, When};

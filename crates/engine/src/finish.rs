@@ -1,9 +1,9 @@
 //! Ends a run: keeps its files, closes its sandbox, says how it ended.
 
-use crate::bench::{self, Slot};
 use crate::driver::{Done, Driver};
 use crate::engine::Inner;
 use crate::facts::Fact;
+use crate::slot::{self, Slot};
 use crate::{ArtifactView, Error, RunView, idle, prompt};
 use bytes::Bytes;
 use domain::content::media;
@@ -248,7 +248,7 @@ async fn keep(
 /// What the run changed in its workspace, by path.
 async fn changes(slot: &Slot) -> Vec<FileChange> {
     let Some(sandbox) = slot.ready() else { return Vec::new() };
-    let (mut before, after) = (slot.before(), bench::listing(sandbox.as_ref()).await);
+    let (mut before, after) = (slot.before(), slot::listing(sandbox.as_ref()).await);
     let mut changes = Vec::new();
     for (path, stat) in after {
         let change = match before.remove(&path) {

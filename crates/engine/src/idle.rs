@@ -1,9 +1,9 @@
 //! Sandboxes whose sessions have nothing to do: they stand still, with their programs and terminals, until the session goes on,
 //! their time is over, or their place is needed. What they hold is kept already: a process that dies loses nothing with them.
 
-use crate::bench::Slot;
 use crate::driver::Driver;
 use crate::engine::Inner;
+use crate::slot::Slot;
 use catalog::SandboxSettings;
 use journal::SessionKey;
 use parking_lot::Mutex;

@@ -33,6 +33,7 @@ mod replay;
 mod retention;
 mod retry;
 mod settle;
+mod slot;
 mod stages;
 mod submit;
 mod takeover;

@@ -105,6 +105,31 @@ async fn what_is_made_ahead_of_need_is_kept_for_the_run_that_came_to_wait_meanwh
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_woken_ahead_of_need_is_halted_again_when_its_run_came_to_wait_meanwhile() {
+    let (project, cells) = (project("{keep_parked_ms: 600000}"), Cells::new());
+    let twice = FIRST_COMMAND.replacen("c0", "c00", 1);
+    let three = ONE_COMMAND.replacen("- reply:", FIRST_COMMAND, 1).replacen("- reply:", &twice, 1);
+    project.write("script.yaml", &three);
+    let engine = open(&project, &cells);
+    let ticket = parked(&engine, "s").await;
+    at_rest(&engine).await;
+    vote(&engine, ticket.run, Vote::Approve).await;
+    at_rest(&engine).await;
+    cells.hold("wake");
+    // The model has something else to do, that waits again before the programs go on.
+    let view = vote(&engine, ticket.run, Vote::Reject).await;
+    assert_eq!(view.status, RunStatus::Waiting, "{:?}", view.failure);
+    cells.let_go("wake");
+    at_rest(&engine).await;
+    assert_eq!(cells.deeds(), "make 1, halt 1, wake 1, run 1, halt 1, wake 1, halt 1");
+    let view = vote(&engine, ticket.run, Vote::Approve).await;
+    assert_eq!(view.status, RunStatus::Completed, "{:?}", view.failure);
+    assert_eq!(cells.deeds(), "make 1, halt 1, wake 1, run 1, halt 1, wake 1, halt 1, wake 1, run 1, close 1");
+    assert_eq!(ways(&engine, ticket.session).await.len(), 2, "what nobody had is on no record");
+    end(engine).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_what_would_be_made_the_same_way_now_is_woken() {
     let (settings, woken) = ("{keep_parked_ms: 600000}", "wake 1, run 1, halt 1, wake 1, run 1, close 1");
     let anew = "wake 1, run 1, halt 1, close 1, make 2, run 2, close 2";

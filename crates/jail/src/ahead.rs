@@ -9,7 +9,7 @@ use crate::provider::unexpected;
 use crate::wire::Wire;
 use rustix::io::fcntl_dupfd_cloexec;
 use sandbox::wire::{Start, Work};
-use sandbox::{Chunk, Error, Process as _, RelPath, Walls};
+use sandbox::{Chunk, Error, Limits, Process as _, RelPath, Walls};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -58,6 +58,11 @@ impl Order {
         let like = Create { workspace: Keep::Mounted, ahead: true, epoch: 0, shape: String::new(), ..like.clone() };
         let wanted = min.min(max);
         Some(Self { like, kind, min: wanted, max, wanted, asked: None, retry: None })
+    }
+
+    /// What each is made with.
+    pub(crate) const fn limits(&self) -> Limits {
+        self.like.limits
     }
 
     /// The same, with what was learnt of the demand under an earlier one like it.

@@ -95,17 +95,20 @@ impl Kept {
         if let Some(order) = &mut self.order {
             order.calm_down(now);
         }
-        let mut gone: Vec<Item> = self.plain.extract_if(.., |item| item.size != size(&limits)).collect();
-        gone.extend(self.surplus());
+        let mut gone = self.surplus();
+        let short = self.order.as_ref().filter(|order| order.is_short(self.ahead.len(), now)).cloned();
+        // What is asked for now, and what is wanted ahead, may be of two sizes.
+        let sizes = [Some(size(&limits)), short.as_ref().map(|order| size(&order.limits()))];
+        gone.extend(self.plain.extract_if(.., |item| !sizes.contains(&Some(item.size))));
         if !gone.is_empty() {
             return Step::Drop(gone);
         }
-        if let Some(order) = self.order.as_ref().filter(|order| order.is_short(self.ahead.len(), now)).cloned()
-            && let Some(item) = self.plain.pop()
-        {
-            return Step::MakeAhead(item, Box::new(order));
+        if let Some(order) = short {
+            let fits = self.plain.iter().position(|item| item.size == size(&order.limits()));
+            let item = fits.map(|found| self.plain.swap_remove(found));
+            return item.map_or(Step::Make(order.limits()), |item| Step::MakeAhead(item, Box::new(order)));
         }
-        if self.plain.len() < STOCK {
+        if self.plain.iter().filter(|item| item.size == size(&limits)).count() < STOCK {
             return Step::Make(limits);
         }
         Step::Rest(self.order.as_ref().and_then(|order| order.next_moment(self.ahead.len())))

@@ -23,6 +23,7 @@ fn main() -> std::process::ExitCode {
         one_that_stood_ready_is_like_any_other,
         nothing_is_seen_of_who_had_one_before,
         another_kind_is_made_as_ever,
+        another_size_is_never_mixed_in,
         what_stood_ready_goes_when_it_is_not_wanted,
         one_that_was_killed_is_stood_in_for,
         nobody_is_told_of_one,
@@ -114,6 +115,27 @@ async fn another_kind_is_made_as_ever(world: Arc<World>) {
     let view = format!("test -e {} && echo there", support::hostile::attempts::PROGRAM);
     assert_eq!(sh(&sandbox, &view).await.out, "there\n", "views of the host are its own");
     sandbox.close().await;
+}
+
+/// What is made ahead has a workspace of its own size, whatever was asked for last.
+async fn another_size_is_never_mixed_in(world: Arc<World>) {
+    let kib = async |sandbox: &Arc<dyn Sandbox>| -> u64 {
+        sh(sandbox, "df -k /workspace | awk 'END {print $2}'").await.out.trim().parse().unwrap()
+    };
+    ready(&world, 1).await;
+    let first = take(&world, plain(&world)).await;
+    let mut small = plain(&world);
+    small.limits.workspace_bytes_max = 32 << 20;
+    let small = take(&world, small).await;
+    // Two that live, a root that is ready, and a sandbox that was made ahead.
+    support::until("the next stands", || support::children_named("topside-init").len() == 4).await;
+    let next = take(&world, plain(&world)).await;
+    assert_eq!(next.started().way, Some(sandbox::report::Way::Warm));
+    assert_eq!(kib(&next).await, kib(&first).await);
+    assert!(kib(&small).await < kib(&next).await);
+    for sandbox in [first, small, next] {
+        sandbox.close().await;
+    }
 }
 
 async fn what_stood_ready_goes_when_it_is_not_wanted(world: Arc<World>) {
