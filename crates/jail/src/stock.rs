@@ -260,16 +260,15 @@ impl Maker {
     }
 
     async fn make_ahead(&self, shared: &Shared, item: Item, order: &Order) {
-        let made = order.make(&self.harbour, &self.random, &item.mount).await;
-        let mut kept = hold(&shared.kept);
-        match made {
-            Ok(ahead) => kept.ahead.push((item, ahead)),
+        match order.make(&self.harbour, &self.random, &item.mount).await {
+            Ok(ahead) => hold(&shared.kept).ahead.push((item, ahead)),
             Err(error) => {
                 tracing::debug!(%error, "no sandbox can be made ahead");
-                kept.plain.push(item);
-                if let Some(order) = &mut kept.order {
+                if let Some(order) = &mut hold(&shared.kept).order {
                     order.put_off(Instant::now());
                 }
+                // Its mount may be a sandbox's already, and the kernel gives it to one only.
+                self.remove(vec![item]).await;
             }
         }
     }

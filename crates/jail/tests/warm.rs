@@ -26,6 +26,7 @@ fn main() -> std::process::ExitCode {
         another_size_is_never_mixed_in,
         what_stood_ready_goes_when_it_is_not_wanted,
         one_that_was_killed_is_stood_in_for,
+        what_could_not_be_made_ahead_harms_no_start,
         nobody_is_told_of_one,
         many_at_once_are_all_made,
         starts_that_are_given_up_leave_no_workspace,
@@ -145,14 +146,40 @@ async fn what_stood_ready_goes_when_it_is_not_wanted(world: Arc<World>) {
     support::until("those that stood ready", || support::children_named("topside-init").is_empty()).await;
 }
 
+fn kill(process: u32) {
+    let process = rustix::process::Pid::from_raw(i32::try_from(process).unwrap()).unwrap();
+    // It may have ended meanwhile.
+    let _ = rustix::process::kill_process(process, rustix::process::Signal::KILL);
+}
+
+/// The workspaces that they were made around are given to nobody else.
+async fn what_could_not_be_made_ahead_harms_no_start(world: Arc<World>) {
+    const KILLED_MIN: usize = 3;
+    ready(&world, 0).await;
+    take(&world, plain(&world)).await.close().await;
+    world.provider.keep_warm(&plain(&world), Warm { min: 1, max: 1 }).await.unwrap();
+    let killed = std::sync::Mutex::new(BTreeSet::new());
+    // Each as soon as it is there, so that none comes to stand.
+    support::until("some are killed while they are made", || {
+        let found = support::children_named("topside-init");
+        found.iter().copied().for_each(kill);
+        let mut killed = killed.lock().unwrap();
+        killed.extend(found);
+        killed.len() >= KILLED_MIN
+    })
+    .await;
+    for _ in 0..6 {
+        let sandbox = take(&world, plain(&world)).await;
+        assert_eq!(sh(&sandbox, "ls -A; echo up").await.out, "up\n");
+        sandbox.close().await;
+    }
+}
+
 async fn one_that_was_killed_is_stood_in_for(world: Arc<World>) {
     ready(&world, 2).await;
     let stood = support::children_named("topside-init");
     assert!(stood.len() >= 2, "{stood:?}");
-    for &process in &stood {
-        let process = rustix::process::Pid::from_raw(i32::try_from(process).unwrap()).unwrap();
-        rustix::process::kill_process(process, rustix::process::Signal::KILL).unwrap();
-    }
+    stood.iter().copied().for_each(kill);
     // Others may be made meanwhile.
     let is_dead = || support::children_named("topside-init").iter().all(|alive| !stood.contains(alive));
     support::until("they are dead", is_dead).await;
