@@ -23,6 +23,7 @@
 
 mod access;
 mod ahead;
+mod blank;
 mod btrfs;
 mod cgroup;
 mod create;

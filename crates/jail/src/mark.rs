@@ -59,9 +59,24 @@ impl Mark {
         fs::rename(directory.join(NEW), directory.join(FILE))
     }
 
+    /// Makes the file of a mark that is not known yet, in a directory that is nobody's.
+    pub(crate) fn prepare(directory: &Path) -> io::Result<()> {
+        File::options().write(true).create_new(true).mode(0o600).open(directory.join(FILE)).map(drop)
+    }
+
+    /// Opens a file that was prepared.
+    pub(crate) fn open(directory: &Path) -> io::Result<File> {
+        File::options().write(true).open(directory.join(FILE))
+    }
+
+    /// Puts the mark into a file that was prepared for it, before its directory is anybody's; as [`Mark::write_first`].
+    pub(crate) fn fill(&self, mut prepared: &File) -> io::Result<()> {
+        prepared.write_all(&serde_json::to_vec(self)?)
+    }
+
     fn lay(&self, directory: &Path) -> io::Result<File> {
-        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(directory.join(NEW))?;
-        file.write_all(&serde_json::to_vec(self)?)?;
+        let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(directory.join(NEW))?;
+        self.fill(&file)?;
         Ok(file)
     }
 
@@ -143,12 +158,17 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         assert_eq!(Mark::read(directory.path()).unwrap(), None);
         for mark in [Mark { epoch: 7, before: Some(3), whole: true }, Mark { epoch: 8, before: None, whole: false }] {
-            for write in [Mark::write, Mark::write_first] {
+            let fill = |mark: &Mark, directory: &Path| {
+                Mark::prepare(directory)?;
+                mark.fill(&Mark::open(directory)?)
+            };
+            for write in [Mark::write, Mark::write_first, fill] {
                 write(&mark, directory.path()).unwrap();
                 assert_eq!(Mark::read(directory.path()).unwrap(), Some(mark));
                 fs::remove_file(directory.path().join(FILE)).unwrap();
             }
         }
+        Mark::prepare(directory.path()).unwrap();
         for broken in ["", "{\"epoch\":9", &"x".repeat(5_000)] {
             fs::write(directory.path().join(FILE), broken).unwrap();
             assert_eq!(Mark::read(directory.path()).unwrap(), Some(Mark { epoch: 0, before: None, whole: false }));

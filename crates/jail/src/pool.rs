@@ -26,6 +26,7 @@ use tokio::sync::OnceCell;
 pub(crate) const WORKSPACES_BYTES_MAX: u64 = 256 << 30;
 const FILE: &str = "workspaces.btrfs";
 const NEW: &str = "workspaces.btrfs.new";
+const STOCK: &str = ".stock";
 /// The pool's own tables beside what it holds: one part of so many, at least.
 const OWN_SHARE: u64 = 16;
 
@@ -70,6 +71,11 @@ pub(crate) struct Home {
 }
 
 impl Home {
+    /// The directories of this name below these.
+    pub(crate) fn below(&self, name: impl AsRef<Path>) -> Self {
+        Self { directory: self.directory.join(&name), images: self.images.join(&name) }
+    }
+
     /// Where a checkpoint is kept.
     pub(crate) fn checkpoint(&self, checkpoint: Id<id::Checkpoint>) -> PathBuf {
         self.images.join(format!("{checkpoint}.ext4"))
@@ -88,9 +94,9 @@ impl Place {
         Self { images: images.unwrap_or_else(|| sessions.clone()), sessions, clones, quota, mount }
     }
 
-    /// Where images are kept that are nobody's yet: no tenant has such a name.
-    pub(crate) fn stock(&self) -> PathBuf {
-        self.images.join(".stock")
+    /// Where workspaces are kept that are nobody's yet: no tenant has such a name.
+    pub(crate) fn stock(&self) -> Home {
+        Home { directory: self.sessions.join(STOCK), images: self.images.join(STOCK) }
     }
 
     /// How workspaces are kept here, in words.

@@ -15,10 +15,10 @@ use crate::rank::Rank;
 use crate::roots::{Ready, Roots};
 use crate::snapshot::{Reader, Stored};
 use crate::stack::Wanted;
-use crate::stock::{Around, Stock, Taken};
+use crate::stock::{Stock, Taken};
 use crate::warmth::{Warm, Warmth};
 use crate::wire::Wire;
-use crate::workspaces::{self, Claimed, Making, Unfinished};
+use crate::workspaces::{self, Claimed, Making, Stocked, Unfinished};
 use crate::{Error as LaunchError, Launcher, outlives, shown};
 use async_trait::async_trait;
 use domain::{Id, id};
@@ -122,12 +122,18 @@ impl Provider {
         self
     }
 
-    /// Keeps a few empty workspaces formatted and mounted, of the size that was asked for last, where they are images. Before
-    /// the first sandbox.
+    /// Keeps a few empty workspaces formatted and mounted, of the size that was asked for last, where they are images, and
+    /// `formatted` more that are only formatted: they take some disk and nothing else. Before the first sandbox.
     #[must_use]
-    pub fn with_stock(mut self) -> Self {
-        self.stock = Some(Stock::default());
+    pub fn with_stock(mut self, formatted: usize) -> Self {
+        self.stock = Some(Stock::new(formatted));
         self
+    }
+
+    /// How many empty workspaces are in stock that stand in no sandbox.
+    #[must_use]
+    pub fn in_stock(&self) -> usize {
+        self.stock.as_ref().map_or(0, Stock::plain)
     }
 
     /// Keeps sandboxes ready, as [`Provider::keep_warm`], of the kind of the first one that is asked for. Before the first
@@ -338,17 +344,25 @@ impl Provider {
         making: Making,
         taken: Taken,
     ) -> Result<Option<(Stood, Claimed)>, Error> {
-        let Taken { image, around } = taken;
-        // Whoever claims is awake before the first process is, and does not push it from its processor.
-        let claimed = workspaces::claim(place, &spec.workspace, spec.epoch, making, Some(image), &self.owners);
-        match around {
-            Around::Nothing(mount) => {
+        let claim =
+            |stocked| workspaces::claim(place, &spec.workspace, spec.epoch, making, Some(stocked), &self.owners);
+        match taken {
+            Taken::Image(blank) => {
+                let mut claimed = claim(Stocked::Image(blank)).await?;
+                let descriptors = claimed.descriptor.take().into_iter().collect();
+                let stood = raise(&self.harbour, spec, claimed.keep, root, descriptors).await?;
+                Ok(Some((stood, claimed)))
+            }
+            Taken::Mounted(opened, mount) => {
+                // Whoever claims is awake before the first process is, and does not push it from its processor.
+                let claimed = claim(Stocked::Mounted(opened));
                 let raised = raise(&self.harbour, spec, Keep::Mounted, root, vec![mount]);
                 let (claimed, stood) = tokio::try_join!(claimed, raised)?;
                 Ok(Some((stood, claimed)))
             }
-            Around::Sandbox(ahead) => {
+            Taken::Sandbox(opened, ahead) => {
                 // The launcher is told first: it may do its part on another processor meanwhile.
+                let claimed = claim(Stocked::Mounted(opened));
                 let (given, claimed) = tokio::join!(biased; self.give(spec, root, ahead), claimed);
                 let claimed = claimed?;
                 let given = given.inspect_err(|error| tracing::info!(%error, "a sandbox that was made ahead is none"));

@@ -1,69 +1,50 @@
-//! Workspaces in stock: empty images, formatted and mounted ahead of need, since both wait for the kernel; and, where they are
-//! asked for, whole sandboxes around such images, walls and all, that are nobody's (see `ahead`). One becomes a session's by its
-//! new name; what it was before nobody can tell, and none is used twice.
+//! Workspaces in stock: empty images, formatted and mounted ahead of need, since both wait for the kernel; more that are only
+//! formatted, for when many sessions begin together; and, where they are asked for, whole sandboxes around mounted ones, walls
+//! and all, that are nobody's (see `ahead`). One becomes a session's by its new name; what it was before nobody can tell, and
+//! none is used twice.
 
 use crate::ahead::{Ahead, Order};
+use crate::blank::{Blank, Opened, Shelf};
 use crate::door::{Reply, Request};
-use crate::ext4;
 use crate::harbour::{Arrived, Harbour};
 use crate::pool::Place;
-use crate::workspaces::{absent, blocking, broken, create, failed};
-use rustix::fs::FlockOperation;
+use crate::workspaces::{Making, blocking, failed};
 use sandbox::{Error, Limits};
-use std::fs::{self, File};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use stdx::Random;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-/// How many are kept that stand in no sandbox.
+/// How many are kept that are mounted and stand in no sandbox.
 const STOCK: usize = 4;
 /// More are made when nothing was taken for so long: what is asked for now goes first.
 const LULL: Duration = Duration::from_millis(20);
+/// Those that are only formatted are made when nothing was taken for so long.
+const CALM: Duration = Duration::from_secs(1);
 
-/// One of them.
+/// One that is mounted.
 #[derive(Debug)]
 struct Item {
-    image: Image,
+    opened: Opened,
     mount: OwnedFd,
-    size: (u64, u64),
+    size: Size,
 }
+
+/// Bytes and inodes of one.
+type Size = (u64, u64);
 
 /// What a session gets.
 #[derive(Debug)]
-pub(crate) struct Taken {
-    pub(crate) image: Image,
-    pub(crate) around: Around,
-}
-
-/// Where the workspace is.
-#[derive(Debug)]
-pub(crate) enum Around {
-    /// In no sandbox yet: its mount.
-    Nothing(OwnedFd),
-    /// In this one.
-    Sandbox(Ahead),
-}
-
-/// An image that is nobody's yet.
-#[derive(Debug)]
-pub(crate) struct Image {
-    /// Its open description carries the lock, and the mount's device has the same one.
-    file: File,
-    path: PathBuf,
-}
-
-impl Image {
-    /// Makes it the image `to`; gives it, locked.
-    pub(crate) fn name(self, to: &Path) -> Result<File, Error> {
-        fs::rename(&self.path, to).map_err(broken(to))?;
-        Ok(self.file)
-    }
+pub(crate) enum Taken {
+    /// One that is nowhere but on the disk.
+    Image(Blank),
+    /// One in no sandbox yet, with its mount.
+    Mounted(Opened, OwnedFd),
+    /// One with the sandbox that it is in.
+    Sandbox(Opened, Ahead),
 }
 
 /// What is kept, and what is wanted.
@@ -71,7 +52,13 @@ impl Image {
 struct Kept {
     plain: Vec<Item>,
     ahead: Vec<(Item, Ahead)>,
+    /// Those that are only formatted, and how many are wanted.
+    shelf: Vec<(Blank, Size)>,
+    shelf_max: usize,
+    /// As the last one that was asked for.
     limits: Option<Limits>,
+    /// As the last that was asked for twice in a row.
+    usual: Option<Limits>,
     /// Which sandboxes are to stand around some of them, and how many.
     order: Option<Order>,
     /// When something was asked for last.
@@ -81,8 +68,9 @@ struct Kept {
 /// What there is to do about the stock.
 enum Step {
     /// These are of no use any more.
-    Drop(Vec<Item>),
-    Make(Limits),
+    Drop(Vec<Item>, Vec<Blank>),
+    Format(Limits),
+    Mount(Blank, Size),
     /// A sandbox around this one.
     MakeAhead(Item, Box<Order>),
     /// Nothing, until then or until something changes.
@@ -97,21 +85,36 @@ impl Kept {
         }
         let mut gone = self.surplus();
         let short = self.order.as_ref().filter(|order| order.is_short(self.ahead.len(), now)).cloned();
-        // What is asked for now, and what is wanted ahead, may be of two sizes.
-        let sizes = [Some(size(&limits)), short.as_ref().map(|order| size(&order.limits()))];
-        gone.extend(self.plain.extract_if(.., |item| !sizes.contains(&Some(item.size))));
-        if !gone.is_empty() {
-            return Step::Drop(gone);
+        // What is asked for now, what usually is, and what is wanted ahead, may be of several sizes.
+        let wanted = [Some(limits), self.usual, short.as_ref().map(Order::limits)];
+        let is_wanted = |found: Size| wanted.iter().flatten().any(|limits| size(limits) == found);
+        gone.extend(self.plain.extract_if(.., |item| !is_wanted(item.size)));
+        let blanks: Vec<_> = self.shelf.extract_if(.., |(_, size)| !is_wanted(*size)).map(|(blank, _)| blank).collect();
+        if !gone.is_empty() || !blanks.is_empty() {
+            return Step::Drop(gone, blanks);
         }
         if let Some(order) = short {
             let fits = self.plain.iter().position(|item| item.size == size(&order.limits()));
             let item = fits.map(|found| self.plain.swap_remove(found));
-            return item.map_or(Step::Make(order.limits()), |item| Step::MakeAhead(item, Box::new(order)));
+            return item
+                .map_or_else(|| self.mount(order.limits()), |item| Step::MakeAhead(item, Box::new(order.clone())));
         }
         if self.plain.iter().filter(|item| item.size == size(&limits)).count() < STOCK {
-            return Step::Make(limits);
+            return self.mount(limits);
         }
-        Step::Rest(self.order.as_ref().and_then(|order| order.next_moment(self.ahead.len())))
+        let until = self.order.as_ref().and_then(|order| order.next_moment(self.ahead.len()));
+        let Some(usual) = self.usual.filter(|_| self.shelf.len() < self.shelf_max) else { return Step::Rest(until) };
+        match self.asked.map(|asked| asked + CALM).filter(|calm| now < *calm) {
+            Some(calm) => Step::Rest(until.into_iter().chain([calm]).min()),
+            None => Step::Format(usual),
+        }
+    }
+
+    /// What makes a mounted one.
+    fn mount(&mut self, limits: Limits) -> Step {
+        let size = size(&limits);
+        let fits = self.shelf.iter().position(|(_, found)| *found == size);
+        fits.map_or(Step::Format(limits), |found| Step::Mount(self.shelf.swap_remove(found).0, size))
     }
 
     /// Lets go of sandboxes that ended, of those of another kind than is wanted, and of more than are; gives what they stood
@@ -127,7 +130,7 @@ impl Kept {
 }
 
 /// Those that are kept, and who makes more.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Stock {
     shared: Arc<Shared>,
     filling: Mutex<Option<AbortHandle>>,
@@ -136,6 +139,7 @@ pub(crate) struct Stock {
 #[derive(Debug, Default)]
 struct Shared {
     kept: Mutex<Kept>,
+    shelf: OnceLock<Shelf>,
     /// Told when there may be something to do.
     changed: Notify,
 }
@@ -145,9 +149,10 @@ impl Drop for Stock {
         if let Some(filling) = hold(&self.filling).take() {
             filling.abort();
         }
-        let Kept { plain, ahead, .. } = std::mem::take(&mut *hold(&self.shared.kept));
-        for item in plain.into_iter().chain(ahead.into_iter().map(|(item, _)| item)) {
-            let _ = fs::remove_file(&item.image.path);
+        // What holds mounts ends first.
+        drop(std::mem::take(&mut *hold(&self.shared.kept)));
+        if let Some(shelf) = self.shared.shelf.get() {
+            let _ = shelf.remove();
         }
     }
 }
@@ -157,12 +162,18 @@ fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn size(limits: &Limits) -> (u64, u64) {
+const fn size(limits: &Limits) -> Size {
     (limits.workspace_bytes_max, limits.workspace_inodes_max)
 }
 
 impl Stock {
-    /// Takes one that fits, with its mount; in a sandbox of this kind when one stands.
+    /// With so many on the disk, beside those that are mounted.
+    pub(crate) fn new(shelf_max: usize) -> Self {
+        let kept = Mutex::new(Kept { shelf_max, ..Kept::default() });
+        Self { shared: Arc::new(Shared { kept, ..Shared::default() }), filling: Mutex::default() }
+    }
+
+    /// Takes one that fits; in a sandbox of this kind when one stands.
     pub(crate) fn take(&self, limits: &Limits, kind: Option<&str>) -> Option<Taken> {
         let mut kept = hold(&self.shared.kept);
         let now = Instant::now();
@@ -173,12 +184,16 @@ impl Stock {
             order.ask(now, found.is_some());
         }
         if let Some(found) = found {
-            let (Item { image, .. }, ahead) = kept.ahead.swap_remove(found);
-            return Some(Taken { image, around: Around::Sandbox(ahead) });
+            let (Item { opened, .. }, ahead) = kept.ahead.swap_remove(found);
+            return Some(Taken::Sandbox(opened, ahead));
         }
-        let found = kept.plain.iter().position(|item| item.size == size(limits))?;
-        let Item { image, mount, .. } = kept.plain.swap_remove(found);
-        Some(Taken { image, around: Around::Nothing(mount) })
+        let size = size(limits);
+        if let Some(found) = kept.plain.iter().position(|item| item.size == size) {
+            let Item { opened, mount, .. } = kept.plain.swap_remove(found);
+            return Some(Taken::Mounted(opened, mount));
+        }
+        let found = kept.shelf.iter().position(|(_, found)| *found == size)?;
+        Some(Taken::Image(kept.shelf.swap_remove(found).0))
     }
 
     /// Which sandboxes are to stand around some of the images from now on; `None`: none.
@@ -195,9 +210,20 @@ impl Stock {
         hold(&self.shared.kept).ahead.iter().filter(|(_, ahead)| ahead.is_alive()).count()
     }
 
+    /// How many there are that stand in no sandbox.
+    pub(crate) fn plain(&self) -> usize {
+        let kept = hold(&self.shared.kept);
+        kept.plain.len() + kept.shelf.len()
+    }
+
     /// Makes more of this size in the background, in the place of those of another.
     pub(crate) fn fill(&self, place: &Arc<Place>, harbour: &Harbour, random: &Random, limits: Limits) {
-        hold(&self.shared.kept).limits = Some(limits);
+        let mut kept = hold(&self.shared.kept);
+        let before = kept.limits.replace(limits);
+        if before.is_none_or(|before| size(&before) == size(&limits)) {
+            kept.usual = Some(limits);
+        }
+        drop(kept);
         self.shared.changed.notify_one();
         let mut filling = hold(&self.filling);
         if filling.as_ref().is_some_and(|task| !task.is_finished()) {
@@ -240,16 +266,23 @@ struct Maker {
 
 impl Maker {
     /// Keeps the stock as it is wanted, as long as it is polled.
-    async fn keep(&self, shared: &Shared) {
+    async fn keep(&self, shared: &Arc<Shared>) {
         loop {
             shared.calm().await;
             let step = hold(&shared.kept).next(Instant::now());
             match step {
-                Step::Drop(items) => self.remove(items).await,
-                Step::Make(limits) => match self.make(limits).await {
-                    Ok(item) => hold(&shared.kept).plain.push(item),
+                Step::Drop(items, blanks) => self.remove(items, blanks).await,
+                Step::Format(limits) => match self.format(shared, limits).await {
+                    Ok(blank) => hold(&shared.kept).shelf.push((blank, size(&limits))),
                     Err(error) => {
                         tracing::debug!(%error, "no workspace can be kept in stock");
+                        shared.rest(None).await;
+                    }
+                },
+                Step::Mount(blank, size) => match self.mount(blank).await {
+                    Ok((opened, mount)) => hold(&shared.kept).plain.push(Item { opened, mount, size }),
+                    Err(error) => {
+                        tracing::debug!(%error, "no workspace in stock can be mounted");
                         shared.rest(None).await;
                     }
                 },
@@ -268,58 +301,49 @@ impl Maker {
                     order.put_off(Instant::now());
                 }
                 // Its mount may be a sandbox's already, and the kernel gives it to one only.
-                self.remove(vec![item]).await;
+                self.remove(vec![item], Vec::new()).await;
             }
         }
     }
 
-    async fn make(&self, limits: Limits) -> Result<Item, Error> {
-        let directory = self.place.stock();
-        let (name, seed) = (hex(self.random.bytes::<8>()), self.random.bytes::<32>());
-        let (file, path) = blocking(move || {
-            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
-            made.map_err(broken(&directory))?;
-            sweep(&directory);
-            let path = directory.join(name);
-            let file = create(&path).map_err(broken(&path))?;
-            rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
-                .map_err(|errno| broken(&path)(errno.into()))?;
-            let (bytes, inodes) = size(&limits);
-            ext4::format(&file, bytes, inodes, guest::USER_ID, seed).map_err(broken(&path))?;
-            Ok((file, path))
+    async fn format(&self, shared: &Arc<Shared>, limits: Limits) -> Result<Blank, Error> {
+        let (place, shared) = (Arc::clone(&self.place), Arc::clone(shared));
+        let [shelf, name] = [self.random.bytes::<8>(), self.random.bytes()].map(hex);
+        let making = Making { limits, root: true, seed: self.random.bytes() };
+        blocking(move || {
+            let shelf = match shared.shelf.get() {
+                Some(shelf) => shelf,
+                None => {
+                    let made = Shelf::make(&place, &shelf)?;
+                    shared.shelf.get_or_init(|| made)
+                }
+            };
+            Blank::make(shelf, &name, making)
         })
-        .await?;
-        let copy = file.try_clone().map_err(broken(&path))?;
+        .await
+    }
+
+    async fn mount(&self, blank: Blank) -> Result<(Opened, OwnedFd), Error> {
+        let opened = blocking(move || blank.open()).await?;
+        let copy = opened.file().try_clone().map_err(|error| failed(error.to_string()))?;
         match self.harbour.ask(Request::Mount, vec![copy.into()]).await? {
-            Arrived::Mounted { mount } => Ok(Item { image: Image { file, path }, mount, size: size(&limits) }),
+            Arrived::Mounted { mount } => Ok((opened, mount)),
             Arrived::Other(Reply::Failed(failure)) => Err(failure.into()),
             _ => Err(failed("the launcher answered something else")),
         }
     }
 
-    async fn remove(&self, items: Vec<Item>) {
-        if items.is_empty() {
+    async fn remove(&self, items: Vec<Item>, blanks: Vec<Blank>) {
+        if items.is_empty() && blanks.is_empty() {
             return;
         }
-        // Unmounting waits for the disk.
+        // Removing and unmounting wait for the disk.
         let removed = blocking(move || {
-            items
-                .iter()
-                .map(|item| &item.image.path)
-                .try_for_each(|path| absent(fs::remove_file(path)).map_err(broken(path)))
+            drop((items, blanks));
+            Ok(())
         });
         if let Err(error) = removed.await {
-            tracing::debug!(%error, "a workspace in stock is left behind");
-        }
-    }
-}
-
-/// Removes what an earlier process left: what nobody holds the lock of.
-fn sweep(directory: &Path) {
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        let Ok(file) = File::open(entry.path()) else { continue };
-        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            let _ = fs::remove_file(entry.path());
+            tracing::debug!(%error, "what is of no use in stock was not removed");
         }
     }
 }

@@ -2,6 +2,7 @@
 //! image and the images of its checkpoints, which may be the same one (see `pool`). Makes, locks, finds and removes them;
 //! what is in them nobody here looks at.
 
+use crate::blank::{Blank, Image, Opened, Settled};
 use crate::door::Keep;
 use crate::ext4;
 use crate::mark::Mark;
@@ -9,7 +10,6 @@ use crate::owners::Owners;
 use crate::pool::{Home, Place};
 use crate::quota::Room;
 use crate::snapshot;
-use crate::stock::Image;
 use rustix::fs::FlockOperation;
 use sandbox::{Error, Limits, RelPath, Start, Workspace};
 use std::fs::{self, File};
@@ -105,17 +105,18 @@ pub(crate) async fn claim(
     workspace: &Workspace,
     epoch: u64,
     making: Making,
-    mut image: Option<Image>,
+    stocked: Option<Stocked>,
     owners: &Owners,
 ) -> Result<Claimed, Error> {
     let (Some(home), Workspace::Session { start, .. }) = (place.home(workspace)?, workspace) else {
         return Ok(Claimed::nowhere());
     };
     let start = *start;
-    if let Some(stocked) = image.take() {
+    let mut image = None;
+    if let Some(stocked) = stocked {
         match quickly(place, &home, start, epoch, making, stocked).await? {
             Quick::Done(claimed) => return Ok(*claimed),
-            Quick::Slow(stocked) => image = Some(stocked),
+            Quick::Slow(keep, stocked) => image = Some((keep, stocked)),
         }
     }
     let claim = enter(&home.directory, Some((start, epoch))).await?;
@@ -155,8 +156,7 @@ pub(crate) async fn claim(
             lock(&file).await?;
             (keep, file)
         }
-        // It was locked before it was mounted.
-        Found::Mounted(file) => (Keep::Mounted, file),
+        Found::Stocked(keep, file) => (keep, file),
     };
     let directory = home.directory;
     let copy = |file: &File| file.try_clone().map_err(broken(&directory));
@@ -198,11 +198,28 @@ impl Claimed {
     }
 }
 
+/// A workspace from stock.
+#[derive(Debug)]
+pub(crate) enum Stocked {
+    /// Mounted already.
+    Mounted(Opened),
+    Image(Blank),
+}
+
+impl Stocked {
+    fn open(self) -> Result<(Keep, Opened), Error> {
+        match self {
+            Self::Mounted(opened) => Ok((Keep::Mounted, opened)),
+            Self::Image(blank) => Ok((Keep::Image, blank.open()?)),
+        }
+    }
+}
+
 /// What a quick claim came to.
 enum Quick {
     Done(Box<Claimed>),
-    /// Somebody is there, or was: it is to be done step by step.
-    Slow(Image),
+    /// Somebody is there, or was: it is to be done step by step, with this image.
+    Slow(Keep, Image),
 }
 
 /// Gives a session that had no workspace one from stock, all of it on one thread: the mark is there when this returns.
@@ -212,56 +229,35 @@ async fn quickly(
     start: Start,
     epoch: u64,
     making: Making,
-    image: Image,
+    stocked: Stocked,
 ) -> Result<Quick, Error> {
     let (place, home) = (Arc::clone(place), home.clone());
     let entering = ENTERING.read().await;
     step(move || {
         let _entering = entering;
-        let directory = &home.directory;
-        let is_new = is_made(directory);
-        let made = if is_new { Ok(()) } else { fs::DirBuilder::new().recursive(true).mode(0o700).create(directory) };
-        let Some(entered) =
-            made.and_then(|()| File::open(directory)).ok().filter(|entered| is_alone(entered, directory))
-        else {
-            return Ok(Quick::Slow(image));
+        let mark = Mark::next(None, start, epoch)?;
+        let room = Some(place.admit(making.bytes())?);
+        let (keep, opened) = stocked.open()?;
+        let file = match opened.settle(&home, &mark)? {
+            Settled::In(file) => file,
+            Settled::Out(image) => return Ok(Quick::Slow(keep, image)),
         };
-        // In what was not there a moment ago there is nothing to look for.
-        let is_new = is_new && (home.images == *directory || is_made(&home.images));
-        let found = if is_new { None } else { Mark::read(directory).map_err(broken(directory))? };
-        let mark = Mark::next(found, start, epoch)?;
-        if !is_new && (found.is_some() || open(&home).is_ok()) {
-            return Ok(Quick::Slow(image));
-        }
-        let room = place.admit(making.bytes())?;
-        let file = match is_new {
-            true => image.name(&home.images.join(IMAGE))?,
-            false => match make(&home, making, None, Some(image))? {
-                Found::Mounted(file) | Found::Image(_, file) => file,
-            },
-        };
+        let directory = home.directory;
         let unfinished = match mark.whole {
             false => {
-                let lock = file.try_clone().map_err(broken(directory))?.into();
-                Some(Unfinished { directory: directory.clone(), mark, _lock: lock })
+                let lock = file.try_clone().map_err(broken(&directory))?.into();
+                Some(Unfinished { directory, mark, _lock: lock })
             }
             true => None,
         };
-        mark.write_first(directory).map_err(broken(directory))?;
-        drop(entered);
-        let (keep, descriptor, room) = (Keep::Mounted, Some(file.into()), Some(room));
+        let descriptor = Some(file.into());
         Ok(Quick::Done(Box::new(Claimed { keep, descriptor, unfinished, room, ..Claimed::nowhere() })))
     })
     .await
 }
 
-/// Makes a directory; whether it was not there.
-fn is_made(directory: &Path) -> bool {
-    fs::DirBuilder::new().mode(0o700).create(directory).is_ok()
-}
-
 /// Locks a directory, unless somebody else has it or removed it.
-fn is_alone(entered: &File, directory: &Path) -> bool {
+pub(crate) fn is_alone(entered: &File, directory: &Path) -> bool {
     rustix::fs::flock(entered, FlockOperation::NonBlockingLockExclusive).is_ok() && is_here(entered, directory)
 }
 
@@ -274,8 +270,8 @@ fn is_here(entered: &File, directory: &Path) -> bool {
 /// A layer that is to be shown.
 enum Found {
     Image(Keep, File),
-    /// An image with its lock, which is mounted already.
-    Mounted(File),
+    /// An image from stock, locked.
+    Stocked(Keep, File),
 }
 
 /// The image that a fork is a copy of.
@@ -437,7 +433,7 @@ fn open(home: &Home) -> Result<(Keep, File), Error> {
 }
 
 /// Makes a layer, in the place of an older one: empty, and then from stock when there is one, or a copy of the image `source`.
-fn make(home: &Home, making: Making, source: Option<&Path>, stocked: Option<Image>) -> Result<Found, Error> {
+fn make(home: &Home, making: Making, source: Option<&Path>, stocked: Option<(Keep, Image)>) -> Result<Found, Error> {
     let (new, image) = (home.images.join(NEW), home.images.join(IMAGE));
     for directory in [&home.images, &home.directory] {
         for old in [NEW, IMAGE] {
@@ -452,8 +448,8 @@ fn make(home: &Home, making: Making, source: Option<&Path>, stocked: Option<Imag
         return Ok(Found::Image(keep, file));
     }
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&home.images).map_err(broken(&home.images))?;
-    if let Some(stocked) = stocked {
-        return stocked.name(&image).map(Found::Mounted);
+    if let Some((keep, stocked)) = stocked {
+        return Ok(Found::Stocked(keep, stocked.name(&image)?));
     }
     match source {
         Some(source) => fork(source, &new, making.seed).map_err(|error| match error.kind() {

@@ -10,15 +10,19 @@
 mod support;
 
 use jail::Warm;
-use sandbox::{Provider as _, Sandbox, Spec, Start};
+use sandbox::{Provider as _, Sandbox, Spec, Start, Workspace};
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use support::{World, new_id, sh};
+use support::{KEPT, World, new_id, sh};
 
 fn main() -> std::process::ExitCode {
     let launcher = jail::launch().unwrap();
     let data = tempfile::tempdir().unwrap();
+    // As a process leaves it that was killed.
+    std::fs::create_dir_all(data.path().join(DEAD)).unwrap();
     let cases = cases![
         one_that_stood_ready_is_like_any_other,
         nothing_is_seen_of_who_had_one_before,
@@ -30,9 +34,18 @@ fn main() -> std::process::ExitCode {
         nobody_is_told_of_one,
         many_at_once_are_all_made,
         starts_that_are_given_up_leave_no_workspace,
+        what_is_only_formatted_is_used_too,
+        over_an_older_workspace_there_is_an_empty_one,
+        what_a_killed_process_left_in_stock_is_removed,
     ];
-    support::run_with(launcher, data.path(), cases, |provider| provider.with_stock())
+    support::run_with(launcher, data.path(), cases, |provider| provider.with_stock(FORMATTED))
 }
+
+/// In stock, beside those that are mounted.
+const FORMATTED: usize = 2;
+const MOUNTED: usize = 4;
+/// A workspace in stock, of a process that is gone.
+const DEAD: &str = "workspaces/.stock/dead/blank";
 
 /// What can stand ready: nothing of the host beside its tools.
 fn plain(world: &World) -> Spec {
@@ -253,4 +266,85 @@ async fn given_up(world: &Arc<World>, stand: usize) {
     println!("{stand} stand ready: {made} of {ROUNDS} starts were made before they were given up");
     // Those of earlier cases are kept.
     support::until("no session has a directory that had none", || sessions() == before).await;
+    let most = MOUNTED + FORMATTED + stand;
+    support::until("nothing of them is left in stock", || in_stock(world).len() <= most).await;
+}
+
+/// The directories of workspaces in stock, by their inodes.
+fn in_stock(world: &World) -> BTreeSet<u64> {
+    below(&world.data.join("workspaces/.stock"))
+        .iter()
+        .flat_map(|shelf| below(shelf))
+        .map(|path| inode(&path))
+        .collect()
+}
+
+fn below(directory: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+}
+
+fn inode(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |found| found.ino())
+}
+
+/// Asked for twice, so that it is the usual size, and waits until the stock is full.
+async fn full(world: &World) {
+    for _ in 0..2 {
+        take(world, plain(world)).await.close().await;
+    }
+    support::until("the stock is full", || world.provider.in_stock() == MOUNTED + FORMATTED).await;
+}
+
+async fn what_is_only_formatted_is_used_too(world: Arc<World>) {
+    ready(&world, 0).await;
+    full(&world).await;
+    let stock = in_stock(&world);
+    assert_eq!(stock.len(), MOUNTED + FORMATTED);
+    let mut all = Vec::new();
+    // More than there are.
+    for number in 0..=stock.len() {
+        let world = Arc::clone(&world);
+        all.push(tokio::spawn(async move {
+            let spec = plain(&world);
+            let sandbox = take(&world, spec.clone()).await;
+            let found = sh(&sandbox, &format!("ls -A; echo {number} > mine")).await.out;
+            sandbox.close().await;
+            (spec.workspace, found)
+        }));
+    }
+    let mut used = BTreeSet::new();
+    for (number, made) in all.into_iter().enumerate() {
+        let (workspace, found) = made.await.unwrap();
+        assert_eq!(found, "", "it is empty");
+        let Workspace::Session { session, .. } = workspace else { unreachable!("it was asked for") };
+        used.insert(inode(&world.data.join(format!("workspaces/default/{session}"))));
+        let sandbox = take(&world, world.spec(world.session(KEPT, session))).await;
+        assert_eq!(sh(&sandbox, "cat mine").await.out, format!("{number}\n"));
+        sandbox.close().await;
+    }
+    assert!(stock.is_subset(&used), "all that was in stock is somebody's");
+}
+
+/// What stands in the session's place makes way, whatever is in stock: in a sandbox, mounted, only formatted, or nothing.
+async fn over_an_older_workspace_there_is_an_empty_one(world: Arc<World>) {
+    for stand in [1, 0] {
+        ready(&world, stand).await;
+        full(&world).await;
+        let session = new_id();
+        // Each of the stock is used up.
+        for number in 0..=MOUNTED + FORMATTED + stand {
+            let sandbox =
+                take(&world, Spec { binds: Vec::new(), ..world.spec(world.session(Start::Fresh, session)) }).await;
+            assert_eq!(sh(&sandbox, "ls -A; touch older").await.out, "", "{number} of {stand}");
+            sandbox.close().await;
+        }
+        let sandbox = take(&world, world.spec(world.session(KEPT, session))).await;
+        assert_eq!(sh(&sandbox, "ls -A").await.out, "older\n");
+        sandbox.close().await;
+    }
+}
+
+async fn what_a_killed_process_left_in_stock_is_removed(world: Arc<World>) {
+    full(&world).await;
+    assert!(!world.data.join(DEAD).exists());
 }

@@ -32,6 +32,7 @@ pub struct Builder {
     providers: Vec<Arc<dyn sandbox::Provider>>,
     limits: engine::Limits,
     drives: Drives,
+    workspaces_formatted: usize,
 }
 
 /// Which runs a service drives.
@@ -58,6 +59,7 @@ impl Builder {
             providers: Vec::new(),
             limits: engine::Limits::default(),
             drives: Drives::default(),
+            workspaces_formatted: 0,
         }
     }
 
@@ -117,6 +119,13 @@ impl Builder {
         self
     }
 
+    /// Keeps so many empty workspaces formatted on the disk, for sessions that begin together; none unless it is said.
+    #[must_use]
+    pub fn workspaces_formatted(mut self, workspaces: usize) -> Self {
+        self.workspaces_formatted = workspaces;
+        self
+    }
+
     /// Where the service keeps what it keeps.
     pub fn data_directory(&self) -> Data {
         Data::at(self.data.clone().unwrap_or_else(|| self.project.join(DATA_DIRECTORY)))
@@ -160,11 +169,11 @@ impl Builder {
         }
         let mut providers = self.providers;
         if let Some(launcher) = self.launcher {
-            let mut local =
-                jail::Provider::at_home(launcher, data.path().to_owned(), random.clone(), OWNER_GRACE_MS).await?;
-            let catalog::SandboxSettings { warm_min, warm_max, .. } = live.current().settings.sandbox;
-            local = local.with_stock().with_warm(jail::Warm { min: warm_min, max: warm_max });
-            if let Some(bytes_max) = live.current().settings.sandbox.workspaces_bytes_max {
+            let settings = live.current().settings.sandbox.clone();
+            let warm = jail::Warm { min: settings.warm_min, max: settings.warm_max };
+            let local = jail::Provider::at_home(launcher, data.path().to_owned(), random.clone(), OWNER_GRACE_MS);
+            let mut local = local.await?.with_stock(self.workspaces_formatted).with_warm(warm);
+            if let Some(bytes_max) = settings.workspaces_bytes_max {
                 local = local.with_workspaces_bytes_max(bytes_max);
             }
             providers.push(Arc::new(local.with_network(settings::mounts(&environment)?)));

@@ -105,7 +105,7 @@ pub(crate) fn serve(arguments: &[String]) -> ExitCode {
     let grace_ms = grace_ms.parse().unwrap();
     runtime.block_on(async {
         let home = jail::Provider::at_home(launcher, data.clone(), Random::system(), grace_ms).await.unwrap();
-        let home = if keeping == "stock" { home.with_stock() } else { home };
+        let home = if keeping == "stock" { home.with_stock(2) } else { home };
         let ordinary = !rustix::process::geteuid().is_root();
         let mut world = World { provider: home, data, ordinary, sandbox: None, held: HashMap::new() };
         println!("ready");

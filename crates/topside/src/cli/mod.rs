@@ -138,7 +138,19 @@ pub(crate) async fn start(
     place: &Place,
     drives: Drives,
 ) -> Result<App, Trouble> {
-    let mut builder = Builder::new(&place.project).environment(environment.clone()).drives(drives);
+    let builder = Builder::new(&place.project).drives(drives);
+    start_with(builder, console, environment, launcher, place).await
+}
+
+/// Starts the service that is being built in this process.
+pub(crate) async fn start_with(
+    builder: Builder,
+    console: &Console,
+    environment: &Environment,
+    launcher: Result<Launcher, jail::Error>,
+    place: &Place,
+) -> Result<App, Trouble> {
+    let mut builder = builder.environment(environment.clone());
     if let Some(data) = &place.data {
         builder = builder.data(data);
     }

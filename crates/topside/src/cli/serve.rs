@@ -3,14 +3,14 @@
 use super::arguments::{Place, Serve, Worker};
 use super::ending::{Ending, Trouble};
 use super::signals::{Signals, Wish};
-use super::{Console, Session, start};
+use super::{Console, Session, start_with};
 use journal::Backend;
 use server::{Config, Surface};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use topside::{App, Drives};
+use topside::{App, Builder, Drives};
 
 pub(crate) async fn serve(session: Session, arguments: Serve) -> Result<Ending, Trouble> {
     let Serve { listen, drain_seconds, host, origin, public_url, api_only, place } = arguments;
@@ -52,6 +52,9 @@ impl Role {
     }
 }
 
+/// Empty workspaces that are kept on the disk for sessions that begin together: some tens of KiB each.
+const WORKSPACES_FORMATTED: usize = 128;
+
 async fn serve_as(session: Session, role: Role) -> Result<Ending, Trouble> {
     let Session { console, environment, launcher } = session;
     let mut signals = Signals::new()?;
@@ -59,7 +62,8 @@ async fn serve_as(session: Session, role: Role) -> Result<Ending, Trouble> {
     let address = role.listen;
     let refused = |error| Trouble::Listen { address, error };
     let listener = TcpListener::bind(address).await.map_err(refused)?;
-    let app = start(&console, &environment, launcher, &role.place, role.drives).await?;
+    let builder = Builder::new(&role.place.project).drives(role.drives).workspaces_formatted(WORKSPACES_FORMATTED);
+    let app = start_with(builder, &console, &environment, launcher, &role.place).await?;
     let grace = Duration::from_secs(role.drain_seconds);
     if role.needs_others() && app.engine().journal().backend() != Backend::Postgres {
         app.close(Duration::ZERO).await?;

@@ -27,7 +27,7 @@ pub(crate) async fn bench(session: Session, arguments: SandboxBench) -> Result<E
     let data = Data::make(above.join(format!("topside-bench-{}", std::process::id())))?;
     let provider = launcher.and_then(|launcher| jail::Provider::new(launcher, data.0.clone(), Random::system()));
     let provider = match provider {
-        Ok(provider) => Arc::new(provider.with_stock()),
+        Ok(provider) => Arc::new(provider.with_stock(measures::BURST)),
         Err(error) => {
             console.talk_line(&format!("error: no sandboxes: {error}"));
             return Ok(Ending::Failed);

@@ -10,7 +10,7 @@ use stdx::{Clock, Random};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 
 /// Sandboxes of a burst.
-const BURST: usize = 100;
+pub(super) const BURST: usize = 100;
 /// Sandboxes that are idle together when their memory is looked at.
 const IDLE: usize = 32;
 /// The workspace that checkpoints are taken of: directories with so many files each, and what changes between two.
@@ -73,6 +73,16 @@ impl Ground {
     /// Lets what is made ahead of need be made: nobody asks again the moment it was served.
     async fn rest(&self) {
         tokio::time::sleep(REST).await;
+    }
+
+    /// Waits until the stock of workspaces is full, as it is where no session began a moment ago.
+    async fn fill_up(&self) {
+        for _ in 0..LOOKS_MAX {
+            if self.provider.in_stock() >= BURST {
+                return;
+            }
+            self.rest().await;
+        }
     }
 
     async fn end(&self, sandbox: &dyn Sandbox, workspace: &Workspace) -> Result<(), Error> {
@@ -250,6 +260,7 @@ async fn burst(ground: &Ground, samples: usize) -> Vec<Figure> {
     let measured = async || -> Samples {
         let mut took = Vec::new();
         for _ in 0..rare(samples) {
+            ground.fill_up().await;
             let mut starting = JoinSet::new();
             let began = ground.clock.monotonic();
             for _ in 0..BURST {
