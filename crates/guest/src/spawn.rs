@@ -14,6 +14,7 @@ use sandbox::wire::{self, Kind, Work};
 use std::collections::VecDeque;
 use std::ffi::CString;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::OnceLock;
 
 /// Bytes of arguments and environment at most (the kernel's own bound for one string is 128 KiB).
 const ARGUMENT_BYTES_MAX: usize = 192 << 10;
@@ -129,10 +130,23 @@ fn pipe_ends(stdin: bool) -> Result<Ends, Errno> {
         rustix::io::ioctl_fionbio(&input, true)?;
         (child_in, Some(input))
     } else {
-        (rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?, None)
+        (nothing()?, None)
     };
     let sources = vec![Source::new(out, Kind::Stdout), Source::new(err, Kind::Stderr)];
     Ok(Ends { child: [child_in, child_out, child_err], sources, input, terminal: None })
+}
+
+/// The input of a program that has none, opened once.
+fn nothing() -> Result<OwnedFd, Errno> {
+    static NOTHING: OnceLock<OwnedFd> = OnceLock::new();
+    let nothing = match NOTHING.get() {
+        Some(nothing) => nothing,
+        None => {
+            let opened = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+            NOTHING.get_or_init(|| opened)
+        }
+    };
+    rustix::io::fcntl_dupfd_cloexec(nothing, 3)
 }
 
 fn terminal_ends() -> Result<Ends, Errno> {

@@ -7,6 +7,7 @@ use rustix::process::Pid;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::marker::PhantomData;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::sync::OnceLock;
 
 fn last() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
@@ -48,11 +49,29 @@ pub(crate) fn fork_to_execute() -> Result<Forked, Errno> {
 const STACK_BYTES: usize = 256 << 10;
 const GUARD_BYTES: usize = 4 << 10;
 
-/// Whether no other process is in sight, of which one could stop or kill a child of this process. In a process list of its own
-/// nobody is there whom it does not see.
+/// The stack of those children, of which there is one at a time: its lowest address.
+fn stack() -> Result<*mut c_void, Errno> {
+    static STACK: OnceLock<usize> = OnceLock::new();
+    if let Some(stack) = STACK.get() {
+        return Ok(std::ptr::with_exposed_provenance_mut(*stack));
+    }
+    let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::STACK);
+    // SAFETY: the memory is new, and nobody's until it is returned.
+    let stack = unsafe {
+        let stack = rustix::mm::mmap_anonymous(std::ptr::null_mut(), STACK_BYTES, protection, flags)?;
+        rustix::mm::mprotect(stack, GUARD_BYTES, MprotectFlags::empty())?;
+        stack
+    };
+    let stack = *STACK.get_or_init(|| stack.expose_provenance());
+    Ok(std::ptr::with_exposed_provenance_mut(stack))
+}
+
+/// Whether PID 1 has no child, so that nothing runs in its process list which could stop or kill one: whatever does is a
+/// child of its own, or became one when its parent ended.
 pub(crate) fn is_alone() -> bool {
-    // SAFETY: the signal 0 is sent to nobody.
-    check(unsafe { libc::kill(-1, 0) }) == Err(Errno::SRCH)
+    let which = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
+    // SAFETY: the kernel is told to fill in nothing, and takes nobody's end away.
+    check(unsafe { libc::waitid(libc::P_ALL, 0, std::ptr::null_mut(), which) }) == Err(Errno::CHILD)
 }
 
 /// Has a child do `work`, which is to execute a program or to leave why it did not. Until then the child shares this process's
@@ -66,18 +85,11 @@ pub(crate) fn spawn(mut work: &mut dyn FnMut()) -> Result<Pid, Errno> {
         let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
         127
     }
-    let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::STACK);
-    // SAFETY: the stack is new and big enough, it grows downwards, and its first page is a guard; this process, which has one
-    // thread, stands still until the child has left it (CLONE_VFORK), so that neither sees the other in the middle of anything.
-    unsafe {
-        let stack = rustix::mm::mmap_anonymous(std::ptr::null_mut(), STACK_BYTES, protection, flags)?;
-        let guarded = rustix::mm::mprotect(stack, GUARD_BYTES, MprotectFlags::empty());
-        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
-        let top = stack.byte_add(STACK_BYTES);
-        let pid = guarded.and_then(|()| check(libc::clone(enter, top, flags, (&raw mut work).cast())));
-        let _ = rustix::mm::munmap(stack, STACK_BYTES);
-        pid.and_then(|pid| Pid::from_raw(pid).ok_or(Errno::SRCH))
-    }
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    // SAFETY: the stack is big enough, it grows downwards, and its first page is a guard; this process, which has one thread,
+    // stands still until the child has left it (CLONE_VFORK), so that neither sees the other in the middle of anything.
+    let pid = unsafe { check(libc::clone(enter, stack()?.byte_add(STACK_BYTES), flags, (&raw mut work).cast()))? };
+    Pid::from_raw(pid).ok_or(Errno::SRCH)
 }
 
 /// Ends the process at once: no destructors, no buffers flushed, as a forked child must.

@@ -11,6 +11,8 @@ use std::path::Path;
 
 const FILE: &str = "mark.json";
 const NEW: &str = "mark.new";
+/// Bytes of a mark that is prepared: its place on the disk is then known before it is.
+const PREPARED_BYTES: usize = 256;
 /// Bytes of a mark at most.
 const BYTES_MAX: u64 = 4 << 10;
 
@@ -61,7 +63,8 @@ impl Mark {
 
     /// Makes the file of a mark that is not known yet, in a directory that is nobody's.
     pub(crate) fn prepare(directory: &Path) -> io::Result<()> {
-        File::options().write(true).create_new(true).mode(0o600).open(directory.join(FILE)).map(drop)
+        let mut file = File::options().write(true).create_new(true).mode(0o600).open(directory.join(FILE))?;
+        file.write_all(&[b' '; PREPARED_BYTES])
     }
 
     /// Opens a file that was prepared.

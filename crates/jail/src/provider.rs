@@ -361,9 +361,9 @@ impl Provider {
                 Ok(Some((stood, claimed)))
             }
             Taken::Sandbox(opened, ahead) => {
-                // The launcher is told first: it may do its part on another processor meanwhile.
+                // The claim goes to another thread at once, and the launcher does its part meanwhile.
                 let claimed = claim(Stocked::Mounted(opened));
-                let (given, claimed) = tokio::join!(biased; self.give(spec, root, ahead), claimed);
+                let (claimed, given) = tokio::join!(biased; claimed, self.give(spec, root, ahead));
                 let claimed = claimed?;
                 let given = given.inspect_err(|error| tracing::info!(%error, "a sandbox that was made ahead is none"));
                 Ok(given.ok().map(|stood| (stood, claimed)))
