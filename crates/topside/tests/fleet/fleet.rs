@@ -60,6 +60,8 @@ fn as_somebody(folder: &Path) -> Command {
 pub(crate) struct Fleet {
     pub(crate) project: Project,
     pub(crate) database: String,
+    /// What its processes are told beside that.
+    pub(crate) variables: Vec<(&'static str, String)>,
     programs: &'static Path,
 }
 
@@ -76,13 +78,14 @@ impl Fleet {
         let made = create.args(["-h", "127.0.0.1", "-p", &server.port.to_string(), "-U", "topside", &name]).status();
         assert!(made.unwrap().success(), "createdb {name}");
         let database = format!("postgres://topside@127.0.0.1:{}/{name}", server.port);
-        Some(Self { project: Project::of(files), database, programs: &server.programs })
+        Some(Self { project: Project::of(files), database, variables: Vec::new(), programs: &server.programs })
     }
 
     /// One of the processes that go on until they are told to end.
     pub(crate) fn start(&self, arguments: &[&str]) -> Service {
         let mut command = self.project.command(arguments);
         command.args(["--listen", "127.0.0.1:0"]).env("DATABASE_URL", &self.database);
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         Service::of(command)
     }
 

@@ -21,4 +21,5 @@ mod drained;
 mod driven;
 mod limited;
 mod moved;
+mod objects;
 mod refused;

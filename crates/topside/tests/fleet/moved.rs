@@ -4,6 +4,7 @@
 use crate::fleet::Fleet;
 use crate::gate::Gate;
 use crate::kit::{has_sandbox, kind};
+use crate::objects::Objects;
 use crate::service::{Service, text};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -43,7 +44,10 @@ steps:
 fn machine(fleet: &Fleet, name: &str, keys: Keys) -> PathBuf {
     let data = fleet.project.path().join(name);
     std::fs::create_dir_all(&data).unwrap();
-    std::os::unix::fs::symlink(fleet.project.data().join("objects"), data.join("objects")).unwrap();
+    // On S3 they share no directory.
+    if fleet.variables.is_empty() {
+        std::os::unix::fs::symlink(fleet.project.data().join("objects"), data.join("objects")).unwrap();
+    }
     if keys == Keys::Shared {
         let copied =
             Command::new("cp").arg("-a").arg(fleet.project.data().join("keys")).arg(data.join("keys")).status();
@@ -69,7 +73,16 @@ fn opened(service: &Service, run: &str) -> Vec<Value> {
 
 #[test]
 fn a_run_goes_on_with_its_files_on_another_machine() {
-    let name = "a_run_goes_on_with_its_files_on_another_machine";
+    moves("a_run_goes_on_with_its_files_on_another_machine", None);
+}
+
+#[test]
+fn a_run_goes_on_with_its_files_over_s3() {
+    moves("a_run_goes_on_with_its_files_over_s3", Some(&Objects::serve()));
+}
+
+/// `objects` are where all machines have them, or in a directory that they share.
+fn moves(name: &str, objects: Option<&Objects>) {
     if !has_sandbox(name) {
         return;
     }
@@ -82,7 +95,8 @@ fn a_run_goes_on_with_its_files_on_another_machine() {
         ("tools/tell.yaml", &gate.tool("/tell", "idempotency: {key: call}\n")),
         ("policies/open.cedar", "@id(\"open\")\npermit (principal, action, resource);\n"),
     ];
-    let Some(fleet) = Fleet::of(name, &files) else { return };
+    let Some(mut fleet) = Fleet::of(name, &files) else { return };
+    fleet.variables = objects.map(Objects::variables).unwrap_or_default();
     let door = fleet.door();
     let first = fleet.worker();
     let run = door.begin("s", "Go.");
@@ -108,7 +122,8 @@ fn a_run_goes_on_with_its_files_on_another_machine() {
     assert_eq!(text(&door.standing(&run, "completed"), "reply"), made);
     fourth.stop();
     // Chunks that are gone are said to be.
-    std::fs::remove_dir_all(fleet.project.data().join("objects/packs")).unwrap();
+    let kept = objects.map_or_else(|| fleet.project.data().join("objects"), Objects::path);
+    std::fs::remove_dir_all(kept.join("packs")).unwrap();
     let fifth = worker_at(&fleet, &machine(&fleet, "fifth", Keys::Shared));
     let run = door.begin("s", "Again.");
     let ended = door.standing(&run, "failed");
