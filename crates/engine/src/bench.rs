@@ -451,6 +451,7 @@ mod tests {
             (limit("workspaces_bytes_max = 1; 1 bytes are kept"), true),
             (limit("ids_parts_max = 1"), true),
             (start("claim", "sandboxes_max = 256; took create 1.0 ms"), true),
+            (limit("disk_free_bytes_min = 1"), false),
             (limit("manifest_entries_max = 1"), false),
             (limit("mounts_max = 16"), false),
             (start("claim", "the label is too long"), false),

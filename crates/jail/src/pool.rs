@@ -88,8 +88,8 @@ impl Place {
         let images = mount.as_ref().map(|mount| PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd())));
         let quota = match &images {
             // One that was made smaller holds no more than it was made for.
-            Some(images) => Quota::of_file_system(images.clone(), bytes_max.min(holds(images))),
-            None => Quota::of_files(sessions.clone(), bytes_max),
+            Some(images) => Quota::of_file_system(images.clone(), data.to_owned(), bytes_max.min(holds(images))),
+            None => Quota::of_files(sessions.clone(), data.to_owned(), bytes_max),
         };
         Self { images: images.unwrap_or_else(|| sessions.clone()), sessions, clones, quota, mount }
     }

@@ -1,6 +1,6 @@
 //! What all workspaces may take together. Each that is open has its whole size promised, so that none is ever stopped in the
-//! middle by what others wrote; what is closed counts by what it takes. Beyond the bound nothing new is opened, and that is
-//! said by the limit's name.
+//! middle by what others wrote; what is closed counts by what it takes. Beyond the bound nothing new is opened, nor while the disk
+//! itself is nearly full, whoever filled it; that is said by the limit's name.
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -12,6 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Directories within each other that are counted: marks and images stand in the third, an ordinary user's files below.
 const DEPTH_MAX: usize = 300;
+/// What must be free on the disk: one part of so many, and no more than that many bytes. What is open goes on with it.
+const DISK_FREE_SHARE: u64 = 50;
+const DISK_FREE_BYTES: u64 = 1 << 30;
 /// Blocks as `stat` counts them.
 const BLOCK_BYTES: u64 = 512;
 
@@ -28,6 +31,8 @@ enum Measure {
 #[derive(Debug)]
 pub(crate) struct Quota {
     measure: Measure,
+    /// A directory on the disk that all of it is on.
+    disk: PathBuf,
     bytes_max: u64,
     ledger: Arc<Mutex<Ledger>>,
 }
@@ -61,27 +66,43 @@ impl Drop for Room {
 }
 
 impl Quota {
-    /// For a file system that holds nothing but workspaces.
-    pub(crate) fn of_file_system(path: PathBuf, bytes_max: u64) -> Self {
-        Self { measure: Measure::FileSystem(path), bytes_max, ledger: Arc::default() }
+    /// For a file system that holds nothing but workspaces, in a file on the disk of `disk`.
+    pub(crate) fn of_file_system(path: PathBuf, disk: PathBuf, bytes_max: u64) -> Self {
+        Self { measure: Measure::FileSystem(path), disk, bytes_max, ledger: Arc::default() }
     }
 
-    /// For workspaces below a directory.
-    pub(crate) fn of_files(path: PathBuf, bytes_max: u64) -> Self {
-        Self { measure: Measure::Files(path), bytes_max, ledger: Arc::default() }
+    /// For workspaces below a directory, on the disk of `disk`.
+    pub(crate) fn of_files(path: PathBuf, disk: PathBuf, bytes_max: u64) -> Self {
+        Self { measure: Measure::Files(path), disk, bytes_max, ledger: Arc::default() }
+    }
+
+    /// Whether something new can be written on the disk without taking the last of it from what is open.
+    fn check_disk(&self) -> Result<(), Error> {
+        let found = match rustix::fs::statvfs(&self.disk) {
+            // Whoever writes there makes it first.
+            Err(Errno::NOENT) => return Ok(()),
+            found => found.map_err(uncounted)?,
+        };
+        let [all, free] = [found.f_blocks, found.f_bavail].map(|blocks| blocks.saturating_mul(found.f_frsize));
+        let least = (all / DISK_FREE_SHARE).min(DISK_FREE_BYTES);
+        if free >= least {
+            return Ok(());
+        }
+        let limit = format!(
+            "disk_free_bytes_min = {least}; {free} bytes are free on the disk of the data directory; hint: free some of it"
+        );
+        Err(Error::Limit { limit })
     }
 
     /// Promises `bytes`.
     pub(crate) fn admit(&self, bytes: u64) -> Result<Room, Error> {
+        self.check_disk()?;
         let mut ledger = hold(&self.ledger);
         let promised: u64 = ledger.promised.values().sum();
         let fits = |kept: u64| kept.saturating_add(promised).saturating_add(bytes) <= self.bytes_max;
         let remembered = ledger.kept.is_some_and(fits);
         if !remembered {
-            let kept = self.kept().map_err(|errno| Error::Start {
-                stage: "workspace",
-                detail: format!("counting what workspaces take: {errno}"),
-            })?;
+            let kept = self.kept().map_err(uncounted)?;
             if matches!(self.measure, Measure::Files(_)) {
                 ledger.kept = Some(kept);
             }
@@ -113,6 +134,10 @@ impl Quota {
             },
         }
     }
+}
+
+fn uncounted(errno: Errno) -> Error {
+    Error::Start { stage: "workspace", detail: format!("counting what workspaces take: {errno}") }
 }
 
 fn open(at: BorrowedFd<'_>, path: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
@@ -148,7 +173,7 @@ mod tests {
     #[test]
     fn what_is_open_has_its_room_and_what_is_closed_counts_as_it_is() {
         let directory = tempfile::tempdir().unwrap();
-        let quota = Quota::of_files(directory.path().to_owned(), 10 * MIB);
+        let quota = Quota::of_files(directory.path().to_owned(), directory.path().to_owned(), 10 * MIB);
         let code = |bytes: u64| quota.admit(bytes).err().map(|error| error.code());
         let first = quota.admit(6 * MIB).unwrap();
         assert_eq!(code(5 * MIB), Some("sandbox_limit"));

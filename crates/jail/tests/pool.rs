@@ -27,6 +27,8 @@ const SMALL_BYTES_MAX: u64 = 195 << 20;
 const LOOK: &str = "--look=";
 /// The argument that says where the data directory is.
 const HERE: &str = "--here=";
+/// The same on a disk that the case fills.
+const NEAR: &str = "--near=";
 
 fn main() -> ExitCode {
     if let Some(code) = support::head::part() {
@@ -44,6 +46,10 @@ fn main() -> ExitCode {
         let launcher = jail::launch().unwrap();
         return support::run(launcher, &data, shared_cases());
     }
+    if let Some(data) = named(NEAR) {
+        let launcher = jail::launch().unwrap();
+        return support::run(launcher, &data, cases![a_disk_that_is_nearly_full_opens_nothing_new]);
+    }
     if let Some(data) = named(SMALL) {
         let launcher = jail::launch().unwrap();
         return support::run_with(launcher, &data, small_cases(), |provider| {
@@ -52,35 +58,37 @@ fn main() -> ExitCode {
     }
     let data = tempfile::tempdir().unwrap();
     let bounded = support::again(&[&format!("{SMALL}{}", data.path().display())], &[]);
-    let shared = beside();
+    let shared = on_a_disk("mkfs.xfs", &["-q", "-s", "size=4096"], HERE);
+    let near = on_a_disk("mkfs.ext4", &["-q"], NEAR);
     let data = tempfile::tempdir().unwrap();
     let launcher = jail::launch().unwrap();
     let code = support::run(launcher, data.path(), cases());
-    support::head::all([bounded, shared, code])
+    support::head::all([bounded, shared, near, code])
 }
 
-/// The same where the data directory's own file system shares blocks: a small XFS of one's own.
-fn beside() -> ExitCode {
+/// Cases on a small disk of one's own; on XFS the data directory's own file system shares blocks.
+fn on_a_disk(make: &str, arguments: &[&str], part: &str) -> ExitCode {
     let directory = tempfile::tempdir().unwrap();
-    let (image, point) = (directory.path().join("image"), directory.path().join("point"));
+    let [image, point] = ["image", "point"].map(|name| directory.path().join(name).to_str().unwrap().to_owned());
     std::fs::File::create(&image).unwrap().set_len(1 << 30).unwrap();
     std::fs::create_dir(&point).unwrap();
-    let ran = |program: &str, arguments: &[&std::ffi::OsStr]| {
+    let ran = |program: &str, arguments: &[&str]| {
         std::process::Command::new(program).args(arguments).status().is_ok_and(|status| status.success())
     };
-    let made = ran("mkfs.xfs", &["-q".as_ref(), "-s".as_ref(), "size=4096".as_ref(), image.as_ref()]);
-    if !made || !ran("mount", &["-o".as_ref(), "loop".as_ref(), image.as_ref(), point.as_ref()]) {
-        support::skip("beside", "no XFS can be made and mounted");
+    let made = ran(make, &[arguments, &[image.as_str()]].concat());
+    if !made || !ran("mount", &["-o", "loop", &image, &point]) {
+        support::skip(part, &format!("nothing that {make} makes can be mounted"));
         return ExitCode::SUCCESS;
     }
-    let code = support::again(&[&format!("{HERE}{}", point.display())], &[]);
-    assert!(!point.join("workspaces.btrfs").exists(), "no pool where none is needed");
+    let code = support::again(&[&format!("{part}{point}")], &[]);
+    let has_pool = Path::new(&point).join("workspaces.btrfs").exists();
+    assert_eq!(has_pool, part != HERE, "a pool is where one is needed");
     // The launcher of that run may still be on its way out.
     let unmounted = (0..500).any(|_| {
         std::thread::sleep(Duration::from_millis(10));
-        ran("umount", &["-q".as_ref(), point.as_ref()])
+        ran("umount", &["-q", &point])
     });
-    assert!(unmounted, "{} is busy", point.display());
+    assert!(unmounted, "{point} is busy");
     code
 }
 
@@ -122,6 +130,29 @@ fn shared_cases() -> Vec<Case> {
 
 fn small_cases() -> Vec<Case> {
     cases![what_all_take_is_bounded]
+}
+
+/// What is open goes on with the last of the disk; nothing else begins.
+async fn a_disk_that_is_nearly_full_opens_nothing_new(world: Arc<World>) {
+    const LEFT_BYTES: u64 = 8 << 20;
+    let session = new_id();
+    let sandbox = open(&world, Start::Fresh, session).await;
+    let found = rustix::fs::statvfs(&world.data).unwrap();
+    let (all, free) = (found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize);
+    assert!(LEFT_BYTES < all / 50, "{all} bytes");
+    let ballast = world.data.join("ballast");
+    let file = std::fs::File::create(&ballast).unwrap();
+    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, free - LEFT_BYTES).unwrap();
+    let refused = world.provider.create(spec(&world, Start::Fresh, new_id(), 1)).await.unwrap_err();
+    assert_eq!(refused.code(), "sandbox_limit");
+    assert!(refused.to_string().contains("disk_free_bytes_min"), "{refused}");
+    said(&sandbox, "head -c 1000000 /dev/urandom > more && sync").await;
+    sandbox.close().await;
+    drop(file);
+    std::fs::remove_file(&ballast).unwrap();
+    let sandbox = open(&world, KEPT, session).await;
+    assert_eq!(said(&sandbox, "stat -c %s more").await, "1000000\n");
+    sandbox.close().await;
 }
 
 const WIDE: ArchiveLimits = ArchiveLimits { bytes_max: 1 << 30, entries_max: 100_000, duration_ms_max: 60_000 };
