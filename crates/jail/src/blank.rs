@@ -4,7 +4,7 @@
 use crate::ext4;
 use crate::mark::Mark;
 use crate::pool::{Home, Place};
-use crate::workspaces::{Making, absent, broken, create, failed, is_alone};
+use crate::workspaces::{IMAGE, Making, absent, broken, create, failed, is_alone};
 use rustix::fs::{CWD, FlockOperation, RenameFlags};
 use rustix::io::Errno;
 use sandbox::{Error, Limits};
@@ -15,7 +15,6 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-const IMAGE: &str = "image.ext4";
 /// How often the tenant's directory is made again, which goes with its last workspace.
 const SETTLE_ATTEMPTS_MAX: u32 = 3;
 
@@ -55,7 +54,7 @@ pub(crate) struct Opened {
     image: Image,
     /// The session's directory, locked as by whoever works on it.
     entered: File,
-    /// The file of the mark, empty: a mark that can't be understood vouches for nothing.
+    /// The file of the mark, prepared: a mark that can't be understood vouches for nothing.
     mark: File,
 }
 

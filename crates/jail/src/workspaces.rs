@@ -21,7 +21,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{RwLock, Semaphore};
 
-const IMAGE: &str = "image.ext4";
+/// The file of a workspace's image.
+pub(crate) const IMAGE: &str = "image.ext4";
 const NEW: &str = "image.new";
 const FILES: &str = "files";
 /// How often a directory is entered again that somebody removed meanwhile.
