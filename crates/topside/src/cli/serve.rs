@@ -52,7 +52,7 @@ impl Role {
     }
 }
 
-/// Empty workspaces that are kept on the disk for sessions that begin together: some tens of KiB each.
+/// Empty workspaces that are kept on the disk for sessions that begin together: some 120 KiB each.
 const WORKSPACES_FORMATTED: usize = 128;
 
 async fn serve_as(session: Session, role: Role) -> Result<Ending, Trouble> {
